@@ -122,8 +122,8 @@ pub use config_update::{Applied, ConfigUpdate};
 pub use directory::{AgentInfo, DIRECTORY, Directory, ListedMethod, ListedService};
 #[cfg(feature = "gateway")]
 pub use gateway::{
-    Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenJudge, agents_page, openapi,
-    services_page,
+    Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenVerifier, agents_page,
+    openapi, services_page,
 };
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};

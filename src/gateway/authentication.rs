@@ -1,5 +1,5 @@
-//! Who asks: by the certificate that was shown in the handshake, by a token, or by the name that an
-//! operator gives to everybody.
+//! Authenticates HTTP requests: by a client certificate, by a bearer token, or as the caller that
+//! an operator has set for anonymous requests.
 
 use super::{request, response::Refusal};
 use crate::{
@@ -25,180 +25,199 @@ use std::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Tells whose a token is, or why it is nobody's. The reason is for the log; who shows a wrong
-/// token is told nothing.
-pub type TokenJudge = Arc<dyn Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync>;
+/// Returns the caller of a bearer token, or why the token is invalid. The reason is only logged;
+/// the client does not see it.
+pub type TokenVerifier = Arc<dyn Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync>;
 
-/// Who asks, and by what that is known.
+/// A caller and the credential that authenticated it.
 #[derive(Clone)]
-pub(super) struct Who {
-    pub(super) caller: PeerName,
-    proof: Proof,
+pub(super) struct AuthenticatedCaller {
+    pub(super) name: PeerName,
+    credential: Credential,
 }
 
 #[derive(Clone)]
-enum Proof {
+enum Credential {
     Certificate(Arc<Peer>),
     Token(Zeroizing<String>),
     Anonymous,
 }
 
-/// By whom and what a proof is judged.
-pub(super) struct Judges<'a> {
-    pub(super) tokens: Option<&'a TokenJudge>,
+/// Configuration that credentials are verified against.
+pub(super) struct AuthContext<'a> {
+    pub(super) tokens: Option<&'a TokenVerifier>,
     pub(super) credentials: &'a Credentials,
     pub(super) anonymous: Option<&'a PeerName>,
-    /// Whether the request names this machine itself: nobody else's pages can be everybody.
+    /// Whether the request names this machine. Required of anonymous requests, so that pages of
+    /// other sites cannot send them.
     pub(super) is_local: bool,
 }
 
-impl Who {
-    /// Whether a proof can end while a call goes on.
-    pub(super) const fn can_lapse(&self) -> bool {
-        !matches!(self.proof, Proof::Anonymous)
+impl AuthenticatedCaller {
+    /// Whether the credential can become invalid during a call.
+    pub(super) const fn can_expire(&self) -> bool {
+        !matches!(self.credential, Credential::Anonymous)
     }
 
-    /// Whether the proof still holds.
-    pub(super) fn still_holds(&self, judges: &Judges<'_>, now: SystemTime) -> bool {
-        match &self.proof {
-            Proof::Anonymous => true,
-            Proof::Token(token) => judges
+    /// Whether the credential is still valid.
+    pub(super) fn is_still_valid(&self, context: &AuthContext<'_>, now: SystemTime) -> bool {
+        match &self.credential {
+            Credential::Anonymous => true,
+            Credential::Token(token) => context
                 .tokens
-                .is_some_and(|judge| judge(token, now).is_ok_and(|who| who == self.caller)),
-            Proof::Certificate(peer) => peer
+                .is_some_and(|verifier| verifier(token, now).is_ok_and(|name| name == self.name)),
+            Credential::Certificate(peer) => peer
                 .shown
                 .as_ref()
-                .is_some_and(|shown| shown.revalidate(judges.credentials, now).is_ok()),
+                .is_some_and(|shown| shown.revalidate(context.credentials, now).is_ok()),
         }
     }
 }
 
-/// Why nobody is believed to ask.
+/// Reason why a request is not authenticated.
 #[derive(Debug, PartialEq, Eq)]
-enum Unknown {
-    /// Nothing was shown.
-    Nothing,
-    /// The same, where everybody may ask, under a name that is not this machine's.
-    Elsewhere,
-    /// What was shown does not hold.
-    Bad(String),
+enum AuthError {
+    /// No credential was presented.
+    Missing,
+    /// No credential was presented, and an anonymous request does not name this machine.
+    NotLoopback,
+    /// The presented credential is invalid.
+    Invalid(String),
 }
 
-impl fmt::Display for Unknown {
+impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => f.write_str("it shows neither a token nor a certificate"),
-            Self::Elsewhere => f.write_str("everybody may ask only under the name localhost"),
-            Self::Bad(why) => f.write_str(why),
+            Self::Missing => f.write_str("it presented neither a token nor a certificate"),
+            Self::NotLoopback => f.write_str("anonymous requests must name localhost"),
+            Self::Invalid(why) => f.write_str(why),
         }
     }
 }
 
-/// Tells who asks: a token that is shown decides, then a certificate, then the name for everybody.
-fn known(
+/// Verifies the credential of a request: a token first, then a certificate, then the caller for
+/// anonymous requests.
+fn verify(
     headers: &HeaderMap,
     peer: &Arc<Peer>,
-    judges: &Judges<'_>,
+    context: &AuthContext<'_>,
     now: SystemTime,
-) -> Result<Who, Unknown> {
+) -> Result<AuthenticatedCaller, AuthError> {
     if headers.contains_key(header::AUTHORIZATION) {
-        return by_token(headers, judges, now);
+        return verify_token(headers, context, now);
     }
     if let Some(shown) = &peer.shown {
-        let lapsed = |lapse: crate::tls::RevalidationError| Unknown::Bad(lapse.to_string());
-        shown.revalidate(judges.credentials, now).map_err(lapsed)?;
+        let expired = |why: crate::tls::RevalidationError| AuthError::Invalid(why.to_string());
+        shown.revalidate(context.credentials, now).map_err(expired)?;
         let caller = shown.identity().peer_name().clone();
         if caller.role == Role::Node {
-            return Err(Unknown::Bad(format!("{caller} is a node, and nodes do not call")));
+            return Err(AuthError::Invalid(format!("{caller} is a node, and nodes do not call")));
         }
-        return Ok(Who { caller, proof: Proof::Certificate(peer.clone()) });
+        return Ok(AuthenticatedCaller {
+            name: caller,
+            credential: Credential::Certificate(peer.clone()),
+        });
     }
-    match judges.anonymous {
-        Some(name) if judges.is_local => Ok(Who { caller: name.clone(), proof: Proof::Anonymous }),
-        Some(_) => Err(Unknown::Elsewhere),
-        None => Err(Unknown::Nothing),
+    match context.anonymous {
+        Some(name) if context.is_local => {
+            Ok(AuthenticatedCaller { name: name.clone(), credential: Credential::Anonymous })
+        }
+        Some(_) => Err(AuthError::NotLoopback),
+        None => Err(AuthError::Missing),
     }
 }
 
-fn by_token(headers: &HeaderMap, judges: &Judges<'_>, now: SystemTime) -> Result<Who, Unknown> {
-    let bad = |why: &str| Unknown::Bad(why.into());
+fn verify_token(
+    headers: &HeaderMap,
+    context: &AuthContext<'_>,
+    now: SystemTime,
+) -> Result<AuthenticatedCaller, AuthError> {
+    let bad = |why: &str| AuthError::Invalid(why.into());
     let shown = request::one(headers, &header::AUTHORIZATION).ok().flatten();
     let token = shown.and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    let token = token.ok_or_else(|| bad("the authorization header is not one `Bearer TOKEN`"))?;
-    let judge = judges.tokens.ok_or_else(|| bad("it shows a token, and this node takes none"))?;
-    let caller = judge(token, now).map_err(Unknown::Bad)?;
-    Ok(Who { caller, proof: Proof::Token(Zeroizing::new(token.to_owned())) })
+    let token = token.ok_or_else(|| bad("the authorization header is not `Bearer TOKEN`"))?;
+    let verifier =
+        context.tokens.ok_or_else(|| bad("it presented a token, and this gateway accepts none"))?;
+    let caller = verifier(token, now).map_err(AuthError::Invalid)?;
+    Ok(AuthenticatedCaller {
+        name: caller,
+        credential: Credential::Token(Zeroizing::new(token.to_owned())),
+    })
 }
 
-/// Where strangers are counted.
-pub(super) struct Strangers {
-    wrong: Mutex<TokenBuckets<Source>>,
+/// Authenticates requests, and limits wrong tokens per address.
+pub(super) struct Authenticator {
+    wrong_tokens: Mutex<TokenBuckets<Source>>,
 }
 
-impl Default for Strangers {
+impl Default for Authenticator {
     fn default() -> Self {
-        let pace = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        Self { wrong: Mutex::new(TokenBuckets::new(pace, COUNTED_ADDRESSES_MAX)) }
+        let limit = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        Self { wrong_tokens: Mutex::new(TokenBuckets::new(limit, COUNTED_ADDRESSES_MAX)) }
     }
 }
 
-impl Strangers {
-    /// Tells who asks, from this address. Whoever guesses is soon refused without another line
-    /// anywhere; a good token is good all the same, so that a guesser in one's own network is no
-    /// harm.
+impl Authenticator {
+    /// Authenticates a request from this address. A client that guesses tokens is soon refused
+    /// without further log lines. A valid token is always accepted, so that a guesser in the same
+    /// network does no harm.
     ///
     /// # Errors
-    /// Nobody who is known.
-    pub(super) fn who(
+    /// The request is not authenticated.
+    pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
         (peer, from): (&Arc<Peer>, IpAddr),
-        judges: &Judges<'_>,
+        context: &AuthContext<'_>,
         observer: &Observer<NodeEvent>,
-    ) -> Result<Who, Refusal> {
-        let unknown = match known(headers, peer, judges, SystemTime::now()) {
-            Ok(who) => return Ok(who),
-            Err(unknown) => unknown,
+    ) -> Result<AuthenticatedCaller, Refusal> {
+        let error = match verify(headers, peer, context, SystemTime::now()) {
+            Ok(caller) => return Ok(caller),
+            Err(error) => error,
         };
         let (source, now) = (Source::of(from), Instant::now());
-        let is_a_try = matches!(unknown, Unknown::Bad(_));
-        if is_a_try
-            && !self.wrong.lock().unwrap_or_else(PoisonError::into_inner).allows(source, now, true)
+        let is_attempt = matches!(error, AuthError::Invalid(_));
+        if is_attempt
+            && !self
+                .wrong_tokens
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .allows(source, now, true)
         {
-            return Err(too_many());
+            return Err(too_many_attempts());
         }
-        // The certificate of an open connection that is good no more.
-        let lapsed = peer.shown.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
-        let claim = lapsed.map(|shown| Claim::from(shown.identity()));
-        let (claim, reason) = (claim.as_ref(), &unknown);
+        // The certificate of an open connection that is no longer valid.
+        let expired = peer.shown.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION));
+        let claim = expired.map(|shown| Claim::from(shown.identity()));
+        let (claim, reason) = (claim.as_ref(), &error);
         observer.report(Event::HttpRefused { address: from, claim, reason });
-        Err(nobody(&unknown))
+        Err(unauthenticated(&error))
     }
 }
 
-fn nobody(unknown: &Unknown) -> Refusal {
-    let text = match unknown {
-        Unknown::Nothing => {
-            "who asks has to show a caller's certificate, or a token as `Authorization: Bearer TOKEN`"
+fn unauthenticated(error: &AuthError) -> Refusal {
+    let text = match error {
+        AuthError::Missing => {
+            "authentication required: present a caller's certificate, or a token as `Authorization: Bearer TOKEN`"
         }
-        Unknown::Elsewhere => {
-            "without a token this door is asked as localhost or by a loopback address, and by no other name"
+        AuthError::NotLoopback => {
+            "requests without a token must name this gateway as localhost or by a loopback address"
         }
-        Unknown::Bad(_) => "the token or certificate is not good; the node's log says why",
+        AuthError::Invalid(_) => "the token or certificate is not valid; the node's log says why",
     };
     let challenge = HeaderValue::from_static("Bearer realm=\"dialback\"");
     Refusal::from(Status::not_executed(Code::Unauthenticated, text))
         .header(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// It waits, and then the connection is closed: so many guesses an address can make, and others
-/// keep the machine.
-fn too_many() -> Refusal {
+/// The response is delayed and the connection closed, so that the number of guesses per address is
+/// limited and others keep the machine.
+fn too_many_attempts() -> Refusal {
     let seconds = HeaderValue::from(TOKEN_TRIES_EVERY.as_secs());
-    let text = "too many wrong tokens from this address; wait, or show a good one";
+    let text = "too many wrong tokens from this address; wait, or present a valid one";
     Refusal::with(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, text)
         .header(header::RETRY_AFTER, seconds)
         .held_back(TOKEN_GUESS_WAIT)

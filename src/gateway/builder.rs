@@ -1,8 +1,8 @@
-//! How a door is described and opened, and what is refused before it opens.
+//! Configures and starts a gateway.
 
 use super::{
-    Gateway, Inner,
-    authentication::{Strangers, TokenJudge},
+    Gateway, GatewayState,
+    authentication::{Authenticator, TokenVerifier},
     client_address::IpRange,
 };
 use crate::{
@@ -24,22 +24,22 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 
-/// Why a door did not open.
+/// Error of starting a gateway.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
-    /// The address is none.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] NameError),
-    /// It cannot be listened on.
+    /// The address cannot be listened on.
     #[error("cannot listen on TCP {address}: {source}{}", hint(.source))]
     Socket {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Plain HTTP where others may read it.
+    /// Plain HTTP would be accepted from other machines.
     #[error(
         "the gateway on {address} would take plain HTTP from other machines; listen on loopback (127.0.0.1), or set [gateway.tls], or name in trusted_proxy who stands in front"
     )]
@@ -47,17 +47,17 @@ pub enum GatewayError {
         /// The address.
         address: SocketAddr,
     },
-    /// A name for everybody where strangers are.
+    /// Anonymous requests would be accepted from other machines.
     #[error(
         "anonymous would let everybody who reaches the gateway on {address} call as caller/{name}; it is for loopback only, and not behind a trusted_proxy: use tokens or certificates"
     )]
     AnonymousOutside {
         /// The address.
         address: SocketAddr,
-        /// The name that everybody would have.
+        /// The caller of anonymous requests.
         name: Name,
     },
-    /// Nobody could ever ask.
+    /// No authentication is configured.
     #[error(
         "nobody could call through the gateway on {address}: set tokens, [gateway.tls] for callers with certificates, or on loopback anonymous"
     )]
@@ -67,7 +67,7 @@ pub enum GatewayError {
     },
 }
 
-/// The door ends with its node, or before it.
+/// Stops the gateway with its node, or before it.
 async fn end_with(node: Tasks, own: Tasks) {
     tokio::select! {
         () = node.stopped() => own.stop(),
@@ -87,12 +87,12 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// How a door is to be. Made by [`Gateway::builder`].
+/// Configures a gateway. Created by [`Gateway::builder`].
 #[must_use = "a door is open once it is started"]
 pub struct GatewayBuilder {
     ingress: GatewayIngress,
     listen: Result<SocketAddr, String>,
-    tokens: Option<TokenJudge>,
+    tokens: Option<TokenVerifier>,
     anonymous: Option<Name>,
     proxies: Vec<IpRange>,
     origins: Vec<String>,
@@ -114,71 +114,72 @@ impl GatewayBuilder {
         }
     }
 
-    /// Sets where to listen, as `"127.0.0.1:8080"` (the default) or `"127.0.0.1:0"` (any free
-    /// port). In plain only on loopback, unless a trusted proxy is named.
+    /// Sets the TCP address to listen on, as `"127.0.0.1:8080"` (the default) or `"127.0.0.1:0"`
+    /// (any free port). Without TLS it must be loopback, unless a trusted proxy is set.
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
         self
     }
 
-    /// Lets callers show a token (`Authorization: Bearer ...`): the judge says whose it is, or why
-    /// it is nobody's. It is asked for every request, and every other second while a call goes on,
-    /// so it has to be quick; the reason goes into the log.
+    /// Accepts bearer tokens (`Authorization: Bearer ...`). The verifier returns the caller of a
+    /// token, or why it is invalid, which is logged. It is called for every request, and every
+    /// other second during a call, so it must be fast.
     pub fn tokens(
         mut self,
-        judge: impl Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync + 'static,
+        verifier: impl Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync + 'static,
     ) -> Self {
-        self.tokens = Some(Arc::new(judge));
+        self.tokens = Some(Arc::new(verifier));
         self
     }
 
-    /// The same with a judge that is shared already, or none.
-    pub fn shared_tokens(mut self, judge: Option<TokenJudge>) -> Self {
-        self.tokens = judge;
+    /// Sets or removes the token verifier, as [`GatewayBuilder::tokens`].
+    pub fn shared_tokens(mut self, verifier: Option<TokenVerifier>) -> Self {
+        self.tokens = verifier;
         self
     }
 
-    /// Takes whoever shows nothing for this caller. On loopback only, and only for requests that
-    /// name this machine (`localhost`).
+    /// Accepts requests without a credential as this caller. On loopback only, and only for
+    /// requests that name this machine (`localhost`).
     pub fn anonymous(mut self, caller: Name) -> Self {
         self.anonymous = Some(caller);
         self
     }
 
-    /// Adds addresses of proxies that stand in front. In plain only they may connect then, and
-    /// their `X-Forwarded-For` is believed.
+    /// Adds addresses of trusted proxies. Without TLS only they may connect then, and their
+    /// `X-Forwarded-For` is used.
     pub fn trusted_proxy(mut self, range: IpRange) -> Self {
         self.proxies.push(range);
         self
     }
 
-    /// Adds an origin whose pages may ask, as `"https://app.example.com"`. Default: none, and
-    /// requests of pages are refused.
+    /// Adds an origin whose pages may send requests, as `"https://app.example.com"`. Default: none,
+    /// and requests from pages are refused.
     pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
     }
 
-    /// Speaks TLS 1.3 with the node's own certificate. Callers may show theirs: judged as on links,
-    /// by the credentials of the moment.
+    /// Enables TLS 1.3 with the node's own certificate. Callers may present a client certificate,
+    /// which is verified as on links, against the current credentials.
     pub fn tls(mut self) -> Self {
         self.has_tls = true;
         self
     }
 
-    /// Speaks TLS 1.3 with another certificate, which clients believe that do not know the node's
-    /// CA. Callers' are judged as ever.
+    /// Enables TLS 1.3 with another certificate, for clients that do not trust the node's CA.
+    /// Client certificates are verified as with [`GatewayBuilder::tls`].
     pub fn certificate(mut self, certificate: ServerCertificate) -> Self {
         self.has_tls = true;
         self.certificate = Some(certificate);
         self
     }
 
-    /// Opens the door. Needs a tokio runtime; returns once the socket is bound.
+    /// Starts to listen. Must be called in a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
-    /// An address that cannot be listened on, or a door that nobody, or everybody, could pass.
+    /// An address that cannot be listened on, or a configuration that would admit no caller, or any
+    /// client.
     pub async fn start(self) -> Result<Gateway, GatewayError> {
         let address = self.listen.as_ref().map_err(|text| NameError::of_listen(text))?;
         let address = *address;
@@ -189,22 +190,22 @@ impl GatewayBuilder {
         let tls = self.has_tls.then(|| Arc::new(HttpTls::new(self.certificate)));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (node_tasks, tasks) = (self.ingress.tasks(), Tasks::default());
-        let inner = Arc::new(Inner {
+        let state = Arc::new(GatewayState {
             ingress: self.ingress,
             tokens: SharedValue::new(self.tokens),
             tls: SharedValue::new(tls),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
             origins: self.origins,
-            strangers: Strangers::default(),
-            views: Arc::new(Semaphore::new(HTTP_PAGES_AT_ONCE_MAX)),
+            authenticator: Authenticator::default(),
+            page_turns: Arc::new(Semaphore::new(HTTP_PAGES_AT_ONCE_MAX)),
             conversions: Conversions::default(),
         });
-        let serve = httpd::serve(listener, inner.clone(), tasks.clone());
+        let serve = httpd::serve(listener, state.clone(), tasks.clone());
         tasks.spawn_until_stopped(serve);
         node_tasks.clone().spawn(end_with(node_tasks, tasks.clone()));
         tracing::info!("the gateway listens on {scheme}://{address}");
-        Ok(Gateway { inner, address, tasks })
+        Ok(Gateway { state, address, tasks })
     }
 
     fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {

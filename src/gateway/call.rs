@@ -1,16 +1,19 @@
-//! A request that is a call: its body becomes a message, and what comes of it an answer.
+//! Calls over HTTP: converts the body of a request to a message, and the reply to a response.
 
 use super::{
-    Asking, Inner,
-    authentication::Who,
+    GatewayRequest, GatewayState,
+    authentication::AuthenticatedCaller,
     body::{BodyFault, Unread},
     codec::{self, Codec, PREFIX_BYTES},
     connect_error::METADATA,
-    request::{Form, Words},
+    request::{CallHeaders, Form},
     response::{
-        Answer, AnswerBody, Refusal, add_metadata, of_type, set_content_type, set_outcome, whole,
+        Answer, AnswerBody, Refusal, add_metadata, full_response, of_type, set_content_type,
+        set_outcome,
     },
-    stream::{Lapse, StreamBody, Wording, ending, lapsed, no_stream},
+    stream::{
+        AuthenticationEnd, StreamBody, StreamFormat, ending, no_longer_authenticated, no_stream,
+    },
 };
 use crate::{
     call::{Body, CallMeta, Reply, ReplyFuture, Target},
@@ -24,92 +27,92 @@ use crate::{
 use hyper::{Response, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where the body leaves how it failed, which a call's status does not say in full.
-type LeftFault = Arc<Mutex<Option<BodyFault>>>;
+/// Cell for the error of reading a body, which a call's status does not express completely.
+type SharedBodyFault = Arc<Mutex<Option<BodyFault>>>;
 
-impl Inner {
+impl GatewayState {
     pub(super) async fn call(
         self: &Arc<Self>,
-        asking: &Asking,
-        who: Who,
+        request: &GatewayRequest,
+        caller: AuthenticatedCaller,
         agent: Option<Name>,
         method: MethodPath,
         body: &Unread,
     ) -> Result<Answer, Refusal> {
-        let form = Form::of(&asking.headers)?;
-        let Words { timeout, traceparent, metadata } = Words::of(&asking.headers)?;
+        let form = Form::of(&request.headers)?;
+        let CallHeaders { timeout, traceparent, metadata } = CallHeaders::of(&request.headers)?;
         let kind = match form {
             Form::Unary(_) => CallKind::Unary,
             Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,
         };
         let target = agent.map_or(Target::Service, Target::Agent);
-        let meta = self.ingress.next_call(asking.call_id, method, kind, target, timeout);
-        let asked = GatewayCall {
-            caller: who.caller.clone(),
+        let meta = self.ingress.next_call(request.call_id, method, kind, target, timeout);
+        let call_head = GatewayCall {
+            caller: caller.name.clone(),
             meta: CallMeta { traceparent, metadata, ..meta },
             bytes_min: form.message_bytes_min(body.bytes_min()),
         };
-        let (call, fault) = self.started(asked, form, body);
+        let (call, fault) = self.started(call_head, form, body);
         match form {
             Form::Unary(codec) => {
-                self.one(call, who, codec).await.map_err(|status| refused(status, &fault))
+                self.unary(call, caller, codec).await.map_err(|status| refused(status, &fault))
             }
             Form::Connect(codec) => {
-                let wording = Wording::Connect(codec);
-                let streamed = self.streamed(call, who, wording).await;
-                Ok(streamed.unwrap_or_else(|status| ended(wording, &status)))
+                let format = StreamFormat::Connect(codec);
+                let streaming = self.streaming(call, caller, format).await;
+                Ok(streaming.unwrap_or_else(|status| error_stream(format, &status)))
             }
             Form::Events(_) => {
-                let streamed = self.streamed(call, who, Wording::Events).await;
-                streamed.map_err(|status| refused(status, &fault))
+                let streaming = self.streaming(call, caller, StreamFormat::Events).await;
+                streaming.map_err(|status| refused(status, &fault))
             }
         }
     }
 
-    /// The call, not yet begun. It owns all that it needs, so that it can go on in the body of its
-    /// answer.
+    /// Creates the future of a call. It owns everything that it needs, so that it can continue in
+    /// the body of the response.
     fn started(
         self: &Arc<Self>,
-        asked: GatewayCall,
+        call_head: GatewayCall,
         form: Form,
         body: &Unread,
-    ) -> (ReplyFuture, LeftFault) {
-        let (inner, left, body) = (self.clone(), LeftFault::default(), body.clone());
-        let converter = self.conversions.of(&asked.caller);
-        let fault = left.clone();
+    ) -> (ReplyFuture, SharedBodyFault) {
+        let (state, shared, body) = (self.clone(), SharedBodyFault::default(), body.clone());
+        let converter = self.conversions.of(&call_head.caller);
+        let fault = shared.clone();
         let call = Box::pin(async move {
-            let most = inner.ingress.limits().message_bytes_max;
-            let memory = inner.ingress.memory(&asked.caller);
+            let most = state.ingress.limits().message_bytes_max;
+            let memory = state.ingress.memory(&call_head.caller);
             let message = async {
                 let (codec, extra) = match form {
                     Form::Unary(codec) | Form::Events(codec) => (codec, 0),
                     Form::Connect(codec) => (codec, PREFIX_BYTES),
                 };
-                let (whole, held) = body.read(most + extra, &memory).await.map_err(|found| {
+                let (bytes, held) = body.read(most + extra, &memory).await.map_err(|found| {
                     let status = found.status();
                     *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                     status
                 })?;
-                let whole = if extra > 0 { codec::opened(whole)? } else { whole };
-                let message = codec.decode(&converter, whole).await?;
+                let bytes = if extra > 0 { codec::opened(bytes)? } else { bytes };
+                let message = codec.decode(&converter, bytes).await?;
                 held.become_message(message).map_err(|why| why.into_status(Outcome::NotExecuted))
             };
-            inner.ingress.call(asked, message).await
+            state.ingress.call(call_head, message).await
         });
-        (call, left)
+        (call, shared)
     }
 
-    async fn one(
+    async fn unary(
         self: &Arc<Self>,
         call: ReplyFuture,
-        who: Who,
+        caller: AuthenticatedCaller,
         codec: Codec,
     ) -> Result<Answer, Status> {
-        let converter = self.conversions.of(&who.caller);
+        let converter = self.conversions.of(&caller.name);
         let reply = tokio::select! {
             biased;
             reply = call => reply?,
-            () = self.lapse(who) => return Err(lapsed()),
+            () = self.authentication_end(caller) => return Err(no_longer_authenticated()),
         };
         let Reply { body: Body::Message(message), metadata, trailing } = reply else {
             return Err(reply.message().err().unwrap_or_else(no_stream));
@@ -126,42 +129,42 @@ impl Inner {
         Ok(answer)
     }
 
-    /// The head of the answer waits a moment for the call: what is refused at once has a status of
-    /// its own.
-    async fn streamed(
+    /// Waits a moment for the call, so that a refusal has its own HTTP status, and then starts the
+    /// response.
+    async fn streaming(
         self: &Arc<Self>,
         mut call: ReplyFuture,
-        who: Who,
-        wording: Wording,
+        caller: AuthenticatedCaller,
+        format: StreamFormat,
     ) -> Result<Answer, Status> {
-        let asking = (self.conversions.of(&who.caller), self.lapse(who));
+        let context = (self.conversions.of(&caller.name), self.authentication_end(caller));
         let early = tokio::time::timeout(HTTP_STREAM_HEAD_WAIT_MAX, &mut call).await;
         let (body, metadata) = match early {
             Ok(reply) => {
                 let Reply { body, metadata, .. } = reply?;
                 let Body::Messages(messages) = body else { return Err(no_stream()) };
-                (StreamBody::answering(wording, messages, asking), metadata)
+                (StreamBody::answering(format, messages, context), metadata)
             }
-            Err(_elapsed) => (StreamBody::calling(wording, call, asking), Metadata::default()),
+            Err(_elapsed) => (StreamBody::calling(format, call, context), Metadata::default()),
         };
         let mut answer = Response::new(AnswerBody::Stream(Box::new(body)));
-        set_content_type(&mut answer, stream_type(wording));
-        // What becomes of it is not known before its end, which says so.
+        set_content_type(&mut answer, stream_type(format));
+        // The outcome is not known before the end of the stream, which carries it.
         set_outcome(&mut answer, Outcome::Unknown);
         add_metadata(answer.headers_mut(), METADATA, &metadata);
         Ok(answer)
     }
 
-    /// Ends when whoever asks may not ask any more.
-    fn lapse(self: &Arc<Self>, who: Who) -> Lapse {
-        if !who.can_lapse() {
+    /// Waits until the caller is no longer authenticated.
+    fn authentication_end(self: &Arc<Self>, caller: AuthenticatedCaller) -> AuthenticationEnd {
+        if !caller.can_expire() {
             return Box::pin(std::future::pending());
         }
-        let inner = self.clone();
+        let state = self.clone();
         Box::pin(async move {
             loop {
                 tokio::time::sleep(HTTP_CALLER_CHECK_EVERY).await;
-                if !inner.still_knows(&who) {
+                if !state.is_still_authenticated(&caller) {
                     return;
                 }
             }
@@ -169,24 +172,24 @@ impl Inner {
     }
 }
 
-const fn stream_type(wording: Wording) -> &'static str {
-    match wording {
-        Wording::Events => "text/event-stream",
-        Wording::Connect(Codec::Json) => "application/connect+json",
-        Wording::Connect(Codec::Cbor) => "application/connect+cbor",
+const fn stream_type(format: StreamFormat) -> &'static str {
+    match format {
+        StreamFormat::Events => "text/event-stream",
+        StreamFormat::Connect(Codec::Json) => "application/connect+json",
+        StreamFormat::Connect(Codec::Cbor) => "application/connect+cbor",
     }
 }
 
-/// A stream that has failed before its first message, in Connect's words: the status of HTTP is 200
-/// whatever happened.
-fn ended(wording: Wording, status: &Status) -> Answer {
-    let end = ending(wording, Err(status.clone()), &Metadata::default());
-    let mut answer = whole(StatusCode::OK, stream_type(wording), end);
+/// Response of a stream that failed before its first message, in Connect's format: the HTTP status
+/// is 200 in any case.
+fn error_stream(format: StreamFormat, status: &Status) -> Answer {
+    let end = ending(format, Err(status.clone()), &Metadata::default());
+    let mut answer = full_response(StatusCode::OK, stream_type(format), end);
     set_outcome(&mut answer, status.outcome());
     answer
 }
 
-fn refused(status: Status, fault: &LeftFault) -> Refusal {
+fn refused(status: Status, fault: &SharedBodyFault) -> Refusal {
     let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
     fault.map_or_else(|| status.into(), Refusal::from)
 }

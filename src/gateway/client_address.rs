@@ -1,5 +1,5 @@
-//! From where a request may come: proxies that stand in front, pages of other origins, and names
-//! under which the node is reached.
+//! Origin of a request: client address behind trusted proxies, origin of a browser page, and
+//! requested host name.
 
 use hyper::{
     HeaderMap, Uri,
@@ -7,7 +7,7 @@ use hyper::{
 };
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Addresses that begin with the same bits, as `10.0.0.0/8` or `fd00::/8`. One address alone is a
+/// Range of addresses with a common prefix, as `10.0.0.0/8` or `fd00::/8`. A single address is a
 /// range of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpRange {
@@ -15,7 +15,7 @@ pub struct IpRange {
     bits: u8,
 }
 
-/// A text that is no [`IpRange`].
+/// Error of a text that is not an [`IpRange`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not an address or a range of addresses; write it as 10.0.0.0/8, fd00::/8 or 192.0.2.1"
@@ -52,7 +52,7 @@ impl fmt::Display for IpRange {
 }
 
 impl IpRange {
-    /// Whether the address is in it. IPv4 in the clothes of IPv6 is IPv4.
+    /// Whether the range contains an address. IPv4-mapped IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let skip = |all: u32| all - u32::from(self.bits).min(all);
         match (self.address, address.to_canonical()) {
@@ -69,15 +69,14 @@ impl IpRange {
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of whoever asks: that of the connection, or, where a trusted proxy stands in front,
-/// the last one in `X-Forwarded-For` that is no such proxy. What came before it was written by
-/// strangers.
-pub(super) fn requester(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
+/// Client address: that of the connection or, behind a trusted proxy, the last one in
+/// `X-Forwarded-For` that is not a trusted proxy. Earlier entries were written by the client.
+pub(super) fn client_address(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|range| range.contains(address));
     if !is_proxy(from) {
         return from;
     }
-    // As bytes: what a stranger has written before it must not make a proxy's own word unreadable.
+    // As bytes: invalid text from a client must not hide the entry of a proxy.
     let values = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
     let all: Vec<&[u8]> = values.flat_map(|value| value.split(|byte| *byte == b',')).collect();
     let mut nearest = from;
@@ -91,9 +90,9 @@ pub(super) fn requester(headers: &HeaderMap, from: IpAddr, proxies: &[IpRange]) 
     nearest
 }
 
-/// Whether a request names this machine itself. A page of another site can have its own name point
-/// here, but not call itself localhost.
-pub(super) fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
+/// Whether a request names this machine (`localhost` or a loopback address). A page of another site
+/// can let its own name resolve to this machine, but cannot name it localhost.
+pub(super) fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let Some(host) = uri.authority().map(|authority| authority.as_str()).or(host) else {
         return false;
@@ -106,47 +105,48 @@ pub(super) fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// What becomes of a request by the page that makes it.
+/// Origin of the page that makes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
-    /// No page of a browser makes it.
+pub(super) enum BrowserOrigin {
+    /// No page of a browser.
     None,
-    /// One whose origin may.
+    /// A page of an allowed origin.
     Allowed,
-    /// One of another origin.
+    /// A page of another origin.
     Foreign,
 }
 
-/// Looks at the `Origin` of a request.
-pub(super) fn page(headers: &HeaderMap, allowed: &[String]) -> Page {
+/// Reads the `Origin` of a request.
+pub(super) fn browser_origin(headers: &HeaderMap, allowed: &[String]) -> BrowserOrigin {
     match headers.get(header::ORIGIN) {
-        None => Page::None,
+        None => BrowserOrigin::None,
         Some(origin) if allowed.iter().any(|one| one.as_bytes() == origin.as_bytes()) => {
-            Page::Allowed
+            BrowserOrigin::Allowed
         }
-        Some(_) => Page::Foreign,
+        Some(_) => BrowserOrigin::Foreign,
     }
 }
 
-/// Lets the page read the answer.
-pub(super) fn let_page_read(asked: &HeaderMap, answer: &mut HeaderMap) {
-    if let Some(origin) = asked.get(header::ORIGIN) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+/// Adds the CORS headers that let the page read the response.
+pub(super) fn add_cors_headers(request: &HeaderMap, response: &mut HeaderMap) {
+    if let Some(origin) = request.get(header::ORIGIN) {
+        response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
-    // So that no cache gives the answer for one page to another.
-    answer.insert(header::VARY, HeaderValue::from_static("origin"));
+    // Keeps caches from returning a response of one page to another.
+    response.insert(header::VARY, HeaderValue::from_static("origin"));
     let exposed = "dialback-outcome, dialback-call-id, www-authenticate, retry-after";
-    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+    response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
-/// Tells a browser beforehand what a page may send.
-pub(super) fn let_page_ask(asked: &HeaderMap, answer: &mut HeaderMap) {
-    answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    // Which of them are read is the door's own affair, and the origin is trusted by now.
-    if let Some(headers) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+/// Adds the headers of a CORS preflight response.
+pub(super) fn add_preflight_headers(request: &HeaderMap, response: &mut HeaderMap) {
+    response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    // All requested headers are allowed: the gateway ignores unknown ones, and the origin is
+    // trusted.
+    if let Some(headers) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
     }
-    answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
 }
 
 #[cfg(test)]
@@ -188,14 +188,14 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(FORWARDED_FOR, HeaderValue::from_static("203.0.113.1, 198.51.100.7"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.2"));
-        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
-        assert_eq!(requester(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
-        assert_eq!(requester(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        assert_eq!(client_address(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
+        assert_eq!(client_address(&headers, ip("192.0.2.1"), &proxies), ip("192.0.2.1"));
+        assert_eq!(client_address(&HeaderMap::new(), ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
         let hidden = HeaderValue::from_bytes(b"\xff, 192.0.2.9, 10.0.0.3").expect("a value");
         headers.append(FORWARDED_FOR, hidden);
-        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("192.0.2.9"));
+        assert_eq!(client_address(&headers, ip("10.0.0.1"), &proxies), ip("192.0.2.9"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("what"));
-        assert_eq!(requester(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
+        assert_eq!(client_address(&headers, ip("10.0.0.1"), &proxies), ip("10.0.0.1"));
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let names = |host: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_str(host).expect("a value"));
-            names_this_machine(&"/v1/agents".parse().expect("a path"), &headers)
+            names_loopback(&"/v1/agents".parse().expect("a path"), &headers)
         };
         for own in
             ["localhost", "localhost:8080", "127.0.0.1:8080", "127.8.0.1", "[::1]:8080", "[::1]"]

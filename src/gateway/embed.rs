@@ -1,15 +1,13 @@
-//! Which schemas of agents may stand in a document of ours: those that are well-formed JSON Schema
-//! (2020-12) by the forms of their keywords, and stand alone. One agent must not spoil the document
-//! for everybody who reads it.
+//! Decides which schemas of agents are embedded in the OpenAPI document: well-formed JSON Schema
+//! (2020-12) without references. One agent must not break the document for all its readers.
 
 use serde_json::Value;
 use std::collections::HashSet;
 
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
 
-/// Whether this is a schema that refers to nothing outside of itself. Keywords that nobody knows
-/// here make it none: `$ref` and its like lead into the document that holds them, or to wherever an
-/// agent likes to send the tools of those who read it.
+/// Whether a schema is well-formed and has no references. Unknown keywords are refused: `$ref` and
+/// similar ones lead into the document, or to any place that an agent chooses.
 pub(super) fn may_embed(schema: &Value) -> bool {
     match schema {
         Value::Bool(_) => true,
@@ -92,7 +90,7 @@ mod tests {
             r#"{"type":"object","required":["a"],"properties":{"a":{"type":["string","null"],"maxLength":7}},"additionalProperties":false}"#,
             r#"{"type":"array","items":{"anyOf":[{"const":1},{"minimum":-0.5}]},"uniqueItems":true}"#,
             r#"{"title":"t","description":"d","$comment":"c","format":"date-time","examples":[1],"default":null,"x-anything":[{}]}"#,
-            // Names of properties are no keywords.
+            // Names of properties are not keywords.
             r#"{"properties":{"$ref":{"type":"string"},"type":true},"dependentRequired":{"a":["b"]}}"#,
             r#"{"enum":[{"$ref":"x"}]}"#,
         ] {

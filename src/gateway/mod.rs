@@ -1,5 +1,5 @@
-//! The HTTP door: calls as HTTP requests, in Connect's shape. It knows callers, calls and replies,
-//! and neither QUIC nor links.
+//! The HTTP gateway: calls as HTTP requests in the format of Connect. It uses callers, calls and
+//! replies, and neither QUIC nor links.
 
 mod response;
 mod request;
@@ -11,18 +11,18 @@ mod openapi;
 mod client_address;
 mod codec;
 mod connect_error;
-mod pages;
+mod page_bodies;
 mod route;
 mod schemas;
 mod stream;
-mod view;
+mod pages;
 mod authentication;
 
-pub use authentication::TokenJudge;
+pub use authentication::TokenVerifier;
 pub use builder::{GatewayBuilder, GatewayError};
 pub use client_address::{IpRange, IpRangeError};
 pub use openapi::openapi;
-pub use pages::{agents_page, services_page};
+pub use page_bodies::{agents_page, services_page};
 
 use crate::{
     convert::Conversions,
@@ -35,15 +35,15 @@ use crate::{
     status::{Code, Status},
     tls::{Claim, Credentials, HttpTls, RejectedCertificate, ServerCertificate},
 };
-use authentication::{Judges, Strangers, Who};
+use authentication::{AuthContext, AuthenticatedCaller, Authenticator};
 use body::Unread;
-use client_address::Page;
+use client_address::BrowserOrigin;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     header::{self, HeaderValue},
 };
-use response::{Answer, AnswerBody, Refusal, finish, set_outcome, whole};
-use route::Route;
+use response::{Answer, AnswerBody, Refusal, finish, full_response, set_outcome};
+use route::RequestRoute;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -52,10 +52,10 @@ use std::{
 };
 use tokio::sync::Semaphore;
 
-/// A running HTTP door of a node. Dropping it closes the door; [`Node::shutdown`] lets what is in
-/// hand finish first, as long as the door is not dropped before.
+/// A running HTTP gateway of a node. Dropping it closes the gateway; [`Node::shutdown`] lets
+/// requests in flight finish if the gateway is not dropped before.
 ///
-/// What it answers is written down in `docs/http-door.md`.
+/// `docs/http-door.md` describes its responses.
 ///
 /// ```no_run
 /// use dialback::{Credentials, Gateway, Node, tokens::Tokens};
@@ -72,33 +72,33 @@ use tokio::sync::Semaphore;
 /// # Ok(()) }
 /// ```
 pub struct Gateway {
-    inner: Arc<Inner>,
+    state: Arc<GatewayState>,
     address: SocketAddr,
     tasks: Tasks,
 }
 
 impl Gateway {
-    /// Starts to describe a door of this node.
+    /// Returns a builder for a gateway of this node.
     pub fn builder(node: &Node) -> GatewayBuilder {
         GatewayBuilder::new(node)
     }
 
-    /// Where it listens, with the real port.
+    /// Address that it listens on, with the actual port.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Has tokens judged so from now on; calls that go on are judged again within seconds. `None`:
-    /// no token is good.
-    pub fn set_tokens(&self, judge: Option<TokenJudge>) {
-        self.inner.tokens.set(judge);
+    /// Replaces the token verifier. Calls in flight are verified again within seconds. `None`: no
+    /// token is valid.
+    pub fn set_tokens(&self, verifier: Option<TokenVerifier>) {
+        self.state.tokens.set(verifier);
     }
 
-    /// Shows another certificate to those who connect from now on. `None`: the node's own. Without
-    /// effect on a door without TLS.
+    /// Replaces the TLS certificate for later connections. `None`: the node's own. No effect on a
+    /// gateway without TLS.
     pub fn set_certificate(&self, certificate: Option<ServerCertificate>) {
-        if self.inner.tls.get().is_some() {
-            self.inner.tls.set(Some(Arc::new(HttpTls::new(certificate))));
+        if self.state.tls.get().is_some() {
+            self.state.tls.set(Some(Arc::new(HttpTls::new(certificate))));
         }
     }
 }
@@ -115,22 +115,22 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// What the requests share.
-struct Inner {
+/// State that requests share.
+struct GatewayState {
     ingress: GatewayIngress,
-    tokens: SharedValue<Option<TokenJudge>>,
+    tokens: SharedValue<Option<TokenVerifier>>,
     tls: SharedValue<Option<Arc<HttpTls>>>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,
     origins: Vec<String>,
-    strangers: Strangers,
-    /// Turns at putting pages together.
-    views: Arc<Semaphore>,
+    authenticator: Authenticator,
+    /// Permits for building pages.
+    page_turns: Arc<Semaphore>,
     conversions: Conversions,
 }
 
-/// One request, but for its body.
-struct Asking {
+/// A request without its body.
+struct GatewayRequest {
     uri: hyper::Uri,
     method: Method,
     headers: HeaderMap,
@@ -139,7 +139,7 @@ struct Asking {
     call_id: CallId,
 }
 
-impl Answers for Inner {
+impl Answers for GatewayState {
     type Body = AnswerBody;
 
     fn admits(&self, from: IpAddr) -> Admission {
@@ -148,7 +148,7 @@ impl Answers for Inner {
             (true, _) => Admission::Many,
             (false, true) => Admission::One,
             (false, false) => {
-                let reason = "it is not in trusted_proxy, and only those may come in plain";
+                let reason = "plain HTTP is accepted only from addresses in trusted_proxy";
                 self.refused(from, None, &reason);
                 Admission::Refused
             }
@@ -176,7 +176,7 @@ impl Answers for Inner {
         let (head, body) = request.into_parts();
         let is_http_1 = head.version < Version::HTTP_2;
         let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
-        let asking = Asking {
+        let request = GatewayRequest {
             uri: head.uri,
             method: head.method,
             headers: head.headers,
@@ -184,23 +184,23 @@ impl Answers for Inner {
             peer,
             call_id,
         };
-        let page = client_address::page(&asking.headers, &self.origins);
+        let browser_origin = client_address::browser_origin(&request.headers, &self.origins);
         let body = Unread::new(body);
-        let mut answer = match self.respond(&asking, &body, page).await {
+        let mut answer = match self.respond(&request, &body, browser_origin).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 if let Some(wait) = refusal.held_back {
                     tokio::time::sleep(wait).await;
-                    asking.peer.be_done();
+                    request.peer.be_done();
                 }
                 refusal.into_answer()
             }
         };
         finish(&mut answer, call_id);
-        if page == Page::Allowed {
-            client_address::let_page_read(&asking.headers, answer.headers_mut());
+        if browser_origin == BrowserOrigin::Allowed {
+            client_address::add_cors_headers(&request.headers, answer.headers_mut());
         }
-        // HTTP/2 has other words for it.
+        // HTTP/2 has no `Connection` header.
         if !is_http_1 {
             answer.headers_mut().remove(header::CONNECTION);
         } else if framing != Framing::Plain || self.ingress.is_leaving() {
@@ -210,72 +210,77 @@ impl Answers for Inner {
     }
 }
 
-impl Inner {
+impl GatewayState {
     async fn respond(
         self: &Arc<Self>,
-        asking: &Asking,
+        request: &GatewayRequest,
         body: &Unread,
-        page: Page,
+        browser_origin: BrowserOrigin,
     ) -> Result<Answer, Refusal> {
-        if let Framing::Bad(fault) = asking.framing {
+        if let Framing::Bad(fault) = request.framing {
             return Err(invalid(fault).closing());
         }
-        let route = Route::of(&asking.uri)?;
-        if page == Page::Foreign {
-            let text = "pages of this origin may not ask; cors_origins would have to name it";
+        let route = RequestRoute::of(&request.uri)?;
+        if browser_origin == BrowserOrigin::Foreign {
+            let text = "requests from pages of this origin are not allowed; add the origin to cors_origins";
             return Err(Status::not_executed(Code::PermissionDenied, text).into());
         }
-        if page == Page::Allowed && asking.method == Method::OPTIONS {
-            let mut answer = whole(StatusCode::NO_CONTENT, "text/plain", "");
+        if browser_origin == BrowserOrigin::Allowed && request.method == Method::OPTIONS {
+            let mut answer = full_response(StatusCode::NO_CONTENT, "text/plain", "");
             set_outcome(&mut answer, crate::status::Outcome::NotExecuted);
-            client_address::let_page_ask(&asking.headers, answer.headers_mut());
+            client_address::add_preflight_headers(&request.headers, answer.headers_mut());
             return Ok(answer);
         }
         let verb = route.verb();
-        if asking.method != verb {
-            let text = format!("{} is not done here; {verb} is", asking.method);
+        if request.method != verb {
+            let text = format!("method {} is not allowed; use {verb}", request.method);
             let allowed =
                 HeaderValue::from_str(verb.as_str()).unwrap_or(HeaderValue::from_static("POST"));
             let refusal = Refusal::with(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, text);
             return Err(refusal.header(header::ALLOW, allowed));
         }
-        let who = self.who(asking)?;
-        asking.peer.set_known();
+        let caller = self.authenticate(request)?;
+        request.peer.set_known();
         match route {
-            Route::View(view) => self.view(who, view).await,
-            Route::Call { agent, method } => self.call(asking, who, agent, method, body).await,
+            RequestRoute::Page(page) => self.page(caller, page).await,
+            RequestRoute::Call { agent, method } => {
+                self.call(request, caller, agent, method, body).await
+            }
         }
     }
 
-    fn who(&self, asking: &Asking) -> Result<Who, Refusal> {
+    fn authenticate(&self, request: &GatewayRequest) -> Result<AuthenticatedCaller, Refusal> {
         let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
-        let is_local = client_address::names_this_machine(&asking.uri, &asking.headers);
-        let judges = Judges {
+        let is_local = client_address::names_loopback(&request.uri, &request.headers);
+        let context = AuthContext {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,
             anonymous: self.anonymous.as_ref(),
             is_local,
         };
-        let from =
-            client_address::requester(&asking.headers, asking.peer.address.ip(), &self.proxies);
-        let seen = (&asking.peer, from.to_canonical());
-        self.strangers.who(&asking.headers, seen, &judges, self.ingress.observer())
+        let from = client_address::client_address(
+            &request.headers,
+            request.peer.address.ip(),
+            &self.proxies,
+        );
+        let peer = (&request.peer, from.to_canonical());
+        self.authenticator.authenticate(&request.headers, peer, &context, self.ingress.observer())
     }
 
     fn refused(&self, address: IpAddr, claim: Option<&Claim>, reason: &dyn fmt::Display) {
         self.ingress.observer().report(Event::HttpRefused { address, claim, reason });
     }
 
-    /// Whether whoever asks may still.
-    fn still_knows(&self, who: &Who) -> bool {
+    /// Whether a caller is still authenticated.
+    fn is_still_authenticated(&self, caller: &AuthenticatedCaller) -> bool {
         let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
-        let judges = Judges {
+        let context = AuthContext {
             tokens: tokens.as_ref().as_ref(),
             credentials: &credentials,
             anonymous: self.anonymous.as_ref(),
             is_local: true,
         };
-        who.still_holds(&judges, SystemTime::now())
+        caller.is_still_valid(&context, SystemTime::now())
     }
 }
 

@@ -1,9 +1,9 @@
-//! `/v1/openapi.json`: the HTTP door as one caller may use it, in OpenAPI 3.1. Pure: the same
+//! `/v1/openapi.json`: OpenAPI 3.1 document of the HTTP gateway for one caller. Pure: the same
 //! directory gives the same document.
 
 use super::{
     embed::may_embed,
-    pages,
+    page_bodies,
     schemas::{answer_headers, components},
 };
 use crate::{
@@ -19,14 +19,13 @@ Requests and replies are JSON or CBOR (RFC 8949), in the unary form of the Conne
 Connect's envelopes, or as server-sent events. Every answer says in the header `dialback-outcome` what is known of the call's execution. \
 What is said of services and methods, and their schemas, are the words of the agents that host them.";
 
-/// The OpenAPI 3.1 document of what a directory has: an operation for each method that can be
-/// called over HTTP, on agents by name and, where agents may answer for the service, on any of
-/// them; and the pages.
+/// OpenAPI 3.1 document of a directory: an operation for each method that can be called over HTTP,
+/// on named agents and, where agents may answer for the service, on any of them; and the pages.
 ///
-/// Unary methods and methods that stream their replies are in it; methods that take a stream have
-/// no path here. Where more than 100 agents host a method, their names are left to `GET
-/// /v1/agents`. A registered schema is embedded if its keywords are those of JSON Schema and have
-/// their forms, and it refers to nothing; otherwise any value fits.
+/// It has unary methods and methods that stream their replies; methods that take a stream have no
+/// path. Where more than 100 agents host a method, their names are left to `GET /v1/agents`. A
+/// registered schema is embedded if it is well-formed JSON Schema without references; otherwise any
+/// value is allowed.
 pub fn openapi(directory: &Directory) -> Value {
     let mut paths = pages_of_the_door();
     for service in &directory.services {
@@ -91,10 +90,10 @@ fn pages_of_the_door() -> Map<String, Value> {
     pages.into_iter().map(page).collect()
 }
 
-/// One method of a service, of whichever kinds agents host it that HTTP can carry.
+/// One method of a service, in all hosted kinds that HTTP can carry.
 struct Operation<'a> {
     service: &'a str,
-    /// Never empty, all of one name.
+    /// Never empty; all have the same name.
     methods: Vec<&'a ListedMethod>,
 }
 
@@ -164,7 +163,7 @@ impl<'a> Operation<'a> {
         post
     }
 
-    /// What either side may send, of all kinds together.
+    /// Content of requests or replies, of all kinds together.
     fn content(&self, of: impl Fn(&ListedMethod) -> Vec<(&'static str, Value)>) -> Value {
         let all = self.methods.iter().flat_map(|method| of(method));
         all.map(|(media, schema)| (media.to_owned(), json!({ "schema": schema })))
@@ -173,7 +172,7 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// What OpenAPI cannot say: it ignores a parameter with the name Accept.
+/// Description in words, because OpenAPI ignores a parameter with the name Accept.
 const BARE_OR_ENVELOPED: &str = "To have the replies as a stream of server-sent events, send the bare message with `Accept: text/event-stream`; \
 without it a bare message calls a method with one reply. To have them in envelopes, send the message in one.";
 
@@ -210,9 +209,9 @@ fn envelopes(what: &str) -> Value {
     })
 }
 
-/// The schema of a message, as far as the document can hold it. Any value fits where it cannot.
+/// Schema of a message if it can be embedded; otherwise any value is allowed.
 fn message_schema(text: &str) -> Value {
-    pages::schema(text).filter(may_embed).unwrap_or_else(|| json!({}))
+    page_bodies::schema(text).filter(may_embed).unwrap_or_else(|| json!({}))
 }
 
 fn agent_parameter(agents: &BTreeSet<&str>) -> Value {

@@ -1,139 +1,89 @@
-//! The bodies of `GET /v1/agents` and `GET /v1/services`: what a caller may see, as JSON.
+//! Pages for callers: agents, services and the OpenAPI document, each limited to what the caller
+//! may see.
 
-use crate::directory::{Directory, ListedMethod, ListedService};
-use serde_json::{Map, Value, json};
+use super::{
+    GatewayState,
+    authentication::AuthenticatedCaller,
+    openapi::openapi,
+    page_bodies::{agents_page, services_page},
+    response::{Answer, Refusal, full_response, set_outcome},
+    route::Page,
+};
+use crate::{
+    drain::blocking,
+    status::{Code, Outcome, Status},
+};
+use hyper::StatusCode;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
-/// The body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, an object for each agent as
-/// `dialback agents --json` shows it.
-///
-/// What the directory has not, it does not show: make it with
-/// [`Node::directory_for`](crate::Node::directory_for) for whoever asks.
-pub fn agents_page(directory: &Directory) -> Value {
-    json!({ "node": directory.node, "agents": directory.agents })
-}
-
-/// The body of `GET /v1/services`: `{"node": ..., "services": [...]}`, an object for each service
-/// as `dialback services --json` shows it.
-///
-/// Descriptions and schemas are the words of agents. A schema that is no JSON object (or `true`,
-/// `false`) is left out.
-pub fn services_page(directory: &Directory) -> Value {
-    let services: Vec<_> = directory.services.iter().map(service).collect();
-    json!({ "node": directory.node, "services": services })
-}
-
-fn service(service: &ListedService) -> Value {
-    let ListedService { name, description, methods } = service;
-    let mut object = Map::new();
-    object.insert("name".into(), name.as_str().into());
-    insert_text(&mut object, "description", description);
-    object.insert("methods".into(), methods.iter().map(method).collect());
-    object.into()
-}
-
-fn method(method: &ListedMethod) -> Value {
-    let ListedMethod { name, kind, description, request_schema, reply_schema, agents, hosts } =
-        method;
-    let mut object = Map::new();
-    object.insert("name".into(), name.as_str().into());
-    object.insert("kind".into(), kind.as_str().into());
-    insert_text(&mut object, "description", description);
-    for (key, text) in [("request_schema", request_schema), ("reply_schema", reply_schema)] {
-        if let Some(schema) = schema(text) {
-            object.insert(key.into(), schema);
-        }
-    }
-    object.insert("agents".into(), json!(agents));
-    object.insert("hosts".into(), json!(hosts));
-    object.into()
-}
-
-fn insert_text(object: &mut Map<String, Value>, key: &str, text: &str) {
-    if !text.is_empty() {
-        object.insert(key.into(), text.into());
+impl GatewayState {
+    /// Responds to a GET. Pages are built off the threads of the calls, and few at once: each costs
+    /// one evaluation of the rules per method.
+    pub(super) async fn page(
+        self: &Arc<Self>,
+        caller: AuthenticatedCaller,
+        page: Page,
+    ) -> Result<Answer, Refusal> {
+        let (state, wait_max) = (self.clone(), self.ingress.limits().queue_wait_max);
+        let body = in_turn(&self.page_turns, wait_max, move || {
+            let directory = state.ingress.directory_for(&caller.name);
+            let body = match page {
+                Page::Agents => agents_page(&directory),
+                Page::Services => services_page(&directory),
+                Page::OpenApi => openapi(&directory),
+            };
+            body.to_string()
+        });
+        let mut answer = full_response(StatusCode::OK, "application/json", body.await?);
+        set_outcome(&mut answer, Outcome::Ok);
+        Ok(answer)
     }
 }
 
-/// A schema that an agent has registered, if it is one as far as its outermost form says.
-pub(super) fn schema(text: &str) -> Option<Value> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    (value.is_object() || value.is_boolean()).then_some(value)
+/// Does blocking work once a permit is available. The permit is held until the work ends, even if
+/// the request is dropped: otherwise a client that hangs up repeatedly could have any amount of it
+/// done at once.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    wait_max: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    let turn = tokio::time::timeout(wait_max, turns.clone().acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
+        let text = "too many pages are being built; try again";
+        return Err(Status::not_executed(Code::ResourceExhausted, text));
+    };
+    let done = blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    done.await.ok_or_else(|| Status::unknown(Code::Internal, "the page could not be built"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{directory::AgentInfo, wire::CallKind};
+    use tokio::sync::oneshot;
 
-    fn directory() -> Directory {
-        let mut hello = ListedMethod {
-            name: "Hello".into(),
-            kind: CallKind::Unary,
-            description: String::new(),
-            request_schema: String::new(),
-            reply_schema: String::new(),
-            agents: vec!["a".into(), "b".into()],
-            hosts: vec!["b".into()],
+    #[tokio::test]
+    async fn a_turn_is_held_until_its_work_ends_even_if_the_request_is_dropped() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (goes_on, may_end) = std::sync::mpsc::channel::<()>();
+        let (begins, has_begun) = oneshot::channel();
+        let long = move || {
+            begins.send(()).expect("somebody waits");
+            may_end.recv().is_ok()
         };
-        let bare = ListedMethod { name: "Bye".into(), hosts: vec![], ..hello.clone() };
-        hello.description = "Greets \u{1b}[2J.".into();
-        hello.request_schema = r#"{"type":"string"}"#.into();
-        hello.reply_schema = "\"no schema\"".into();
-        let services = vec![ListedService {
-            name: "HelloService".into(),
-            description: "For greeting.".into(),
-            methods: vec![bare, hello],
-        }];
-        let agent = AgentInfo {
-            name: "a".into(),
-            attached: true,
-            since_ms: 7,
-            node: "edge-1".into(),
-            address: Some("192.0.2.7:4000".into()),
-            software: None,
-            calls_in_flight: 3,
-            rtt_us: Some(1_200),
-            draining: false,
-            certificate_used_twice: false,
-        };
-        Directory { node: "edge-1".into(), agents: vec![agent], services }
-    }
-
-    #[test]
-    fn agents_have_the_form_of_the_command_line() {
-        let expected = json!({"node": "edge-1", "agents": [{
-            "name": "a", "attached": true, "since_ms": 7, "node": "edge-1",
-            "address": "192.0.2.7:4000", "calls_in_flight": 3, "rtt_us": 1200,
-        }]});
-        assert_eq!(agents_page(&directory()), expected);
-        let nothing = Directory { agents: vec![], services: vec![], ..directory() };
-        assert_eq!(agents_page(&nothing), json!({"node": "edge-1", "agents": []}));
-        assert_eq!(services_page(&nothing), json!({"node": "edge-1", "services": []}));
-    }
-
-    #[test]
-    fn services_are_shown_with_kinds_agents_descriptions_and_schemas() {
-        let page = services_page(&directory());
-        let expected = json!({"node": "edge-1", "services": [{
-            "name": "HelloService", "description": "For greeting.",
-            "methods": [
-                {"name": "Bye", "kind": "unary", "agents": ["a", "b"], "hosts": []},
-                {"name": "Hello", "kind": "unary", "description": "Greets \u{1b}[2J.",
-                 "request_schema": {"type": "string"}, "agents": ["a", "b"], "hosts": ["b"]},
-            ],
-        }]});
-        assert_eq!(page, expected);
-        assert!(!page.to_string().contains('\u{1b}'), "JSON escapes what steers a terminal");
-    }
-
-    #[test]
-    fn a_schema_is_a_json_object_or_boolean() {
-        for good in ["{}", "true", "false", r#"{"type":"string"}"#] {
-            assert!(schema(good).is_some(), "{good}");
+        tokio::select! {
+            biased;
+            _ = in_turn(&turns, Duration::from_secs(5), long) => panic!("it waits"),
+            begun = has_begun => begun.expect("it has begun"),
         }
-        let deep = "[".repeat(200);
-        for bad in ["", "null", "1", "\"string\"", "[]", "{", "{} x", &deep] {
-            assert_eq!(schema(bad), None, "{bad}");
-        }
+        let refused = in_turn(&turns, Duration::from_millis(1), || ()).await.expect_err("no turn");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        goes_on.send(()).expect("it waits for that");
+        assert_eq!(in_turn(&turns, Duration::from_secs(5), || 7).await, Ok(7));
     }
 }

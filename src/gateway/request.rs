@@ -1,4 +1,4 @@
-//! What the head of a request says of its call: form, time, trace and metadata.
+//! Parses the head of a request: format, timeout, trace and metadata of its call.
 
 use super::{
     codec::{Codec, PREFIX_BYTES},
@@ -15,14 +15,14 @@ use hyper::{
 };
 use std::time::Duration;
 
-/// The form in which a call comes and is answered.
+/// Format of a call's request and response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// One message each way, bare.
+    /// One message each way, without an envelope.
     Unary(Codec),
     /// Connect's envelopes, for methods that stream their replies.
     Connect(Codec),
-    /// A bare message, and server-sent events in JSON.
+    /// A message without an envelope, and server-sent events in JSON.
     Events(Codec),
 }
 
@@ -36,10 +36,10 @@ const ACCEPTED: &str =
     "application/json, application/cbor, application/connect+json, application/connect+cbor";
 
 impl Form {
-    /// Reads it of the content type and of what is accepted.
+    /// Reads the format from `Content-Type` and `Accept`.
     ///
     /// # Errors
-    /// A body of another type.
+    /// The content type is not supported.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let content_type = one(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
         let (kind, rest) = content_type.split_once(';').unwrap_or((content_type, ""));
@@ -69,8 +69,8 @@ impl Form {
 }
 
 impl Form {
-    /// Bytes that the message has at least in a body of so many. JSON may become a message of any
-    /// size.
+    /// Smallest size of the message for a body of at least this size. A JSON body may become a
+    /// message of any size.
     pub(super) const fn message_bytes_min(self, body_bytes_min: usize) -> usize {
         match self {
             Self::Unary(Codec::Cbor) | Self::Events(Codec::Cbor) => body_bytes_min,
@@ -87,20 +87,20 @@ fn wants_events(headers: &HeaderMap) -> bool {
     kinds.any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
-/// What else the head says.
+/// Headers of a call other than its format.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Words {
+pub(super) struct CallHeaders {
     pub(super) timeout: Option<Duration>,
     pub(super) traceparent: Option<Box<str>>,
     pub(super) metadata: Metadata,
 }
 
-impl Words {
-    /// Reads the headers that are ours. All others stay at the door, with whatever identity they
-    /// claim.
+impl CallHeaders {
+    /// Reads the headers that the gateway uses. All others are ignored, including any identity that
+    /// they claim.
     ///
     /// # Errors
-    /// One of ours that cannot be read.
+    /// A header is invalid.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         if one(headers, &VERSION)?.is_some_and(|version| version != "1") {
             return Err(invalid("connect-protocol-version is not 1, the only one there is"));
@@ -126,7 +126,9 @@ impl Words {
             let value = std::str::from_utf8(value.as_bytes());
             let value = value.map_err(|_| invalid(format!("the header {name} is not UTF-8")))?;
             if key.is_empty() || is_reserved(key) {
-                return Err(invalid(format!("the header {name} names no metadata of a caller's")));
+                return Err(invalid(format!(
+                    "the header {name} is not allowed as metadata of a caller"
+                )));
             }
             metadata.insert(key, value);
         }
@@ -134,7 +136,7 @@ impl Words {
     }
 }
 
-/// Keys under which nobody outside may speak.
+/// Whether a metadata key is reserved.
 fn is_reserved(key: &str) -> bool {
     key.starts_with("dialback") || matches!(key, "tracestate" | "traceparent")
 }
@@ -151,7 +153,8 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-/// By W3C Trace Context: version, trace, parent and flags, in lower-case hexadecimal.
+/// Whether a text is a `traceparent` of W3C Trace Context: version, trace, parent and flags, in
+/// lower-case hexadecimal.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &&str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -168,7 +171,7 @@ fn invalid(text: impl Into<String>) -> Refusal {
     Status::not_executed(Code::InvalidArgument, text).into()
 }
 
-/// The value of a header that stands there once at most.
+/// Value of a header that may occur only once.
 pub(super) fn one<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -176,10 +179,10 @@ pub(super) fn one<'h>(
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(invalid(format!("the header {name} stands there more than once")));
+        return Err(invalid(format!("the header {name} occurs more than once")));
     }
     let text = first.map(HeaderValue::to_str).transpose();
-    text.map_err(|_| invalid(format!("the header {name} holds something else than plain text")))
+    text.map_err(|_| invalid(format!("the header {name} is not plain text")))
 }
 
 #[cfg(test)]
@@ -230,18 +233,18 @@ mod tests {
         for (text, millis) in
             [("1", Some(1)), ("0500", Some(500)), ("9999999999", Some(9_999_999_999))]
         {
-            let words = Words::of(&headers(&[("connect-timeout-ms", text)])).expect("words");
+            let words = CallHeaders::of(&headers(&[("connect-timeout-ms", text)])).expect("words");
             assert_eq!(words.timeout, millis.map(Duration::from_millis));
         }
         for bad in ["0", "", "-1", "+1", "1.5", "1e3", "12345678901", "5s", " "] {
-            assert!(Words::of(&headers(&[("connect-timeout-ms", bad)])).is_err(), "{bad:?}");
+            assert!(CallHeaders::of(&headers(&[("connect-timeout-ms", bad)])).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn metadata_and_trace_are_read_and_identity_headers_are_ignored() {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let words = Words::of(&headers(&[
+        let words = CallHeaders::of(&headers(&[
             ("traceparent", trace),
             ("tracestate", "a=1"),
             ("tracestate", "b=2"),
@@ -260,11 +263,11 @@ mod tests {
             ("connect-protocol-version", "2"),
             ("content-encoding", "gzip"),
         ] {
-            assert!(Words::of(&headers(&[bad])).is_err(), "{bad:?}");
+            assert!(CallHeaders::of(&headers(&[bad])).is_err(), "{bad:?}");
         }
         for bad in ["00-xyz", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
-            let words = Words::of(&headers(&[("traceparent", bad), ("tracestate", "a=1")]));
-            assert_eq!(words.expect("words"), Words::default(), "{bad}");
+            let words = CallHeaders::of(&headers(&[("traceparent", bad), ("tracestate", "a=1")]));
+            assert_eq!(words.expect("words"), CallHeaders::default(), "{bad}");
         }
     }
 }

@@ -124,7 +124,8 @@ impl Refusal {
     /// The answer of a call with one reply.
     pub(super) fn into_answer(self) -> Answer {
         let http = self.http_status();
-        let mut answer = whole(http, "application/json", error_json(&self.status).to_string());
+        let mut answer =
+            full_response(http, "application/json", error_json(&self.status).to_string());
         add_metadata(answer.headers_mut(), METADATA, self.status.metadata());
         set_outcome(&mut answer, self.status.outcome());
         answer.headers_mut().extend(self.headers);
@@ -133,7 +134,7 @@ impl Refusal {
 }
 
 /// An answer that is in hand.
-pub(super) fn whole(
+pub(super) fn full_response(
     http: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,

@@ -1,4 +1,4 @@
-//! What a path asks for. Paths are decoded once and matched exactly: no dots, no empty parts, no
+//! Parses request paths. A path is decoded once and matched exactly: no dots, no empty segments, no
 //! second decoding.
 
 use super::response::Refusal;
@@ -9,28 +9,28 @@ use crate::{
 };
 use hyper::{Method, StatusCode, Uri};
 
-/// What can be asked for.
+/// Target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
-    /// A call of a method: on this agent, or on any that may answer for the service.
+pub(super) enum RequestRoute {
+    /// A call of a method on this agent, or on any that may answer for the service.
     Call { agent: Option<Name>, method: MethodPath },
-    /// Something to look at.
-    View(View),
+    /// A page.
+    Page(Page),
 }
 
-/// What can be looked at, by callers and each for itself.
+/// Pages, limited to what the caller may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
+pub(super) enum Page {
     Agents,
     Services,
     OpenApi,
 }
 
-impl Route {
-    /// Reads the path and the query of a request.
+impl RequestRoute {
+    /// Parses path and query of a request.
     ///
     /// # Errors
-    /// No such place, or a name in it that is none.
+    /// The path is unknown, or a name in it is invalid.
     pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
         let path = uri.path();
         if path.len() > HTTP_PATH_BYTES_MAX {
@@ -43,13 +43,13 @@ impl Route {
                 Self::call(Some(parsed::<Name>("agent", agent)?), service, method)?
             }
             ["", "v1", "services", service, method] => Self::call(None, service, method)?,
-            ["", "v1", "agents"] => Self::View(View::Agents),
-            ["", "v1", "services"] => Self::View(View::Services),
-            ["", "v1", "openapi.json"] => Self::View(View::OpenApi),
-            _ => return Err(nothing_here()),
+            ["", "v1", "agents"] => Self::Page(Page::Agents),
+            ["", "v1", "services"] => Self::Page(Page::Services),
+            ["", "v1", "openapi.json"] => Self::Page(Page::OpenApi),
+            _ => return Err(not_found()),
         };
         if uri.query().is_some() {
-            let text = "this path takes no query (`?...`); what a call needs stands in its body and its headers";
+            let text = "this path takes no query (`?...`); put the parameters of a call into its body and headers";
             return Err(Status::not_executed(Code::InvalidArgument, text).into());
         }
         Ok(route)
@@ -61,21 +61,22 @@ impl Route {
         Ok(Self::Call { agent, method: MethodPath::new(&service, &method) })
     }
 
-    /// The method of HTTP with which it is asked for.
+    /// HTTP method of the target.
     pub(super) const fn verb(&self) -> Method {
         match self {
             Self::Call { .. } => Method::POST,
-            Self::View(_) => Method::GET,
+            Self::Page(_) => Method::GET,
         }
     }
 }
 
-fn nothing_here() -> Refusal {
-    let text = "there is nothing at this path; calls are POST /v1/agents/AGENT/SERVICE/METHOD or POST /v1/services/SERVICE/METHOD";
+fn not_found() -> Refusal {
+    let text = "unknown path; calls are POST /v1/agents/AGENT/SERVICE/METHOD or POST /v1/services/SERVICE/METHOD";
     Refusal::with(StatusCode::NOT_FOUND, Code::NotFound, text)
 }
 
-/// One part of the path as a name. What was encoded twice, or hides a slash, is no name.
+/// Parses one segment of the path as a name. Text that was encoded twice, or that contains an
+/// encoded slash, is not a name.
 fn parsed<T: std::str::FromStr<Err = crate::name::NameError>>(
     what: &str,
     segment: &str,
@@ -89,7 +90,7 @@ fn parsed<T: std::str::FromStr<Err = crate::name::NameError>>(
     })
 }
 
-/// Undoes percent-encoding, once.
+/// Decodes percent-encoding, once.
 fn decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
@@ -111,15 +112,15 @@ fn decoded(segment: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn route(uri: &str) -> Result<Route, StatusCode> {
-        Route::of(&uri.parse().expect("a URI")).map_err(|refusal| refusal.http_status())
+    fn route(uri: &str) -> Result<RequestRoute, StatusCode> {
+        RequestRoute::of(&uri.parse().expect("a URI")).map_err(|refusal| refusal.http_status())
     }
 
     #[track_caller]
     fn check_call(uri: &str, agent: Option<&str>, method: &str) {
         let agent = agent.map(|agent| agent.parse().expect("a name"));
         let method = method.parse().expect("a method");
-        assert_eq!(route(uri), Ok(Route::Call { agent, method }), "{uri}");
+        assert_eq!(route(uri), Ok(RequestRoute::Call { agent, method }), "{uri}");
     }
 
     #[test]
@@ -136,8 +137,8 @@ mod tests {
         );
         check_call("/v1/services/HelloService/Hello", None, "HelloService/Hello");
         check_call("/v1/services/%48elloService/Hell%6f", None, "HelloService/Hello");
-        assert_eq!(route("/v1/agents"), Ok(Route::View(View::Agents)));
-        assert_eq!(route("/v1/openapi.json"), Ok(Route::View(View::OpenApi)));
+        assert_eq!(route("/v1/agents"), Ok(RequestRoute::Page(Page::Agents)));
+        assert_eq!(route("/v1/openapi.json"), Ok(RequestRoute::Page(Page::OpenApi)));
     }
 
     #[test]

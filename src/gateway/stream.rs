@@ -24,16 +24,16 @@ use tokio::time::{Instant, Sleep};
 
 /// How a stream is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wording {
+pub(super) enum StreamFormat {
     Connect(Codec),
     Events,
 }
 
 /// Ends when whoever asks may not ask any more.
-pub(super) type Lapse = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type AuthenticationEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The requester: how its messages are converted, and when it may not ask any more.
-pub(super) type Asking = (Converter, Lapse);
+pub(super) type StreamContext = (Converter, AuthenticationEnd);
 
 /// A message on its way to what it is written as.
 type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
@@ -47,13 +47,13 @@ enum State {
 
 /// The body of an answer that is a stream.
 pub(super) struct StreamBody {
-    wording: Wording,
+    format: StreamFormat,
     state: State,
     converter: Converter,
     encoding: Option<Encoding>,
     /// A message of which some may be sent: nothing else may come in between.
     text: Option<Text>,
-    lapse: Lapse,
+    authentication_end: AuthenticationEnd,
     /// Pairs of the reply that came after the head of the answer had gone.
     late: Metadata,
     /// When nothing was sent for so long that a sign of life is due.
@@ -62,20 +62,28 @@ pub(super) struct StreamBody {
 
 impl StreamBody {
     /// The stream of a call that has answered.
-    pub(super) fn answering(wording: Wording, messages: Messages, asking: Asking) -> Self {
-        Self::new(wording, State::Answering(messages), asking)
+    pub(super) fn answering(
+        format: StreamFormat,
+        messages: Messages,
+        context: StreamContext,
+    ) -> Self {
+        Self::new(format, State::Answering(messages), context)
     }
 
     /// That of a call that takes its time.
-    pub(super) fn calling(wording: Wording, call: ReplyFuture, asking: Asking) -> Self {
-        Self::new(wording, State::Calling(call), asking)
+    pub(super) fn calling(format: StreamFormat, call: ReplyFuture, context: StreamContext) -> Self {
+        Self::new(format, State::Calling(call), context)
     }
 
-    fn new(wording: Wording, state: State, (converter, lapse): Asking) -> Self {
-        let sign = (wording == Wording::Events)
+    fn new(
+        format: StreamFormat,
+        state: State,
+        (converter, authentication_end): StreamContext,
+    ) -> Self {
+        let sign = (format == StreamFormat::Events)
             .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY)));
         let (encoding, text, late) = (None, None, Metadata::default());
-        Self { wording, state, converter, encoding, text, lapse, late, sign }
+        Self { format, state, converter, encoding, text, authentication_end, late, sign }
     }
 
     /// Whether all was taken.
@@ -94,8 +102,8 @@ impl StreamBody {
             }
             self.text = None;
         }
-        if self.lapse.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(self.end(Err(lapsed()))));
+        if self.authentication_end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(self.end(Err(no_longer_authenticated()))));
         }
         let Poll::Ready(piece) = self.poll_call(cx) else {
             return if self.text.is_some() { Poll::Pending } else { self.poll_sign(cx) };
@@ -159,15 +167,15 @@ impl StreamBody {
     }
 
     fn written(&self, message: Bytes) -> Encoding {
-        let (wording, converter) = (self.wording, self.converter.clone());
+        let (format, converter) = (self.format, self.converter.clone());
         Box::pin(async move {
-            match wording {
-                Wording::Connect(codec) => {
+            match format {
+                StreamFormat::Connect(codec) => {
                     let text = codec.encode(&converter, message).await?;
                     let prefix = prefix(0, text.left());
                     Ok(text.between(&prefix, b""))
                 }
-                Wording::Events => {
+                StreamFormat::Events => {
                     let text = Codec::Json.encode(&converter, message).await?;
                     Ok(text.between(b"data: ", b"\n\n"))
                 }
@@ -178,16 +186,20 @@ impl StreamBody {
     /// The last piece. What the call still holds is let go with it.
     fn end(&mut self, ended: Result<Metadata, Status>) -> Bytes {
         self.state = State::Over;
-        ending(self.wording, ended, &self.late)
+        ending(self.format, ended, &self.late)
     }
 }
 
 /// How a stream says that it has ended, and how.
-pub(super) fn ending(wording: Wording, ended: Result<Metadata, Status>, late: &Metadata) -> Bytes {
+pub(super) fn ending(
+    format: StreamFormat,
+    ended: Result<Metadata, Status>,
+    late: &Metadata,
+) -> Bytes {
     let outcome = ended.as_ref().map_or_else(Status::outcome, |_| Outcome::Ok);
     let trailing = ended.as_ref().unwrap_or_else(Status::metadata);
-    match wording {
-        Wording::Connect(_) => {
+    match format {
+        StreamFormat::Connect(_) => {
             let mut end = Map::new();
             if let Err(status) = &ended {
                 end.insert("error".into(), error_json(status));
@@ -197,7 +209,7 @@ pub(super) fn ending(wording: Wording, ended: Result<Metadata, Status>, late: &M
             end.insert("metadata".into(), pairs.into());
             enveloped(END_STREAM, Value::from(end).to_string().as_bytes())
         }
-        Wording::Events => {
+        StreamFormat::Events => {
             let (name, mut data) = match &ended {
                 Ok(_) => ("end", json!({})),
                 Err(status) => ("error", error_json(status)),
@@ -223,7 +235,7 @@ fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
 
 /// Whoever asked may not any more: a token that has ended or was revoked, a certificate that is
 /// trusted no more.
-pub(super) fn lapsed() -> Status {
+pub(super) fn no_longer_authenticated() -> Status {
     let text = "the caller's token or certificate is good no longer";
     Status::unknown(Code::Unauthenticated, text)
 }
@@ -238,12 +250,12 @@ mod tests {
     use super::*;
     use crate::convert::Conversions;
 
-    fn until(lapse: impl Future<Output = ()> + Send + 'static) -> Asking {
+    fn until(authentication_end: impl Future<Output = ()> + Send + 'static) -> StreamContext {
         let caller = "caller/ops".parse().expect("a name");
-        (Conversions::default().of(&caller), Box::pin(lapse))
+        (Conversions::default().of(&caller), Box::pin(authentication_end))
     }
 
-    fn never() -> Asking {
+    fn never() -> StreamContext {
         until(std::future::pending())
     }
 
@@ -272,8 +284,11 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_one_a_message_and_one_for_the_end() {
-        let body =
-            StreamBody::answering(Wording::Events, messages(Next::End(pairs())).await, never());
+        let body = StreamBody::answering(
+            StreamFormat::Events,
+            messages(Next::End(pairs())).await,
+            never(),
+        );
         let expected = [
             "data: 1\n\n",
             "data: \"a\\n\"\n\n",
@@ -281,8 +296,11 @@ mod tests {
         ];
         assert_eq!(all(body).await, expected);
         let status = Status::new(Code::Aborted, "enough");
-        let body =
-            StreamBody::answering(Wording::Events, messages(Next::Failed(status)).await, never());
+        let body = StreamBody::answering(
+            StreamFormat::Events,
+            messages(Next::Failed(status)).await,
+            never(),
+        );
         let last = all(body).await.pop().expect("an end");
         let data = last.strip_prefix("event: error\ndata: ").expect("an error");
         let data: Value = serde_json::from_str(data).expect("JSON");
@@ -295,8 +313,8 @@ mod tests {
 
     #[tokio::test]
     async fn envelopes_carry_the_messages_and_the_last_one_says_how_it_ended() {
-        let wording = Wording::Connect(Codec::Json);
-        let body = StreamBody::answering(wording, messages(Next::End(pairs())).await, never());
+        let format = StreamFormat::Connect(Codec::Json);
+        let body = StreamBody::answering(format, messages(Next::End(pairs())).await, never());
         let pieces = all(body).await;
         assert_eq!(pieces[..2], ["\0\0\0\0\x011", "\0\0\0\0\x05\"a\\n\""]);
         let end: Value = serde_json::from_str(&pieces[2][5..]).expect("JSON");
@@ -305,7 +323,7 @@ mod tests {
             json!({"metadata": {"dialback-metadata-rows": ["2", "3"], "dialback-outcome": ["ok"]}});
         assert_eq!(end, expected);
         let failed = Next::Failed(Status::unknown(Code::Unavailable, "lost"));
-        let body = StreamBody::answering(wording, messages(failed).await, never());
+        let body = StreamBody::answering(format, messages(failed).await, never());
         let last = all(body).await.pop().expect("an end");
         let end: Value = serde_json::from_str(&last[5..]).expect("JSON");
         assert_eq!(end["error"], json!({"code": "unavailable", "message": "lost"}));
@@ -315,8 +333,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_gives_signs_of_life_and_ends_with_the_right_to_ask() {
         let (_sender, messages) = Messages::channel(1);
-        let lapse = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
-        let pieces = all(StreamBody::answering(Wording::Events, messages, lapse)).await;
+        let authentication_end = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
+        let pieces =
+            all(StreamBody::answering(StreamFormat::Events, messages, authentication_end)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(
             pieces.len() == 3 && pieces[2].contains("\"code\":\"unauthenticated\""),
@@ -331,26 +350,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_message_is_written_as_it_is_taken_and_nothing_comes_in_between() {
-        for wording in [Wording::Events, Wording::Connect(Codec::Json)] {
+        for format in [StreamFormat::Events, StreamFormat::Connect(Codec::Json)] {
             let (sender, messages) = Messages::channel(4);
             sender.send(large()).await.expect("room");
             sender.send(Bytes::from_static(&[1])).await.expect("room");
-            let (lapsed, lapse) = tokio::sync::oneshot::channel::<()>();
-            let asking = until(async { drop(lapse.await) });
-            let mut body = StreamBody::answering(wording, messages, asking);
+            let (no_longer_authenticated, authentication_end) =
+                tokio::sync::oneshot::channel::<()>();
+            let context = until(async { drop(authentication_end.await) });
+            let mut body = StreamBody::answering(format, messages, context);
             let mut pieces = Vec::new();
             let mut next = async || std::future::poll_fn(|cx| body.poll_next(cx)).await;
             pieces.push(next().await.expect("a piece"));
             // The caller may not ask any more, but what is begun is ended first.
-            drop(lapsed);
+            drop(no_longer_authenticated);
             while let Some(piece) = next().await {
                 pieces.push(piece);
             }
-            assert!(pieces.iter().all(|piece| piece.len() < 64 * 1024), "{wording:?}");
+            assert!(pieces.iter().all(|piece| piece.len() < 64 * 1024), "{format:?}");
             let whole = String::from_utf8_lossy(&pieces.concat()).into_owned();
             let json = format!("[{}]", vec!["false"; 1 << 20].join(","));
             let end = whole.split_once(&json).map(|(_, end)| end).expect("the whole message");
-            assert!(end.contains("unauthenticated"), "{wording:?}: {end}");
+            assert!(end.contains("unauthenticated"), "{format:?}: {end}");
         }
     }
 }

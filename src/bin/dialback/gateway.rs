@@ -2,7 +2,7 @@
 
 use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
-    Gateway, GatewayError, Node, ServerCertificate, TokenJudge,
+    Gateway, GatewayError, Node, ServerCertificate, TokenVerifier,
     config::{GatewayFile, GatewayTls},
     tokens::Tokens,
 };
@@ -16,7 +16,7 @@ use std::{
 pub(crate) struct GatewaySettings {
     listen: SocketAddr,
     config: GatewayFile,
-    tokens: Option<TokenJudge>,
+    tokens: Option<TokenVerifier>,
     certificate: Option<ServerCertificate>,
 }
 
@@ -56,7 +56,7 @@ impl GatewaySettings {
     }
 }
 
-fn judge(path: &PathBuf) -> Result<TokenJudge, Failure> {
+fn judge(path: &PathBuf) -> Result<TokenVerifier, Failure> {
     let tokens = Tokens::read(path)?;
     Ok(Arc::new(move |token, now| match tokens.caller(token, now) {
         Ok(caller) => Ok(caller.clone()),
@@ -91,7 +91,7 @@ pub(crate) async fn open(
 
 /// Settings that can change while the gateway runs.
 pub(crate) struct NextGateway {
-    tokens: Option<TokenJudge>,
+    tokens: Option<TokenVerifier>,
     certificate: Option<ServerCertificate>,
 }
 

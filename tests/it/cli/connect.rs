@@ -70,7 +70,7 @@ fn the_official_connect_client_calls_streams_and_understands_each_failure() {
                 "a stream that fails: InvalidArgument, \"the message does not decode into what the method takes: invalid type: string \"three\", expected struct Count\" (not_executed)",
                 "Sleep by the node's clock: DeadlineExceeded, \"the deadline passed\" (unknown)",
                 "an agent that is not there: Unavailable, \"agent absent is not attached\" (not_executed)",
-                "a wrong token: Unauthenticated, \"the token or certificate is not good; the node's log says why\" (not_executed)",
+                "a wrong token: Unauthenticated, \"the token or certificate is not valid; the node's log says why\" (not_executed)",
             ]
         );
         // Either clock may report it first: the client's own or the node's.
