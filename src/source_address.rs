@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Addresses that are counted together: one IPv4 address, or a /64 of IPv6, which is the smallest
 /// network of one site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Source(IpAddr);
+pub(crate) struct SourceAddress(IpAddr);
 
-impl Source {
+impl SourceAddress {
     pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(v6) => {

@@ -355,7 +355,7 @@ impl Agent {
             goodbye.notify();
             goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            self.state.observer.report(Event::CallsCutOff { after: limits.drain_max });
+            self.state.observer.report(Event::CallsAborted { after: limits.drain_max });
             abort.notify();
             abort.done(limits::GOODBYE_WAIT_MAX).await;
         }

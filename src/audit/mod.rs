@@ -4,10 +4,14 @@
 //! disk loses lines, which are counted, and does not delay calls.
 
 mod line;
+#[cfg(test)]
+mod memory_sink;
 mod queue;
 mod writer;
 
 pub(crate) use line::AuditLine;
+#[cfg(test)]
+pub(crate) use memory_sink::MemorySink;
 
 use crate::limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX};
 use queue::{LineQueue, WriterCommand, WriterFlags};

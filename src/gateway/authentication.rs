@@ -8,7 +8,7 @@ use crate::{
     name::{PeerName, Role},
     observe::{Event, NodeEvent, Observer},
     rate_limit::{RateLimit, TokenBuckets},
-    source_address::Source,
+    source_address::SourceAddress,
     status::{Code, Status},
     tls::{Claim, Credentials},
 };
@@ -150,7 +150,7 @@ fn verify_token(
 
 /// Authenticates requests, and limits wrong tokens per address.
 pub(super) struct Authenticator {
-    wrong_tokens: Mutex<TokenBuckets<Source>>,
+    wrong_tokens: Mutex<TokenBuckets<SourceAddress>>,
 }
 
 impl Default for Authenticator {
@@ -178,7 +178,7 @@ impl Authenticator {
             Ok(caller) => return Ok(caller),
             Err(error) => error,
         };
-        let (source, now) = (Source::of(from), Instant::now());
+        let (source, now) = (SourceAddress::of(from), Instant::now());
         let is_attempt = matches!(error, AuthError::Invalid(_));
         if is_attempt
             && !self

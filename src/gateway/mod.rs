@@ -168,7 +168,7 @@ impl Answers for GatewayState {
     }
 
     fn leaving(&self) -> Option<[SignalListener; 2]> {
-        (!self.ingress.is_leaving()).then(|| self.ingress.leaving())
+        (!self.ingress.is_draining()).then(|| self.ingress.drain_signals())
     }
 
     async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: Arc<Peer>) -> Answer {
@@ -203,7 +203,7 @@ impl Answers for GatewayState {
         // HTTP/2 has no `Connection` header.
         if !is_http_1 {
             answer.headers_mut().remove(header::CONNECTION);
-        } else if framing != Framing::Plain || self.ingress.is_leaving() {
+        } else if framing != Framing::Plain || self.ingress.is_draining() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -242,7 +242,7 @@ impl GatewayState {
         let caller = self.authenticate(request)?;
         request.peer.set_known();
         match route {
-            RequestRoute::Page(page) => self.page(caller, page).await,
+            RequestRoute::GatewayPage(page) => self.page(caller, page).await,
             RequestRoute::Call { agent, method } => {
                 self.call(request, caller, agent, method, body).await
             }

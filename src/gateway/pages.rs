@@ -7,7 +7,7 @@ use super::{
     openapi::openapi,
     page_bodies::{agents_page, services_page},
     response::{Answer, Refusal, full_response, set_outcome},
-    route::Page,
+    route::GatewayPage,
 };
 use crate::{
     drain::blocking,
@@ -23,15 +23,15 @@ impl GatewayState {
     pub(super) async fn page(
         self: &Arc<Self>,
         caller: AuthenticatedCaller,
-        page: Page,
+        page: GatewayPage,
     ) -> Result<Answer, Refusal> {
         let (state, wait_max) = (self.clone(), self.ingress.limits().queue_wait_max);
         let body = in_turn(&self.page_turns, wait_max, move || {
             let directory = state.ingress.directory_for(&caller.name);
             let body = match page {
-                Page::Agents => agents_page(&directory),
-                Page::Services => services_page(&directory),
-                Page::OpenApi => openapi(&directory),
+                GatewayPage::Agents => agents_page(&directory),
+                GatewayPage::Services => services_page(&directory),
+                GatewayPage::OpenApi => openapi(&directory),
             };
             body.to_string()
         });

@@ -15,12 +15,12 @@ pub(super) enum RequestRoute {
     /// A call of a method on this agent, or on any that may answer for the service.
     Call { agent: Option<Name>, method: MethodPath },
     /// A page.
-    Page(Page),
+    GatewayPage(GatewayPage),
 }
 
 /// Pages, limited to what the caller may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum GatewayPage {
     Agents,
     Services,
     OpenApi,
@@ -43,9 +43,9 @@ impl RequestRoute {
                 Self::call(Some(parsed::<Name>("agent", agent)?), service, method)?
             }
             ["", "v1", "services", service, method] => Self::call(None, service, method)?,
-            ["", "v1", "agents"] => Self::Page(Page::Agents),
-            ["", "v1", "services"] => Self::Page(Page::Services),
-            ["", "v1", "openapi.json"] => Self::Page(Page::OpenApi),
+            ["", "v1", "agents"] => Self::GatewayPage(GatewayPage::Agents),
+            ["", "v1", "services"] => Self::GatewayPage(GatewayPage::Services),
+            ["", "v1", "openapi.json"] => Self::GatewayPage(GatewayPage::OpenApi),
             _ => return Err(not_found()),
         };
         if uri.query().is_some() {
@@ -65,7 +65,7 @@ impl RequestRoute {
     pub(super) const fn verb(&self) -> Method {
         match self {
             Self::Call { .. } => Method::POST,
-            Self::Page(_) => Method::GET,
+            Self::GatewayPage(_) => Method::GET,
         }
     }
 }
@@ -137,8 +137,8 @@ mod tests {
         );
         check_call("/v1/services/HelloService/Hello", None, "HelloService/Hello");
         check_call("/v1/services/%48elloService/Hell%6f", None, "HelloService/Hello");
-        assert_eq!(route("/v1/agents"), Ok(RequestRoute::Page(Page::Agents)));
-        assert_eq!(route("/v1/openapi.json"), Ok(RequestRoute::Page(Page::OpenApi)));
+        assert_eq!(route("/v1/agents"), Ok(RequestRoute::GatewayPage(GatewayPage::Agents)));
+        assert_eq!(route("/v1/openapi.json"), Ok(RequestRoute::GatewayPage(GatewayPage::OpenApi)));
     }
 
     #[test]

@@ -211,7 +211,7 @@ async fn maintain(
         let next = match register_by {
             Some(by) => tokio::time::timeout_at(by, control.next())
                 .await
-                .unwrap_or(Err(LinkFault::Silent("no REGISTER link_entry in time"))),
+                .unwrap_or(Err(LinkFault::Silent("no REGISTER came in time"))),
             None => control.next().await,
         };
         let sent = match next.and_then(&mut handle) {

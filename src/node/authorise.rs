@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 /// Limits that the policy sets for a call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Granted {
+pub(super) struct CallGrant {
     pub(super) timeout_max: Option<Duration>,
     pub(super) message_bytes_max: Option<usize>,
     /// Whether an attempt that may have run may be repeated.
     pub(super) is_idempotent: bool,
 }
 
-impl Granted {
+impl CallGrant {
     /// Calls of the embedding program are not limited.
     pub(super) const IN_PROCESS: Self =
         Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
@@ -36,7 +36,7 @@ impl Granted {
 /// A call that the policy allows, with its permit under a rule that counts calls in flight. Held
 /// until the call has ended.
 pub(super) struct Authorised {
-    pub(super) granted: Granted,
+    pub(super) granted: CallGrant,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -93,7 +93,7 @@ impl Question<'_> {
     /// Charges the call to the quotas of its rule.
     fn count(self, shared: &NodeState, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
         match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
-            Ok(in_flight) => Ok(Authorised { granted: Granted::by(grant), in_flight }),
+            Ok(in_flight) => Ok(Authorised { granted: CallGrant::by(grant), in_flight }),
             Err(used_up) => {
                 let why = format_args!("{used_up}; {grant}");
                 self.refused(shared, Code::ResourceExhausted, &why);

@@ -218,9 +218,9 @@ mod tests {
         let (mut detector, start) = held_back();
         let others = |count: usize| (0..count).map(|n| [100 + n as u8; 16]);
         others(INSTANCES_REMEMBERED_MAX - 1).for_each(|other| detector.supersede(other));
-        assert_eq!(detector.check(A, Some(RIVAL), start), HELD, "the last index");
+        assert_eq!(detector.check(A, Some(RIVAL), start), HELD, "at the limit");
         detector.supersede([99; 16]);
-        assert_eq!(detector.check(A, Some(RIVAL), start), FlapCheck::Permitted, "one detector it");
+        assert_eq!(detector.check(A, Some(RIVAL), start), FlapCheck::Permitted, "one past it");
         assert_eq!(detector.superseded.len(), INSTANCES_REMEMBERED_MAX);
     }
 

@@ -198,9 +198,9 @@ impl Node {
             shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {
-            shared.observer.report(Event::CallsCutOff { after: drain_max });
-            shared.cut.notify();
-            shared.cut.done(limits::GOODBYE_WAIT_MAX).await;
+            shared.observer.report(Event::CallsAborted { after: drain_max });
+            shared.abort.notify();
+            shared.abort.done(limits::GOODBYE_WAIT_MAX).await;
         }
         listener.close(CloseCode::Drained, STOPS);
         shared.links.stop();

@@ -68,7 +68,7 @@ pub(crate) struct NodeState {
     /// Notified when every link must send GOODBYE: no call is left, and the peer closes the link.
     pub(super) goodbye: Signal,
     /// Notified when the drain time is over: links are closed, and their calls are aborted.
-    pub(super) cut: Signal,
+    pub(super) abort: Signal,
     pub(super) call_ids: Arc<CallIds>,
     /// Budget of retries.
     pub(super) retries: Arc<RetryBudget>,
@@ -100,7 +100,7 @@ impl NodeState {
             arrivals: broadcast::Sender::new(limits::ARRIVALS_WAITING_MAX),
             drain: Signal::default(),
             goodbye: Signal::default(),
-            cut: Signal::default(),
+            abort: Signal::default(),
             retries: Arc::default(),
             links: Tasks::default(),
             calls: Tasks::default(),
@@ -152,7 +152,7 @@ impl NodeState {
 
     /// Close sequence of one of this node's links.
     pub(super) fn close_sequence(&self, link: &Link) -> CloseSequence {
-        let signals = [self.drain.listen(), self.goodbye.listen(), self.cut.listen()];
+        let signals = [self.drain.listen(), self.goodbye.listen(), self.abort.listen()];
         CloseSequence::new(link.clone(), signals, CloseCode::Drained, STOPS)
             .within(self.limits.get().drain_max)
     }

@@ -81,11 +81,11 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 /// Writes a temporary file and renames it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mark = u64::from_be_bytes(random_bytes());
-    let beside = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
-    let written = write_new(&beside, bytes).and_then(|()| durable::rename(&beside, path));
+    let temporary = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
+    let written = write_new(&temporary, bytes).and_then(|()| durable::rename(&temporary, path));
     if written.is_err() {
         // The first error is returned.
-        drop(fs::remove_file(&beside));
+        drop(fs::remove_file(&temporary));
     }
     written
 }

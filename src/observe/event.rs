@@ -81,7 +81,7 @@ pub(crate) enum Event<'a> {
     #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "made by the gateway"))]
     HttpRefused { address: IpAddr, claim: Option<&'a Claim>, reason: &'a dyn Display },
     /// Calls in flight were cut off at the end of a graceful close.
-    CallsCutOff { after: Duration },
+    CallsAborted { after: Duration },
     /// A certificate or a revocation list is about to end, or has ended.
     CredentialsWarning { text: &'a str },
     /// A configuration was applied to the running process.

@@ -46,7 +46,7 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         Event::HttpRefused { address, reason, .. } => {
             tracing::warn!("refused HTTP request from {address}: {reason}{suppressed}");
         }
-        Event::CallsCutOff { after } => {
+        Event::CallsAborted { after } => {
             tracing::warn!("aborted the calls still in flight after {after:?} (drain_max)");
         }
         Event::CredentialsWarning { text } => tracing::warn!("{text}"),

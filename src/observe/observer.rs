@@ -12,7 +12,7 @@ use crate::{
     drain::Tasks,
     name::{PeerName, Role},
     rate_limit::{LogLimits, Suppressed},
-    source_address::Source,
+    source_address::SourceAddress,
 };
 use tokio::time::Instant;
 
@@ -28,10 +28,10 @@ pub(crate) struct Observer<E> {
 /// Limits of the events that peers can cause, by cause.
 #[derive(Default)]
 struct EventLimits {
-    handshakes: LogLimits<Source>,
+    handshakes: LogLimits<SourceAddress>,
     links: LogLimits<PeerName>,
     calls: LogLimits<PeerName>,
-    requests: LogLimits<Source>,
+    requests: LogLimits<SourceAddress>,
 }
 
 impl EventLimits {
@@ -39,7 +39,7 @@ impl EventLimits {
     fn admit(&self, event: &Event<'_>, now: Instant) -> Option<Suppressed> {
         match event {
             Event::HandshakeRefused { address, .. } => {
-                self.handshakes.admit(Source::of(address.ip()), now)
+                self.handshakes.admit(SourceAddress::of(address.ip()), now)
             }
             Event::LinkRefused { peer, .. } => self.links.admit(peer.peer_name().clone(), now),
             Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
@@ -48,7 +48,9 @@ impl EventLimits {
                 self.links.admit(PeerName::new(Role::Agent, (*agent).clone()), now)
             }
             Event::CallRefused { caller, .. } => self.calls.admit((*caller).clone(), now),
-            Event::HttpRefused { address, .. } => self.requests.admit(Source::of(*address), now),
+            Event::HttpRefused { address, .. } => {
+                self.requests.admit(SourceAddress::of(*address), now)
+            }
             _ => Some(Suppressed(0)),
         }
     }

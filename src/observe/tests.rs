@@ -2,7 +2,7 @@
 
 use super::{Event, Observer, program::NodeEvent};
 use crate::{
-    audit::Audit,
+    audit::{Audit, MemorySink},
     drain::Tasks,
     link::LinkFault,
     name::{MethodPath, Name, PeerName},
@@ -10,26 +10,9 @@ use crate::{
     status::Code,
 };
 use std::{
-    io::Write,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
     time::Duration,
 };
-
-/// A sink for audit lines.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("the sink").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 fn peer(text: &str) -> PeerName {
     text.parse().expect("a peer")
@@ -49,12 +32,11 @@ fn lost() -> LinkFault {
 
 /// Audit records of these events on a node.
 fn records(report: impl FnOnce(&Observer<NodeEvent>)) -> Vec<String> {
-    let sink = Sink::default();
+    let sink = MemorySink::default();
     let audit = Audit::to(sink.clone()).expect("a thread");
     report(&Observer::new(&audit, peer("node/edge")));
-    assert!(audit.flush(Duration::from_secs(30)));
-    let text = String::from_utf8(sink.0.lock().expect("the sink").clone()).expect("UTF-8");
-    text.lines().map(|line| line.split_once("\"event\":").expect("an event").1.into()).collect()
+    let after_event = |line: &String| line.split_once("\"event\":").expect("an event").1.into();
+    sink.lines(&audit).iter().map(after_event).collect()
 }
 
 /// Events that a program receives on a node.
@@ -173,7 +155,7 @@ fn events_without_a_record_write_none() {
     let lines = records(|observer| {
         observer.report(registered(&agent, true, &[]));
         observer.report(Event::AgentDetached { agent: &agent, reason: &lost() });
-        observer.report(Event::CallsCutOff { after: Duration::from_secs(1) });
+        observer.report(Event::CallsAborted { after: Duration::from_secs(1) });
         observer.report(Event::ConfigApplied { version: 2, changed: &"rules", closed: 0 });
     });
     assert!(lines.is_empty(), "{lines:?}");
@@ -228,7 +210,7 @@ async fn an_agents_program_learns_of_its_nodes() {
     observer.report(Event::Registered { node: &node, address: &"edge:4433", remote: address(1) });
     observer.report(Event::NodeDraining { node: &node });
     observer.report(Event::NodeLost { node: &node, reason: &reason });
-    observer.report(Event::CallsCutOff { after: Duration::ZERO });
+    observer.report(Event::CallsAborted { after: Duration::ZERO });
     owner.stop();
     assert!(matches!(events.next().await, Some(AgentEvent::Registered { .. })));
     assert!(matches!(events.next().await, Some(AgentEvent::Draining { .. })));
@@ -238,7 +220,7 @@ async fn an_agents_program_learns_of_its_nodes() {
 
 #[tokio::test]
 async fn a_program_receives_an_event_before_its_log_line_and_record_are_written() {
-    let sink = Sink::default();
+    let sink = MemorySink::default();
     let audit = Audit::to(sink.clone()).expect("a thread");
     let (observer, owner) =
         (Observer::<NodeEvent>::new(&audit, peer("node/edge")), Tasks::default());
@@ -249,7 +231,7 @@ async fn a_program_receives_an_event_before_its_log_line_and_record_are_written(
     drop(report);
     let ignored = Event::HandshakesIgnored { last: address(1), count: 1, per_second: 1 };
     let report = observer.send_to_programs(ignored);
-    assert!(audit.flush(Duration::from_secs(30)) && sink.0.lock().expect("the sink").is_empty());
+    assert!(sink.lines(&audit).is_empty());
     drop(report);
-    assert!(audit.flush(Duration::from_secs(30)) && !sink.0.lock().expect("the sink").is_empty());
+    assert!(!sink.lines(&audit).is_empty());
 }

@@ -126,7 +126,7 @@ impl Dispatch<FakeRoutes> {
     pub(in crate::node) async fn answer(
         &self,
         mut request: Request,
-        granted: Granted,
+        granted: CallGrant,
     ) -> Result<Reply, Status> {
         self.forward(&mut request, granted).await.reply
     }

@@ -1,6 +1,6 @@
 //! Dispatch of one call: picks a route, and retries where that is safe.
 
-use super::authorise::Granted;
+use super::authorise::CallGrant;
 use crate::{
     call::{Reply, Request, RetryBudget, Target},
     limits::ATTEMPTS_MAX,
@@ -110,7 +110,7 @@ impl<R: Routes> Dispatch<R> {
     pub(super) async fn forward(
         &self,
         request: &mut Request,
-        granted: Granted,
+        granted: CallGrant,
     ) -> RoutedReply<R::Route> {
         let mut route = None;
         let reply = self.sent(request, granted, &mut route).await;
@@ -120,7 +120,7 @@ impl<R: Routes> Dispatch<R> {
     async fn sent(
         &self,
         request: &mut Request,
-        granted: Granted,
+        granted: CallGrant,
         route: &mut Option<R::Route>,
     ) -> Result<Reply, Status> {
         bound(request, granted)?;
@@ -151,7 +151,7 @@ impl<R: Routes> Dispatch<R> {
     fn retry(
         &self,
         request: &Request,
-        granted: Granted,
+        granted: CallGrant,
         failure: &Status,
         route: Option<&R::Route>,
     ) -> Option<Request> {
@@ -216,7 +216,7 @@ impl<R: Routes> Dispatch<R> {
 }
 
 /// Refuses a message that is larger than its rule allows.
-pub(super) fn expect_within(bytes: usize, granted: Granted) -> Result<(), Status> {
+pub(super) fn expect_within(bytes: usize, granted: CallGrant) -> Result<(), Status> {
     match granted.message_bytes_max {
         Some(max) if bytes > max => {
             let text = format!(
@@ -229,7 +229,7 @@ pub(super) fn expect_within(bytes: usize, granted: Granted) -> Result<(), Status
 }
 
 /// Applies the limits of a grant to a request.
-fn bound(request: &mut Request, granted: Granted) -> Result<(), Status> {
+fn bound(request: &mut Request, granted: CallGrant) -> Result<(), Status> {
     if let Some(timeout_max) = granted.timeout_max {
         request.meta.deadline = request.meta.deadline.min(Instant::now() + timeout_max);
     }

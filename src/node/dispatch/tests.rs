@@ -12,8 +12,8 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn granted(is_idempotent: bool) -> Granted {
-    Granted { is_idempotent, ..Granted::IN_PROCESS }
+fn granted(is_idempotent: bool) -> CallGrant {
+    CallGrant { is_idempotent, ..CallGrant::IN_PROCESS }
 }
 
 /// A call of any agent, with a timeout of ten seconds.
@@ -296,7 +296,8 @@ async fn a_call_that_names_no_agent_is_refused() {
 async fn a_message_over_the_limit_of_its_rule_is_refused_and_one_at_the_limit_passes() {
     for (message_bytes_max, is_within) in [(6, false), (7, true)] {
         let dispatch = dispatch(&["a"], []);
-        let limited = Granted { message_bytes_max: Some(message_bytes_max), ..Granted::IN_PROCESS };
+        let limited =
+            CallGrant { message_bytes_max: Some(message_bytes_max), ..CallGrant::IN_PROCESS };
         let answer = dispatch.answer(for_any(), limited).await;
         assert_eq!(answer.is_ok(), is_within);
         assert_eq!(dispatch.attempts().len(), usize::from(is_within));
@@ -311,7 +312,7 @@ async fn a_message_over_the_limit_of_its_rule_is_refused_and_one_at_the_limit_pa
 async fn a_rule_shortens_a_deadline_and_does_not_extend_it() {
     for (timeout_max, seconds) in [(3 * SECOND, 3), (30 * SECOND, 10)] {
         let dispatch = dispatch(&[], []);
-        let limited = Granted { timeout_max: Some(timeout_max), ..Granted::IN_PROCESS };
+        let limited = CallGrant { timeout_max: Some(timeout_max), ..CallGrant::IN_PROCESS };
         let began = Instant::now();
         assert!(dispatch.answer(waiting(for_any()), limited).await.is_err());
         assert_eq!(began.elapsed().as_secs(), seconds);

@@ -110,11 +110,11 @@ impl CallerAccounts {
                 return Err(Status::not_executed(Code::ResourceExhausted, text));
             }
         }
-        let bounds = (limits.caller_calls_in_flight_max, limits.queue_max);
+        let permit_limits = (limits.caller_calls_in_flight_max, limits.queue_max);
         let account =
             all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
         // New limits apply once the last call under the old ones has ended.
-        if !account.is_in_use(now) && !account.permits.is_bounded_by(bounds) {
+        if !account.is_in_use(now) && !account.permits.is_bounded_by(permit_limits) {
             *account = Arc::new(CallerAccount::new(limits));
         }
         Ok(account.clone())

@@ -108,12 +108,12 @@ impl GatewayIngress {
     }
 
     /// Whether the node refuses new calls.
-    pub(crate) fn is_leaving(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }
 
     /// Signals of a graceful close: new calls are refused; no call is left.
-    pub(crate) fn leaving(&self) -> [SignalListener; 2] {
+    pub(crate) fn drain_signals(&self) -> [SignalListener; 2] {
         [self.shared.drain.listen(), self.shared.goodbye.listen()]
     }
 

@@ -2,7 +2,7 @@
 //! route, record.
 
 use crate::node::{
-    authorise::{self, Authorised, Granted},
+    authorise::{self, Authorised, CallGrant},
     dispatch::{Dispatch, RoutedReply, Routes, expect_within},
     quotas::InFlight,
     state::NodeState,
@@ -61,7 +61,7 @@ pub(super) struct Ingress<R> {
 
 /// A call that passed all checks, with its body and its permits.
 struct AdmittedCall {
-    granted: Granted,
+    granted: CallGrant,
     permit: Option<Permit>,
     in_flight: Option<InFlight>,
     /// Set for a call of the node's own services.
@@ -141,14 +141,14 @@ impl<R: Routes> Ingress<R> {
 
     fn authorise<A: Arrival>(&self, request: &Request) -> Result<Authorised, Status> {
         if !A::IS_AUTHORISED {
-            return Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None });
+            return Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None });
         }
         let CallMeta { method, target, .. } = &request.meta;
         let (shared, requester) = (&self.shared, request.requester.peer());
         match target {
             // Open to every admitted peer: the directory filters its content by the policy.
             Target::Here if method.service() == DIRECTORY => {
-                Ok(Authorised { granted: Granted::IN_PROCESS, in_flight: None })
+                Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None })
             }
             Target::Here => {
                 authorise::authorise(shared, requester, policy::Target::Node(&shared.name), method)
@@ -195,7 +195,7 @@ impl<R: Routes> Ingress<R> {
 async fn own_reply(
     handler: SharedHandler,
     mut request: Request,
-    granted: Granted,
+    granted: CallGrant,
 ) -> Result<Reply, Status> {
     let Some(timeout_max) = granted.timeout_max else { return handler.call_boxed(request).await };
     let deadline = request.meta.deadline.min(Instant::now() + timeout_max);

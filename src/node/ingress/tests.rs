@@ -2,7 +2,7 @@
 
 use super::steps::{Arrival, Ingress};
 use crate::{
-    audit::Audit,
+    audit::{Audit, MemorySink},
     call::{
         Body, CallMeta, Context, MessageSender, Messages, Permit, Permits, Reply, Request,
         Requester, Target,
@@ -24,7 +24,6 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    io::Write,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -438,35 +437,18 @@ async fn a_stream_keeps_its_permit_until_its_end() {
     assert_eq!(permits.in_flight(), 0);
 }
 
-/// A sink for audit lines.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("the sink").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Audit records of the calls that a node took in `run`.
 async fn records(
     policy: NodePolicy,
     ends: impl IntoIterator<Item = Status>,
     run: impl AsyncFnOnce(&Fixture),
 ) -> Vec<String> {
-    let sink = Sink::default();
+    let sink = MemorySink::default();
     let audit = Audit::to(sink.clone()).expect("a thread").with_calls(true);
     let node = Fixture::with(policy, &["a", "b"], ends, audit.clone());
     run(&node).await;
     drop(node);
-    assert!(audit.flush(30 * SECOND));
-    let text = String::from_utf8(sink.0.lock().expect("the sink").clone()).expect("UTF-8");
-    text.lines().filter(|line| line.contains("\"event\":\"call\"")).map(str::to_owned).collect()
+    sink.lines(&audit).into_iter().filter(|line| line.contains("\"event\":\"call\"")).collect()
 }
 
 #[tokio::test(start_paused = true)]
