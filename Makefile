@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-tcp help demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-tcp help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -22,11 +22,14 @@ test: ## everything the tests need, then all tests
 test-long: ## the long forms of some tests, which take minutes and `make test` leaves out
 	$(CARGO) test --locked --features cli --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_third_party_validator
 
-fuzz-http: ## the HTTP door against schemathesis, by its own OpenAPI document: ten minutes, or SECONDS=60
+fuzz-http: ## the HTTP gateway against schemathesis, by its own OpenAPI document: ten minutes, or SECONDS=60
 	@bash scripts/schemathesis.sh $(or $(SECONDS),600)
 
 check: ## what a change has to pass: format, clippy, docs, dependency rules, tests
 	@bash scripts/check.sh
+
+map: ## write the list of files in ARCHITECTURE.md again
+	DIALBACK_WRITE_MAP=1 $(CARGO) test --quiet --locked --features cli --test it structure::map
 
 build: ## the binary as it ships, in the target directory
 	$(CARGO) build --release --locked --features cli

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds the OpenAPI document of the HTTP door against a validator of others, which is installed with pip below the target directory, once.
+# Holds the OpenAPI document of the HTTP gateway against a validator of others, which is installed with pip below the target directory, once.
 # Where it cannot be installed, that is said, and nothing fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks the HTTP door what its own OpenAPI document allows, and what it does not, for so many seconds: `schemathesis.sh [SECONDS]`.
+# Asks the HTTP gateway what its own OpenAPI document allows, and what it does not, for so many seconds: `schemathesis.sh [SECONDS]`.
 # A node and an agent with the demo services run on free ports in a temporary directory. schemathesis is installed with pip below the target
 # directory, once. DIALBACK names another binary than the one that is built here, SCHEMATHESIS_ARGS is passed on (`--seed 7`).
 set -euo pipefail
@@ -19,7 +19,7 @@ fi
 binary=${DIALBACK:-$(bash scripts/binary.sh)}
 binary=$(realpath "$binary")
 
-say "A node with an HTTP door, and an agent with the demo services"
+say "A node with an HTTP gateway, and an agent with the demo services"
 in_a_directory_of_its_own
 PATH=$(dirname "$binary"):$PATH
 "$binary" certs init >/dev/null
@@ -53,7 +53,7 @@ TOML
 start node "$binary" node --config node.toml
 wait_for node "the gateway listens on"
 node=$(sed -n 's/.* listens on \(127[0-9.:]*\)$/\1/p' node.log | head -n 1)
-door=$(sed -n 's/.*the gateway listens on \(http[^ ]*\)$/\1/p' node.log)
+gateway=$(sed -n 's/.*the gateway listens on \(http[^ ]*\)$/\1/p' node.log)
 start agent "$binary" agent --demo --ledger ledger --node "$node"
 wait_for agent registered
 
@@ -62,13 +62,13 @@ status=0
 # Every check is on by itself; `--checks all` would undo what the configuration says of single methods.
 # shellcheck disable=SC2086 # several arguments
 PYTHONPATH=$project/scripts/schemathesis SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 \
-    "$venv/bin/schemathesis" --config-file "$project/scripts/schemathesis/schemathesis.toml" run "$door/v1/openapi.json" \
+    "$venv/bin/schemathesis" --config-file "$project/scripts/schemathesis/schemathesis.toml" run "$gateway/v1/openapi.json" \
     --header "Authorization: Bearer $token" --max-time "$seconds" ${SCHEMATHESIS_ARGS:-} || status=$?
 
 say "Both still run, and a call works"
 kill -0 "$pid_of_node" || fail "the node has ended"
 kill -0 "$pid_of_agent" || fail "the agent has ended"
-run curl -s -m 10 --json '"again"' -H @header "$door/v1/agents/warehouse/HelloService/Hello"
+run curl -s -m 10 --json '"again"' -H @header "$gateway/v1/agents/warehouse/HelloService/Hello"
 expect_said '"hello:again"'
 stop agent
 stop node

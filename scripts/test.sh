@@ -11,7 +11,7 @@ step() {
     [ "$status" -eq 0 ] || { echo "make test: FAILED at the step \"$name\" with exit code $status: $*" >&2; exit "$status"; }
 }
 
-# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP door; python3 runs a service that an agent forwards to.
+# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP gateway; python3 runs a service that an agent forwards to.
 # node and npm run Connect's own client, which npm installs below the target directory.
 # Programs that know nothing of dialback are led through an agent. Debian keeps PostgreSQL's servers beside the PATH.
 PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)

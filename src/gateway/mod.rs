@@ -55,7 +55,7 @@ use tokio::sync::Semaphore;
 /// A running HTTP gateway of a node. Dropping it closes the gateway; [`Node::shutdown`] lets
 /// requests in flight finish if the gateway is not dropped before.
 ///
-/// `docs/http-door.md` describes its responses.
+/// `docs/http-gateway.md` describes its responses.
 ///
 /// ```no_run
 /// use dialback::{Credentials, Gateway, Node, tokens::Tokens};
