@@ -134,7 +134,9 @@ impl<A> Server<A> {
     fn say_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = closed.admit(Instant::now()) {
-            tracing::warn!("closed a connection of {address} to the HTTP gateway: {why}{suppressed}");
+            tracing::warn!(
+                "closed a connection of {address} to the HTTP gateway: {why}{suppressed}"
+            );
         }
     }
 }

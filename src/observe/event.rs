@@ -80,7 +80,7 @@ pub(crate) enum Event<'a> {
     /// The gateway refused a request or a connection of an unauthenticated client.
     #[cfg_attr(not(feature = "gateway"), expect(dead_code, reason = "made by the gateway"))]
     HttpRefused { address: IpAddr, claim: Option<&'a Claim>, reason: &'a dyn Display },
-    /// Calls in flight were cut off at the end of a graceful close.
+    /// Calls in flight were aborted at the end of a graceful close.
     CallsAborted { after: Duration },
     /// A certificate or a revocation list is about to end, or has ended.
     CredentialsWarning { text: &'a str },
