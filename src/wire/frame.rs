@@ -3,25 +3,12 @@
 
 use super::{
     cbor::{self, with_scratch},
+    error::WireError,
     head::{ReplyHead, RequestHead},
     status::StatusHead,
 };
 use crate::limits::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX};
 use bytes::Bytes;
-
-/// Bytes that are not the protocol. The text says which rule they broke.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WireError {
-    /// Breaks the grammar.
-    #[error("malformed: {0}")]
-    Malformed(&'static str),
-    /// A frame over its limit; nothing was allocated for it.
-    #[error("a {kind} frame of {bytes} bytes is over the limit of {limit}")]
-    TooLarge { kind: &'static str, bytes: u64, limit: usize },
-    /// CBOR that does not decode into what was expected.
-    #[error("{0}")]
-    Cbor(String),
-}
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {

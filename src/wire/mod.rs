@@ -7,6 +7,7 @@ mod cbor;
 mod code;
 mod control;
 mod describe;
+mod error;
 mod frame;
 mod head;
 #[cfg(feature = "certs")]
@@ -23,8 +24,9 @@ pub(crate) use control::{Control, Drain, Goodbye, Hello, Ping, Register, Registe
 pub use control::{MethodInfo, ServiceInfo};
 pub use describe::ANY_METHOD;
 pub(crate) use describe::expect_registrable;
+pub(crate) use error::WireError;
 pub(crate) use frame::{
-    Batch, Chunks, Header, Kind, WireError, head_chunk, reply_chunks, request_chunks, status_chunk,
+    Batch, Chunks, Header, Kind, head_chunk, reply_chunks, request_chunks, status_chunk,
 };
 pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, metadata_fault, pairs};
 #[cfg(feature = "certs")]
