@@ -1,7 +1,10 @@
 //! A message that is well-formed, and what its JSON leaves out: all entries of a map but the last
 //! of those whose keys are equal as text.
 
-use super::to_text::{Event, Walk};
+use super::{
+    dropped::Dropped,
+    to_text::{Event, Walk},
+};
 use bytes::Bytes;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
@@ -11,24 +14,6 @@ const LOOK_AFTER: usize = 4_096;
 
 /// Keys are hashed and compared by so many bytes at a time.
 const BLOCK_BYTES: usize = 1_024;
-
-/// The entries that are left out, as one bit for each byte of the message. Empty if there are none.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Dropped(Vec<u64>);
-
-impl Dropped {
-    /// Whether the entry that begins at this offset is left out.
-    pub(super) fn has(&self, at: usize) -> bool {
-        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
-
-    fn add(&mut self, at: usize, message_bytes: usize) {
-        if self.0.is_empty() {
-            self.0 = vec![0; message_bytes.div_ceil(64)];
-        }
-        self.0[at / 64] |= 1 << (at % 64);
-    }
-}
 
 /// Writes the JSON of a message whole.
 pub(super) fn write(cbor: &[u8]) -> Result<Bytes, String> {
@@ -51,7 +36,7 @@ pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
         Event::Step | Event::End => {}
     })?;
     let dropped = keys.dropped;
-    if dropped.0.is_empty() {
+    if dropped.is_empty() {
         return Ok((dropped, bytes));
     }
     let (mut out, mut walk, mut bytes) = (Vec::new(), Walk::again(), 0);

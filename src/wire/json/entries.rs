@@ -1,7 +1,5 @@
 //! Equal keys among the entries of one map of texts that was written to a buffer as CBOR.
 
-use super::from_text::text_bytes;
-
 /// Where the entries of the open maps begin in the buffer: those of the innermost last.
 pub(super) type Starts = Vec<u32>;
 
@@ -95,4 +93,19 @@ impl Entries {
 /// Where the next entry begins; `None` past 4 GiB.
 pub(super) fn start(out: &[u8]) -> Option<u32> {
     u32::try_from(out.len()).ok()
+}
+
+/// The length of the text that a slice begins with, in its shortest form, head included.
+pub(super) fn text_bytes(item: &[u8]) -> usize {
+    let head = head_bytes(item[0]);
+    let rest = item[1..head].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    head + if head == 1 { usize::from(item[0] & 0x1f) } else { rest }
+}
+
+/// The length of the head of an item, from its first byte.
+pub(super) const fn head_bytes(first: u8) -> usize {
+    match first & 0x1f {
+        0..=23 => 1,
+        short => 1 + (1 << (short - 24)),
+    }
 }

@@ -1,6 +1,6 @@
 //! JSON to CBOR as it is read: what a reader of JSON reports is written at once.
 
-use super::entries::{Entries, Starts, start};
+use super::entries::{Entries, Starts, head_bytes, start, text_bytes};
 use serde::{
     Serialize,
     de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor},
@@ -66,13 +66,6 @@ fn close(out: &mut Vec<u8>, at: usize, major: u8, length: usize) {
     if bytes > 1 {
         out.splice(at + 1..at + 1, head[1..bytes].iter().copied());
     }
-}
-
-/// The length of the text that a slice begins with, in its shortest form, head included.
-pub(super) fn text_bytes(item: &[u8]) -> usize {
-    let head = head_bytes(item[0]);
-    let rest = item[1..head].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-    head + if head == 1 { usize::from(item[0] & 0x1f) } else { rest }
 }
 
 impl<'de> DeserializeSeed<'de> for FromText<'_> {
@@ -160,12 +153,5 @@ impl FromText<'_> {
         let key = String::from_utf8_lossy(text);
         let shown: String = key.chars().take(100).collect();
         Err(E::custom(format_args!("the key {shown:?} stands there twice")))
-    }
-}
-
-const fn head_bytes(first: u8) -> usize {
-    match first & 0x1f {
-        0..=23 => 1,
-        short => 1 + (1 << (short - 24)),
     }
 }

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed as _, Deserializer};
 use serde_json::Value;
 
 mod checked;
+mod dropped;
 mod entries;
 mod from_text;
 #[cfg(any(feature = "forward", feature = "gateway", test))]

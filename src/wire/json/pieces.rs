@@ -1,7 +1,8 @@
 //! The JSON of a message, piece by piece.
 
 use super::{
-    checked::{Dropped, check},
+    checked::check,
+    dropped::Dropped,
     to_text::{Event, Walk},
 };
 use bytes::Bytes;

@@ -4,7 +4,7 @@
 //! [`Walk`] knows no more than where it stands. The first walk over a message checks it and finds
 //! equal keys, see [`super::checked`]; the second writes.
 
-use super::checked::Dropped;
+use super::dropped::Dropped;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::str;
 
