@@ -14,7 +14,7 @@ use dialback::{
     Call, CallId, CallKind, Callee, Caller, Code, MethodPath, Name, Outbound, ServiceInfo, Shape,
     Status,
 };
-use replies::{AgentResult, ReplyPrinter, in_json};
+use replies::{AgentResult, ReplyPrinter, failed, in_json};
 use std::time::{Duration, Instant};
 
 /// `dialback call`.
@@ -347,10 +347,6 @@ fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
     let named = methods.iter().find(|info| info.name == method.method());
     let found = named.or_else(|| methods.iter().find(|info| info.is_any()));
     found.map_or(CallKind::Unary, |info| info.kind)
-}
-
-fn failed(status: Status, call_id: CallId) -> Failure {
-    Failure::Call(status, Some(call_id))
 }
 
 /// Sends all of the input, then closes this half. That the other side takes no more is not told

@@ -1,6 +1,5 @@
 //! The replies of a call as standard output shows them: JSON, a line each, or one object.
 
-use super::failed;
 use crate::{
     exit::Failure,
     metadata::{self, MetadataMap},
@@ -85,6 +84,11 @@ pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
         let text = format!("the reply is not valid CBOR: {why}");
         Status::with_outcome(Code::Internal, Outcome::Unknown, text)
     })
+}
+
+/// Failure of the call with this id.
+pub(super) fn failed(status: Status, call_id: CallId) -> Failure {
+    Failure::Call(status, Some(call_id))
 }
 
 /// A call that went well, as `--json` shows it.
