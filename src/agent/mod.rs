@@ -228,8 +228,8 @@ impl Agent {
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
 
-    /// Sends from a new socket from now on. For programs that know that the network has changed: the
-    /// agent itself notices within some seconds. Links and calls in flight stay.
+    /// Sends from a new socket from now on. For programs that know that the network has changed:
+    /// the agent itself notices within some seconds. Links and calls in flight stay.
     ///
     /// # Errors
     /// The system gives no socket.
@@ -320,8 +320,8 @@ impl Agent {
     }
 
     /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
-    /// calls in flight end with unknown outcome, and this returns when the nodes were notified, after
-    /// 100 ms at most.
+    /// calls in flight end with unknown outcome, and this returns when the nodes were notified,
+    /// after 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}

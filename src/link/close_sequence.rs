@@ -1,6 +1,6 @@
 //! The graceful close of a link. A side that leaves sends DRAIN, finishes what it has taken, and
-//! sends GOODBYE; the other side, which is the last to receive, closes the link when it waits for no
-//! reply any more.
+//! sends GOODBYE; the other side, which is the last to receive, closes the link when it waits for
+//! no reply any more.
 
 use super::{connection::Link, fault::LinkFault};
 use crate::{

@@ -6,8 +6,8 @@ use crate::{limits::RETIRING_LINKS_MAX, wire::CloseCode};
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The links to one address that were replaced, [`RETIRING_LINKS_MAX`] at most: a node takes no more
-/// of one agent.
+/// The links to one address that were replaced, [`RETIRING_LINKS_MAX`] at most: a node takes no
+/// more of one agent.
 #[derive(Debug)]
 pub(super) struct RetiringLinks<L> {
     slots: Arc<Semaphore>,
