@@ -361,13 +361,13 @@ pub const RETURNS_MAX: usize = 3;
 /// Period in which returns are counted.
 pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Returns of one instance within [`RETURNS_WITHIN`] that, together with [`NEWCOMERS_MIN`], show
+/// Returns of one instance within [`RETURNS_WITHIN`] that, together with [`NEW_INSTANCES_MIN`], show
 /// that a process which restarts uses the same certificate. A single return may be a coincidence.
 pub const RETURNS_SUSPICIOUS: usize = 2;
 
 /// New instances of one agent within [`RETURNS_WITHIN`] that count as a series: the agent's own
 /// start, one other, and one spare.
-pub const NEWCOMERS_MIN: usize = 3;
+pub const NEW_INSTANCES_MIN: usize = 3;
 
 /// Time after its last attempt for which an instance that returned too often is held back. Longer
 /// than the longest wait of a refused agent, five minutes, so that two that run side by side do not

@@ -194,7 +194,7 @@ impl Agent {
     }
 
     /// The number of links that were replaced and are still up, because calls are on them.
-    pub fn former_links(&self) -> usize {
+    pub fn retiring_links(&self) -> usize {
         let attached = self.state.attached.borrow();
         attached.len() - in_use(&attached).count()
     }

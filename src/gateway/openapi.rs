@@ -27,7 +27,7 @@ What is said of services and methods, and their schemas, are the words of the ag
 /// registered schema is embedded if it is well-formed JSON Schema without references; otherwise any
 /// value is allowed.
 pub fn openapi(directory: &Directory) -> Value {
-    let mut paths = pages_of_the_door();
+    let mut paths = paths_of_pages();
     for service in &directory.services {
         for methods in service.methods.chunk_by(|one, other| one.name == other.name) {
             if let Some(operation) = Operation::of(service, methods) {
@@ -54,11 +54,11 @@ fn tags(services: &[ListedService]) -> Value {
         "" => json!({ "name": service.name }),
         text => json!({ "name": service.name, "description": text }),
     };
-    let door = json!({ "name": "dialback", "description": "What there is to call." });
-    std::iter::once(door).chain(services.iter().map(tag)).collect()
+    let gateway = json!({ "name": "dialback", "description": "What there is to call." });
+    std::iter::once(gateway).chain(services.iter().map(tag)).collect()
 }
 
-fn pages_of_the_door() -> Map<String, Value> {
+fn paths_of_pages() -> Map<String, Value> {
     let list = |of: &str| {
         let items =
             json!({ "type": "array", "items": { "$ref": format!("#/components/schemas/{of}") } });

@@ -2,7 +2,7 @@
 //! certificate counts as used twice.
 
 use crate::limits::{
-    HELD_BACK_FOR, INSTANCES_REMEMBERED_MAX, NEWCOMERS_MIN, RETURNS_MAX, RETURNS_SUSPICIOUS,
+    HELD_BACK_FOR, INSTANCES_REMEMBERED_MAX, NEW_INSTANCES_MIN, RETURNS_MAX, RETURNS_SUSPICIOUS,
     RETURNS_WITHIN,
 };
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ pub(super) struct FlapDetector {
     /// Last returns, the oldest first; at most one more than allowed.
     returns: VecDeque<(Instance, Instant)>,
     /// Times at which new instances registered: the last ones, the oldest first.
-    newcomers: VecDeque<Instant>,
+    new_instances: VecDeque<Instant>,
     /// The instance that keeps its link while new ones are held back, and the time at which one
     /// last tried.
     preferred: Option<(Instance, Instant)>,
@@ -55,7 +55,7 @@ impl FlapDetector {
         now: Instant,
     ) -> FlapCheck {
         let Some(index) = self.superseded.iter().position(|one| one.instance == instance) else {
-            return self.check_newcomer(rival, now);
+            return self.check_new_instance(rival, now);
         };
         let was_held_back =
             self.superseded[index].held_back_at.is_some_and(|at| is_within(at, now));
@@ -64,7 +64,7 @@ impl FlapDetector {
             self.tried_at = Some(now);
         }
         // While new instances keep arriving, they are held back and not the returning one.
-        if is_too_often && rival.is_some() && !self.newcomers_keep_arriving(now) {
+        if is_too_often && rival.is_some() && !self.new_instances_keep_arriving(now) {
             self.superseded[index].held_back_at = Some(now);
             return FlapCheck::HeldBack { is_first: !was_held_back };
         }
@@ -74,18 +74,18 @@ impl FlapDetector {
 
     /// Checks a new instance. It takes over unless the attached one was superseded and returned
     /// while other new ones arrived: then a process with the same certificate keeps restarting.
-    fn check_newcomer(&mut self, rival: Option<Instance>, now: Instant) -> FlapCheck {
-        if self.newcomers.len() >= NEWCOMERS_MIN {
-            self.newcomers.pop_front();
+    fn check_new_instance(&mut self, rival: Option<Instance>, now: Instant) -> FlapCheck {
+        if self.new_instances.len() >= NEW_INSTANCES_MIN {
+            self.new_instances.pop_front();
         }
-        self.newcomers.push_back(now);
+        self.new_instances.push_back(now);
         let Some(rival) = rival else { return FlapCheck::Permitted };
         let preferred = |(who, at): &(Instance, Instant)| *who == rival && is_within(*at, now);
         let was_held_back = self.preferred.as_ref().is_some_and(preferred);
         let is_recent = |at: Instant| now.saturating_duration_since(at) <= RETURNS_WITHIN;
         let returns = self.returns.iter().filter(|(who, at)| *who == rival && is_recent(*at));
         let is_returning = returns.count() >= RETURNS_SUSPICIOUS;
-        let is_in_a_series = is_returning && self.newcomers_keep_arriving(now);
+        let is_in_a_series = is_returning && self.new_instances_keep_arriving(now);
         if !(was_held_back || is_in_a_series) {
             return FlapCheck::Permitted;
         }
@@ -94,10 +94,10 @@ impl FlapDetector {
         FlapCheck::HeldBack { is_first: !was_held_back }
     }
 
-    fn newcomers_keep_arriving(&self, now: Instant) -> bool {
-        self.newcomers.len() >= NEWCOMERS_MIN
+    fn new_instances_keep_arriving(&self, now: Instant) -> bool {
+        self.new_instances.len() >= NEW_INSTANCES_MIN
             && self
-                .newcomers
+                .new_instances
                 .front()
                 .is_some_and(|at| now.saturating_duration_since(*at) <= RETURNS_WITHIN)
     }
@@ -301,7 +301,7 @@ mod tests {
                 before.replace(new).into_iter().for_each(|old| detector.supersede(old));
             }
             assert!(!detector.is_used_twice(start + 500 * SECOND));
-            assert!(detector.newcomers.len() <= NEWCOMERS_MIN, "in bounded memory");
+            assert!(detector.new_instances.len() <= NEW_INSTANCES_MIN, "in bounded memory");
         }
     }
 }

@@ -245,7 +245,7 @@ async fn exactly_one_new_link_is_made_before_the_nodes_intermediate_expires() {
     node.apply(trusting(with(&pki.good))).await.expect("applied");
     let registered = soon("it registers again", events.next()).await.expect("an event");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the old link is closed", || agent.former_links() == 0).await;
+    until("the old link is closed", || agent.retiring_links() == 0).await;
     let after = in_seconds(20) + SECOND;
     until("the intermediate has ended", || SystemTime::now() > after).await;
     assert_eq!(agent.nodes().len(), 1);

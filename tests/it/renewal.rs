@@ -201,7 +201,7 @@ async fn renewed(setup: &Setup, (of_agent, of_node): &mut (Events<AgentEvent>, E
         while !matches!(of_node.next().await, Some(NodeEvent::CallerLeft { .. })) {}
     })
     .await;
-    until("the old link is closed", || setup.agent.former_links() == 0).await;
+    until("the old link is closed", || setup.agent.retiring_links() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +261,7 @@ async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_clo
     setup.stage.busy(2).await;
     let (mut of_node, mut of_agent) = (setup.node.events(), setup.agent.events());
     setup.agent.apply(trusting(setup.world.credentials("agent/warehouse"))).await.expect("applied");
-    until("it is registered on another link", || setup.agent.former_links() == 1).await;
+    until("it is registered on another link", || setup.agent.retiring_links() == 1).await;
     assert_eq!(setup.agent.nodes().len(), 1);
     let after: Result<String, _> = setup.by_caller().call("Stage/Note", "after").await;
     assert_eq!(after, Ok("after".into()));
@@ -269,7 +269,7 @@ async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_clo
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the old link is gone", || setup.agent.former_links() == 0).await;
+    until("the old link is gone", || setup.agent.retiring_links() == 0).await;
     assert_eq!(setup.stage.all_runs(), 3);
     // No agent was lost and none drains: the agent is still attached.
     let registered = soon("an event", of_agent.next()).await.expect("an event");
@@ -298,7 +298,7 @@ async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_
         setup.agent.apply(trusting(next)).await.expect("applied");
         drop(soon("it registers again", events.next()).await);
         until("at most three old links remain", || {
-            setup.agent.former_links() == (former + 1).min(3)
+            setup.agent.retiring_links() == (former + 1).min(3)
         })
         .await;
     }
@@ -308,7 +308,7 @@ async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_
     for call in calls {
         soon("a call ends", call).await.expect("answered");
     }
-    until("the old links are gone", || setup.agent.former_links() == 0).await;
+    until("the old links are gone", || setup.agent.retiring_links() == 0).await;
     assert_eq!(setup.stage.all_runs(), 4);
 }
 
@@ -363,7 +363,7 @@ async fn agents_and_callers_make_a_new_link_before_the_nodes_certificate_expires
     node.apply(trusting(world.credentials("node/edge-1"))).await.expect("applied");
     let registered = soon("it registers again", events.next()).await.expect("an event");
     assert!(matches!(registered, AgentEvent::Registered { .. }), "{registered:?}");
-    until("the old link is closed", || agent.former_links() == 0).await;
+    until("the old link is closed", || agent.retiring_links() == 0).await;
     let callee = caller.agent("warehouse").expect("a name");
     assert_eq!(callee.call::<String>("Stage/Note", "n").await, Ok("n".into()));
 }
@@ -555,7 +555,7 @@ async fn new_limits_apply_to_later_links() {
     let bounds = ConfigUpdate { limits: Some(few), ..ConfigUpdate::default() };
     setup.agent.apply(bounds).await.expect("applied");
     drop(soon("it registers again", events.next()).await);
-    until("the old link is closed", || setup.agent.former_links() == 0).await;
+    until("the old link is closed", || setup.agent.retiring_links() == 0).await;
     let held = spawn(setup.by_node().call::<String>("Stage/Hold", "one").into_future());
     setup.stage.started("one").await;
     let refused = setup.by_node().call::<String>("Stage/Note", "two").await;

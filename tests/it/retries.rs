@@ -163,7 +163,7 @@ async fn a_call_to_an_agent_is_retried_on_its_newer_link() {
         .apply(ConfigUpdate { credentials: next, ..ConfigUpdate::default() })
         .await
         .expect("applied");
-    until("it is registered on another link", || agent.former_links() == 1).await;
+    until("it is registered on another link", || agent.retiring_links() == 1).await;
     soon("the first attempt fails", step.wait()).await;
     assert_eq!(soon("the call ends", call).await.as_deref(), Ok("again"));
 }
