@@ -2,19 +2,18 @@
 
 use super::{
     ReplyFuture, SharedHandler,
+    codec::{decode_reply, encode_request, invalid},
     message::{CallMeta, Reply, Request, Requester, Target},
     messages::{Body, Messages},
-    shapes::{Bidirectional, ClientStream, ServerStream, Shape, Unary},
-    tcp::Tcp,
-    typed::decode_reply,
+    shapes::{Bidirectional, ClientStream, ServerStream, Shape, Tcp, Unary},
 };
 use crate::{
     drain::Tasks,
     limits::{Limits, STREAM_PRIORITY, TIMEOUT_CEILING},
     metadata::Metadata,
     name::{CallId, CallIds, MethodPath, Name, NameError, PeerName},
-    status::{Code, Status},
-    wire::{CallKind, encode_value},
+    status::Status,
+    wire::CallKind,
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -77,7 +76,7 @@ impl Callee {
     /// Nothing is sent before the call is awaited; dropping its future cancels it. The timeout is
     /// 30 s unless set otherwise.
     pub fn call<R>(&self, method: impl IntoMethod, message: &(impl Serialize + ?Sized)) -> Call<R> {
-        self.call_with(method, encoded(message))
+        self.call_with(method, encode_request(message))
     }
 
     /// A unary call whose message is CBOR already.
@@ -94,7 +93,7 @@ impl Callee {
         method: impl IntoMethod,
         message: &T,
     ) -> Call<R, ServerStream> {
-        self.call_with(method, encoded(message))
+        self.call_with(method, encode_request(message))
     }
 
     /// The same with a message that is CBOR already.
@@ -157,14 +156,6 @@ impl Callee {
             _shape: PhantomData,
         }
     }
-}
-
-fn encoded<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, Status> {
-    encode_value(message).map_err(|fault| invalid(format!("the message does not encode: {fault}")))
-}
-
-pub(super) fn invalid(text: String) -> Status {
-    Status::not_executed(Code::InvalidArgument, text)
 }
 
 impl AsRef<Self> for Callee {

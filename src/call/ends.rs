@@ -2,8 +2,8 @@
 //! Both sides of a call use the same two.
 
 use super::{
+    codec::decode_reply,
     messages::{MessageSender, Messages},
-    typed::decode_reply,
 };
 use crate::{
     metadata::Metadata,

@@ -1,6 +1,6 @@
 //! Many calls at once, but not all of them.
 
-use super::{Call, Callee, IntoMethod, Reply, callee::invalid};
+use super::{Call, Callee, IntoMethod, Reply, codec::invalid};
 use crate::{
     limits::CALL_ALL_AT_ONCE,
     name::{MethodPath, Name},

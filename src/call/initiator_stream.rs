@@ -6,7 +6,7 @@
 
 use super::{
     batch::{End, Gathered, Gatherer},
-    initiator::{
+    exchange::{
         InitiatorLimits, Progress, begin, broken, end_unseen, expect_end, read_failed,
         send_request, too_slow, unavailable,
     },

@@ -1,8 +1,8 @@
-//! Rust values in and out of messages: typed methods on the hosting side, and the decoding of
-//! replies.
+//! Handlers made of typed functions: decode the request, run the function, encode its replies.
 
 use super::{
     DynHandler, ReplyFuture,
+    codec::{decode_request, encode_reply},
     ends::{Inbound, Outbound, Side},
     message::{CancelGuard, Context, Reply, Request},
     messages::{Body, Messages, Next, Source},
@@ -12,9 +12,7 @@ use crate::{
     limits::STREAM_MESSAGES_AHEAD,
     metadata::Metadata,
     status::{Code, Status},
-    wire::{decode_value, encode_value},
 };
-use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     future::Future,
@@ -24,22 +22,6 @@ use std::{
     sync::Arc,
     task::{self, Poll},
 };
-
-/// Decodes a request's message. A message that does not decode was not executed.
-fn decode_request<T: DeserializeOwned>(body: Body) -> Result<T, Status> {
-    let Body::Message(message) = body else {
-        return Err(Status::not_executed(
-            Code::Internal,
-            "a stream of messages came to a method that takes one",
-        ));
-    };
-    decode_value(&message).map_err(|fault| {
-        Status::not_executed(
-            Code::InvalidArgument,
-            format!("the message does not decode into what the method takes: {fault}"),
-        )
-    })
-}
 
 /// The stream of a request. One message in hand is a stream of one.
 fn inbound<T>(body: Body) -> Inbound<T> {
@@ -57,23 +39,6 @@ impl Source for Once {
     fn poll_next(&mut self, _: &mut task::Context<'_>) -> Poll<Next> {
         Poll::Ready(Next::End(Metadata::default()))
     }
-}
-
-/// Decodes a reply's message. The handler ran and answered, so what failed is only our reading of
-/// it.
-pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Status> {
-    decode_value(message).map_err(|fault| {
-        Status::unknown(
-            Code::Internal,
-            format!("the reply does not decode into what was expected: {fault}"),
-        )
-    })
-}
-
-fn encode_reply<R: Serialize>(value: &R) -> Result<Bytes, Status> {
-    encode_value(value).map_err(|fault| {
-        Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))
-    })
 }
 
 /// A reply of one message, with what the handler wants to travel around it.

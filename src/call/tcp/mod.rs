@@ -12,4 +12,4 @@ mod socket_writer;
 
 pub use socket::Socket;
 pub(crate) use socket_writer::{EndMark, SocketWriter, broken};
-pub use stream::{ByteStream, Tcp};
+pub use stream::ByteStream;

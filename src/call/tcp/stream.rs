@@ -2,7 +2,7 @@
 
 use crate::{
     call::{
-        Call, Reply, ReplyFuture,
+        Call, Reply, ReplyFuture, Tcp,
         messages::{MessageSender, Messages, Next, with_background},
     },
     limits::{STREAM_MESSAGES_AHEAD, TCP_OPEN_WAIT_MAX, TCP_READ_BYTES_MAX},
@@ -28,11 +28,6 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::PollSender;
-
-/// The shape of a call that is a connection of TCP: bytes each way, each direction with an end of
-/// its own.
-#[derive(Debug)]
-pub enum Tcp {}
 
 impl IntoFuture for Call<(), Tcp> {
     type Output = Result<ByteStream, Status>;
