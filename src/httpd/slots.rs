@@ -2,7 +2,6 @@
 //! evicts the oldest one that has not authenticated a caller, so that silent connections lock
 //! nobody out.
 
-use super::Admission;
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
 use std::{
     collections::BTreeMap,
@@ -14,6 +13,17 @@ use std::{
     },
 };
 use tokio::sync::Notify;
+
+/// How a connection is admitted, by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Closed without a response.
+    Refused,
+    /// Limited together with its neighbours.
+    One,
+    /// A trusted proxy, which many clients share.
+    Many,
+}
 
 /// Slots of one listener.
 #[derive(Debug, Clone)]

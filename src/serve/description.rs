@@ -4,7 +4,7 @@
 use crate::wire::MethodInfo;
 
 /// A method as it is shown to those who may call it: in lists, and in the OpenAPI document of the
-/// HTTP door.
+/// HTTP gateway.
 ///
 /// ```
 /// use dialback::{Context, Description, Service, Status};
