@@ -31,9 +31,9 @@ use tokio::time::Instant;
 /// Somebody who can be called: an agent through a node, or the party at the other end of a link.
 /// Cloning is cheap.
 #[derive(Clone)]
-pub struct Callee(Arc<Inner>);
+pub struct Callee(Arc<CalleeState>);
 
-struct Inner {
+struct CalleeState {
     handler: SharedHandler,
     target: Target,
     requester: PeerName,
@@ -60,7 +60,7 @@ pub(crate) struct CallOrigin<'a> {
 impl Callee {
     pub(crate) fn new(requester: CallOrigin<'_>, target: Target) -> Self {
         let CallOrigin { handler, peer, call_ids, limits, tasks } = requester;
-        Self(Arc::new(Inner {
+        Self(Arc::new(CalleeState {
             handler,
             target,
             requester: peer.clone(),
@@ -143,7 +143,7 @@ impl Callee {
     ) -> Call<R, S> {
         let method = method.into_method().map_err(|fault| invalid(fault.to_string()));
         let is_unary = S::KIND == CallKind::Unary;
-        let Inner { timeout_default, stream_timeout_default, call_ids, .. } = &*self.0;
+        let CalleeState { timeout_default, stream_timeout_default, call_ids, .. } = &*self.0;
         Call {
             callee: self.clone(),
             call_id: call_ids.next_id(),
@@ -264,7 +264,7 @@ impl<R, S: Shape> Call<R, S> {
         if self.timeout.is_zero() {
             return Err(invalid("a timeout of 0; a call needs time".into()));
         }
-        let Inner { handler, target, requester, .. } = &*self.callee.0;
+        let CalleeState { handler, target, requester, .. } = &*self.callee.0;
         let deadline = Instant::now() + self.timeout.min(TIMEOUT_CEILING);
         let meta = CallMeta {
             priority: self.priority,

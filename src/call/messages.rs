@@ -47,10 +47,10 @@ pub(crate) trait Source: Send {
 /// Encoded messages of one direction of a streaming call. Dropping it resets the stream.
 ///
 /// Back-pressure: messages that are not read here hold back the sender.
-pub struct Messages(Box<Inner>);
+pub struct Messages(Box<MessagesState>);
 
 /// Boxed: unary requests and replies are moved often, and do not carry its size.
-struct Inner {
+struct MessagesState {
     /// Behind a lock only to make requests `Sync`; it is never contended.
     source: Mutex<Option<Box<dyn Source>>>,
     ready: Option<Next>,
@@ -64,7 +64,7 @@ struct Inner {
 
 impl Messages {
     pub(crate) fn new(source: impl Source + 'static) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(MessagesState {
             source: Mutex::new(Some(Box::new(source))),
             ready: None,
             metadata: Metadata::default(),

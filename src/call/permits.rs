@@ -29,10 +29,10 @@ impl Permit {
 
 /// Permits of one link, granted in order of arrival.
 #[derive(Debug, Clone)]
-pub(crate) struct Permits(Arc<Inner>);
+pub(crate) struct Permits(Arc<PermitsState>);
 
 #[derive(Debug)]
-struct Inner {
+struct PermitsState {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     in_flight_max: usize,
@@ -43,7 +43,12 @@ impl Permits {
     /// Allows `in_flight_max` calls in flight, and `queue_max` waiting.
     pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
         let places = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Inner { places, waiting: AtomicUsize::new(0), in_flight_max, queue_max }))
+        Self(Arc::new(PermitsState {
+            places,
+            waiting: AtomicUsize::new(0),
+            in_flight_max,
+            queue_max,
+        }))
     }
 
     /// Acquires a permit at once or within `wait_max`, but not after the deadline of the call.

@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::sync::Arc;
-use turns::{Bounds, Turns};
+use turns::{TurnLimits, Turns};
 
 /// The turns of one process, or of one part of it.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub(crate) struct Conversions(Arc<Turns<PeerName>>);
 
 impl Default for Conversions {
     fn default() -> Self {
-        let bounds = Bounds {
+        let bounds = TurnLimits {
             at_once: CONVERSIONS_AT_ONCE_MAX,
             waiting_max: CONVERSIONS_WAITING_MAX,
             waiting_per_caller_max: CONVERSIONS_WAITING_PER_CALLER_MAX,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 /// How many may be at work, and how many may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct TurnLimits {
     pub(super) at_once: usize,
     pub(super) waiting_max: usize,
     pub(super) waiting_per_caller_max: usize,
@@ -22,7 +22,7 @@ pub(super) struct Full;
 
 /// What becomes of one who asks.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum TurnRequest {
     Now,
     /// The number by which it may leave the queue.
     Waits(u64),
@@ -30,7 +30,7 @@ enum Asked {
 
 /// Who is next: first come first served within a caller, and the callers one after the other.
 struct Order<K, W> {
-    bounds: Bounds,
+    bounds: TurnLimits,
     at_work: usize,
     waiting: usize,
     last_number: u64,
@@ -40,15 +40,15 @@ struct Order<K, W> {
 }
 
 impl<K: Clone + Eq + Hash, W> Order<K, W> {
-    fn new(bounds: Bounds) -> Self {
+    fn new(bounds: TurnLimits) -> Self {
         let (callers, queues) = (VecDeque::new(), HashMap::new());
         Self { bounds, at_work: 0, waiting: 0, last_number: 0, callers, queues }
     }
 
-    fn ask(&mut self, caller: &K, waiter: W) -> Result<Asked, Full> {
+    fn ask(&mut self, caller: &K, waiter: W) -> Result<TurnRequest, Full> {
         if self.at_work < self.bounds.at_once {
             self.at_work += 1;
-            return Ok(Asked::Now);
+            return Ok(TurnRequest::Now);
         }
         let own = self.queues.get(caller).map_or(0, VecDeque::len);
         if own >= self.bounds.waiting_per_caller_max || self.waiting >= self.bounds.waiting_max {
@@ -60,7 +60,7 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
         self.last_number += 1;
         self.waiting += 1;
         self.queues.entry(caller.clone()).or_default().push_back((self.last_number, waiter));
-        Ok(Asked::Waits(self.last_number))
+        Ok(TurnRequest::Waits(self.last_number))
     }
 
     /// Gives back a turn: it goes to the next, if somebody waits.
@@ -105,7 +105,7 @@ pub(super) struct Turns<K: Clone + Eq + Hash>(Mutex<Order<K, oneshot::Sender<Tur
 pub(super) struct Turn<K: Clone + Eq + Hash>(Option<Arc<Turns<K>>>);
 
 impl<K: Clone + Eq + Hash> Turns<K> {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: TurnLimits) -> Self {
         Self(Mutex::new(Order::new(bounds)))
     }
 
@@ -117,8 +117,8 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     pub(super) async fn turn(self: &Arc<Self>, caller: &K) -> Result<Turn<K>, Full> {
         let (sender, receiver) = oneshot::channel();
         let number = match self.order().ask(caller, sender)? {
-            Asked::Now => return Ok(Turn(Some(self.clone()))),
-            Asked::Waits(number) => number,
+            TurnRequest::Now => return Ok(Turn(Some(self.clone()))),
+            TurnRequest::Waits(number) => number,
         };
         let _waiting = Waiting { turns: self, caller, number };
         // The sender is dropped only with the turn in it.
@@ -157,7 +157,7 @@ mod tests {
     use crate::lazy_timeout::poll_once;
 
     fn order(at_once: usize, waiting_per_caller_max: usize) -> Order<char, usize> {
-        Order::new(Bounds { at_once, waiting_max: 100, waiting_per_caller_max })
+        Order::new(TurnLimits { at_once, waiting_max: 100, waiting_per_caller_max })
     }
 
     fn rest(order: &mut Order<char, usize>) -> Vec<usize> {
@@ -182,9 +182,9 @@ mod tests {
     #[test]
     fn those_who_leave_are_passed_over_and_their_caller_gains_nothing() {
         let mut order = order(1, 10);
-        assert_eq!(order.ask(&'a', 0), Ok(Asked::Now));
+        assert_eq!(order.ask(&'a', 0), Ok(TurnRequest::Now));
         let first = order.ask(&'a', 1);
-        assert_eq!(first, Ok(Asked::Waits(1)));
+        assert_eq!(first, Ok(TurnRequest::Waits(1)));
         order.ask(&'b', 10).expect("room");
         order.leave(&'a', 1);
         order.leave(&'a', 1);
@@ -209,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiter_that_is_dropped_leaves_the_queue_and_a_turn_in_flight_goes_on() {
-        let bounds = Bounds { at_once: 1, waiting_max: 9, waiting_per_caller_max: 9 };
+        let bounds = TurnLimits { at_once: 1, waiting_max: 9, waiting_per_caller_max: 9 };
         let turns = Arc::new(Turns::new(bounds));
         let first = turns.turn(&'a').await.expect("a turn");
         let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(&'a'))).collect();

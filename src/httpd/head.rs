@@ -97,13 +97,13 @@ const TWO_ENDS: &str =
 
 /// What a head of HTTP/1 says of framing and host.
 #[derive(Default)]
-struct LogLimits<'h> {
+struct FramingHeaders<'h> {
     lengths: Vec<&'h [u8]>,
     codings: Vec<&'h [u8]>,
     hosts: Vec<&'h [u8]>,
 }
 
-impl<'h> LogLimits<'h> {
+impl<'h> FramingHeaders<'h> {
     fn of(lines: impl Iterator<Item = &'h [u8]>) -> Self {
         let mut all = Self::default();
         for line in lines {
@@ -162,7 +162,7 @@ fn judged(head: &[u8]) -> Result<(Framing, u64), &'static str> {
         return Err("the request line is not METHOD TARGET VERSION");
     };
     let is_http_1_0 = *version == b"HTTP/1.0";
-    let lines = LogLimits::of(lines);
+    let lines = FramingHeaders::of(lines);
     let framing = lines.framing(is_http_1_0)?;
     let host = lines.host()?;
     if host.is_none() && !is_http_1_0 {

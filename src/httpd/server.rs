@@ -7,10 +7,10 @@ use super::{
     persistence::Persistence,
     request_body::RequestBody,
     slots::{Acquired, Admission, SlotOwner, Slots},
-    watched::{Activity, Watched},
+    watched::{Activity, WatchedBody},
 };
 use crate::{
-    drain::{SignalListener as OnWord, Tasks},
+    drain::{SignalListener, Tasks},
     limits::{
         ACCEPT_RETRY_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CHECK_EVERY, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
@@ -91,7 +91,7 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
     /// When no more requests are to come, and when the last ones are over. `None` when that was
     /// said before.
-    fn leaving(&self) -> Option<[OnWord; 2]>;
+    fn leaving(&self) -> Option<[SignalListener; 2]>;
 
     /// Answers one request. Dropped when the client has gone.
     fn answer(
@@ -222,7 +222,7 @@ async fn talk<S, A>(
     is_h2: bool,
     peer: Peer,
     server: &Server<A>,
-    leaving: Option<[OnWord; 2]>,
+    leaving: Option<[SignalListener; 2]>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Answers,
@@ -256,7 +256,7 @@ async fn talk<S, A>(
                     persistence.say(response.headers_mut(), body.is_kept_back());
                 }
                 Ok::<_, Infallible>(response.map(|answer| {
-                    let watched = Watched::new(answer, answered);
+                    let watched = WatchedBody::new(answer, answered);
                     if !body.has_rest() {
                         return watched;
                     }
@@ -346,12 +346,12 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 }
 
 /// A connection of either version.
-trait Connection: Future<Output = hyper::Result<()>> {
+trait HttpConnection: Future<Output = hyper::Result<()>> {
     /// Takes no new request, and ends when the last is answered.
     fn leave(self: Pin<&mut Self>);
 }
 
-impl<I, S, B> Connection for conn::http1::Connection<I, S>
+impl<I, S, B> HttpConnection for conn::http1::Connection<I, S>
 where
     Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -364,7 +364,7 @@ where
     }
 }
 
-impl<I, S, B> Connection for conn::http2::Connection<I, S, Streams>
+impl<I, S, B> HttpConnection for conn::http2::Connection<I, S, Streams>
 where
     Self: Future<Output = hyper::Result<()>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -380,11 +380,11 @@ where
 
 /// Drives a connection until it has ended by itself, was left, or has to be cut. Whether the client
 /// may still be sending, and what it sends is to be discarded.
-async fn until_over<C: Connection>(
+async fn until_over<C: HttpConnection>(
     connection: C,
     (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
-    drain: &mut OnWord,
+    drain: &mut SignalListener,
 ) -> bool {
     let mut connection = pin!(connection);
     let mut look = tokio::time::interval(HTTP_CHECK_EVERY);

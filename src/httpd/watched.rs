@@ -15,29 +15,29 @@ use tokio::{sync::Notify, time::Instant};
 
 /// What goes on on one connection.
 pub(super) struct Activity {
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     /// Frames of HTTP/2 that the client may send.
     pub(super) allowance: Arc<Allowance>,
 }
 
-struct State {
+struct ActivityState {
     next: u64,
     /// Requests that are not answered in full.
-    answered: HashMap<u64, Answering>,
+    answered: HashMap<u64, PendingResponse>,
     /// Since when there is none.
     idle_since: Instant,
 }
 
 /// A request on its way to its whole answer.
 #[derive(Default)]
-struct Answering {
+struct PendingResponse {
     /// Since when a piece of it was given and no other asked for.
     given: Option<Instant>,
     /// Wakes whoever writes it, to leave off.
     cut: Arc<Notify>,
 }
 
-impl Answering {
+impl PendingResponse {
     fn is_stalled(&self, now: Instant) -> bool {
         self.given.is_some_and(|since| since + HTTP_STEP <= now)
     }
@@ -46,22 +46,22 @@ impl Answering {
 impl Activity {
     /// Begins without a request.
     pub(super) fn new(now: Instant) -> Self {
-        let state = State { next: 0, answered: HashMap::new(), idle_since: now };
+        let state = ActivityState { next: 0, answered: HashMap::new(), idle_since: now };
         Self { state: Mutex::new(state), allowance: Arc::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more request, until what is given is dropped.
-    pub(super) fn answered(self: &Arc<Self>) -> Answered {
+    pub(super) fn answered(self: &Arc<Self>) -> ResponseGuard {
         self.allowance.moved();
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.answered.insert(id, Answering::default());
-        Answered { activity: self.clone(), id }
+        state.answered.insert(id, PendingResponse::default());
+        ResponseGuard { activity: self.clone(), id }
     }
 
     /// Whether there ever was a request.
@@ -96,12 +96,12 @@ impl Activity {
 }
 
 /// A request that is being answered.
-pub(super) struct Answered {
+pub(super) struct ResponseGuard {
     activity: Arc<Activity>,
     id: u64,
 }
 
-impl Answered {
+impl ResponseGuard {
     fn given(&self, since: Option<Instant>) {
         if since.is_some() {
             self.activity.allowance.moved();
@@ -112,7 +112,7 @@ impl Answered {
     }
 }
 
-impl Drop for Answered {
+impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let mut state = self.activity.state();
         state.answered.remove(&self.id);
@@ -121,23 +121,23 @@ impl Drop for Answered {
 }
 
 /// The body of an answer, in pieces that a client takes one by one.
-pub(super) struct Watched<B: Body> {
+pub(super) struct WatchedBody<B: Body> {
     body: B,
     rest: Bytes,
     /// It was given to its end.
     is_over: bool,
-    answered: Option<Answered>,
+    answered: Option<ResponseGuard>,
     /// Done when it was dropped, unless it was cut off. Its request counts as answered when that is
     /// over.
     afterwards: Option<Afterwards>,
 }
 
-type Afterwards = Box<dyn FnOnce(Answered) + Send>;
+type Afterwards = Box<dyn FnOnce(ResponseGuard) + Send>;
 
-impl<B: Body> Watched<B> {
+impl<B: Body> WatchedBody<B> {
     /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at
     /// all.
-    pub(super) fn new(body: B, answered: Answered) -> Self {
+    pub(super) fn new(body: B, answered: ResponseGuard) -> Self {
         answered.given(Some(Instant::now()));
         Self {
             body,
@@ -149,7 +149,7 @@ impl<B: Body> Watched<B> {
     }
 
     /// Has this done when all of the answer was given.
-    pub(super) fn then(mut self, afterwards: impl FnOnce(Answered) + Send + 'static) -> Self {
+    pub(super) fn then(mut self, afterwards: impl FnOnce(ResponseGuard) + Send + 'static) -> Self {
         self.afterwards = Some(Box::new(afterwards));
         self
     }
@@ -161,7 +161,7 @@ impl<B: Body> Watched<B> {
     }
 }
 
-impl<B: Body> Drop for Watched<B> {
+impl<B: Body> Drop for WatchedBody<B> {
     fn drop(&mut self) {
         let is_over = self.is_over || (self.rest.is_empty() && self.body.is_end_stream());
         self.given(None);
@@ -173,7 +173,7 @@ impl<B: Body> Drop for Watched<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for Watched<B> {
+impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for WatchedBody<B> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -224,7 +224,7 @@ mod tests {
     async fn an_answer_comes_in_pieces_and_stalls_if_the_next_is_not_asked_for() {
         let activity = Arc::new(Activity::new(Instant::now()));
         let bytes = Bytes::from(vec![7; HTTP_PIECE_BYTES_MAX + 1]);
-        let mut body = Watched::new(Full::new(bytes), activity.answered());
+        let mut body = WatchedBody::new(Full::new(bytes), activity.answered());
         assert_eq!(body.size_hint().exact(), Some(HTTP_PIECE_BYTES_MAX as u64 + 1));
         assert!(activity.idle_since().is_none() && activity.is_stalled(Instant::now() + HTTP_STEP));
         let first = body.frame().await.expect("a piece").expect("a piece");
@@ -245,7 +245,7 @@ mod tests {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let answer = |bytes: &Bytes| {
             let kept = kept.clone();
-            Watched::new(Full::new(bytes.clone()), activity.answered())
+            WatchedBody::new(Full::new(bytes.clone()), activity.answered())
                 .then(move |answered| kept.lock().expect("whole").push(answered))
         };
         drop(answer(&bytes));
@@ -264,7 +264,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_stalls_is_cut_off_alone_where_another_goes_on() {
         let (activity, bytes) = (Arc::new(Activity::new(Instant::now())), Bytes::from_static(b"x"));
-        let mut stalled = Watched::new(Full::new(bytes), activity.answered());
+        let mut stalled = WatchedBody::new(Full::new(bytes), activity.answered());
         let is_cut = activity.last_is_cut();
         drop(stalled.frame().await);
         let going_on = activity.answered();

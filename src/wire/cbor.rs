@@ -3,7 +3,7 @@
 
 use super::{
     WireError,
-    scan::{self, Bounds},
+    scan::{self, ScanLimits},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -20,7 +20,7 @@ pub(super) fn encode_words<T: Serialize>(out: &mut Vec<u8>, words: &T) -> Result
 /// Decodes a head after the scanner has passed it.
 pub(super) fn decode_words<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
-    bounds: Bounds,
+    bounds: ScanLimits,
 ) -> Result<T, WireError> {
     scan::check(bytes, bounds)?;
     serde_cbor::from_slice(bytes).map_err(|fault| WireError::Cbor(fault.to_string()))

@@ -4,7 +4,7 @@ use super::{
     CallKind, WireError,
     cbor::{decode_words, or_absent},
     frame::{Kind, push_words},
-    scan::Bounds,
+    scan::ScanLimits,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
@@ -184,7 +184,7 @@ impl Control {
 
     /// Decodes a frame of the control stream.
     pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Self, WireError> {
-        let bounds = Bounds::CONTROL;
+        let bounds = ScanLimits::CONTROL;
         Ok(match kind {
             Kind::Hello => Self::Hello(decode_words(payload, bounds)?),
             Kind::Welcome => Self::Welcome(decode_words(payload, bounds)?),

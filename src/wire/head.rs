@@ -3,7 +3,7 @@
 use super::{
     CallKind, WireError,
     cbor::{decode_words, or_absent},
-    scan::Bounds,
+    scan::ScanLimits,
 };
 use crate::{
     limits::{METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
@@ -133,7 +133,7 @@ fn is_zero(priority: &i8) -> bool {
 impl<'a> RequestHead<'a> {
     /// Decodes and checks the payload of a HEAD frame.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let head: Self = decode_words(bytes, Bounds::HEAD)?;
+        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
         if head.timeout_ms == 0 {
             return Err(WireError::Malformed("a timeout of 0"));
         }
@@ -183,7 +183,7 @@ impl<'a> ReplyHead<'a> {
 
     /// Decodes and checks the payload of a HEAD frame in a reply.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Metadata, WireError> {
-        let head: Self = decode_words(bytes, Bounds::HEAD)?;
+        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
         check_pairs(&head.metadata)?;
         Ok(owned_pairs(head.metadata))
     }

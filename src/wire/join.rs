@@ -4,7 +4,7 @@
 use super::{
     WireError,
     cbor::{decode_words, encode_words, or_absent},
-    scan::Bounds,
+    scan::ScanLimits,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -99,7 +99,7 @@ impl JoinRequest {
 
     /// Decodes a request that a stranger sent.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_words(bytes, Bounds::HEAD)
+        decode_words(bytes, ScanLimits::HEAD)
     }
 
     /// Overwrites the secret.
@@ -157,7 +157,7 @@ impl JoinReply {
 
     /// Decodes an answer.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_words(bytes, Bounds::HEAD)
+        decode_words(bytes, ScanLimits::HEAD)
     }
 }
 

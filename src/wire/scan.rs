@@ -15,11 +15,11 @@ const MAP_KEYS_MAX: u64 = 64;
 
 /// How much a head may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct ScanLimits {
     items_max: usize,
 }
 
-impl Bounds {
+impl ScanLimits {
     /// Heads of calls.
     pub(super) const HEAD: Self = Self { items_max: HEAD_ITEMS_MAX };
     /// Control frames, which list services.
@@ -34,12 +34,12 @@ struct Item {
 
 /// The keys of one map so far. Ours are small, so a head usually takes no memory here.
 #[derive(Default)]
-struct Keys {
+struct KeySet {
     small: u64,
     others: Vec<u64>,
 }
 
-impl Keys {
+impl KeySet {
     /// Notes a key; `false` if it was there before.
     fn insert(&mut self, key: u64) -> bool {
         if key < 64 {
@@ -65,7 +65,7 @@ struct Scanner<'a> {
 const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
 
 /// Whether the bytes are one well-formed map within the bounds.
-pub(super) fn check(bytes: &[u8], bounds: Bounds) -> Result<(), WireError> {
+pub(super) fn check(bytes: &[u8], bounds: ScanLimits) -> Result<(), WireError> {
     if bytes.first().is_some_and(|first| first >> 5 != MAP) {
         return Err(MALFORMED("a head that is not a map"));
     }
@@ -92,7 +92,7 @@ impl<'a> Scanner<'a> {
         if entries > MAP_KEYS_MAX {
             return Err(MALFORMED("too many keys in a map"));
         }
-        let mut keys = Keys::default();
+        let mut keys = KeySet::default();
         for _ in 0..entries {
             let key = self.key()?;
             if !keys.insert(key) {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn passes(bytes: &[u8]) -> bool {
-        check(bytes, Bounds::HEAD).is_ok()
+        check(bytes, ScanLimits::HEAD).is_ok()
     }
 
     /// `{0: item}`.

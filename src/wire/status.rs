@@ -4,7 +4,7 @@ use super::{
     WireError,
     cbor::{decode_words, or_absent},
     head::{Pairs, check_pairs, metadata_fault, owned_pairs, pairs},
-    scan::Bounds,
+    scan::ScanLimits,
 };
 use crate::{
     limits::{DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX},
@@ -94,7 +94,7 @@ impl<'a> StatusHead<'a> {
         if *bytes == Self::OK_FRAME[3..] {
             return Ok(Ok(Metadata::default()));
         }
-        let head: Self = decode_words(bytes, Bounds::HEAD)?;
+        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
         check_pairs(&head.metadata)?;
         let code = Code::from_number(head.code).unwrap_or(Code::Unknown);
         let outcome =

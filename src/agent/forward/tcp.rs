@@ -125,13 +125,13 @@ impl Handler for Hosted {
             return Err(Status::not_executed(Code::Internal, text));
         };
         let socket = self.connect(request.requester.peer(), request.meta.deadline).await?;
-        let connection = Connection {
+        let connection = TcpConnection {
             socket: Some(socket),
             requests,
             towards: Some(SocketWriter::new(EndMark::End)),
             moved_towards: 0,
             has_ended: false,
-            idle: Idle::new(&self.forward),
+            idle: IdleTimer::new(&self.forward),
         };
         // The first word: it is connected.
         Ok(Reply::stream(Messages::new(connection).starting_with(Next::Message(Bytes::new()))))
@@ -140,7 +140,7 @@ impl Handler for Hosted {
 
 /// A connection to the upstream while it lasts. Whoever takes what the upstream says also drives
 /// what it is told; dropped before both directions have ended, it is reset.
-struct Connection {
+struct TcpConnection {
     /// Taken when both directions have ended.
     socket: Option<Socket>,
     requests: Messages,
@@ -149,10 +149,10 @@ struct Connection {
     moved_towards: u64,
     /// Whether the upstream has said its last byte.
     has_ended: bool,
-    idle: Idle,
+    idle: IdleTimer,
 }
 
-impl Connection {
+impl TcpConnection {
     /// Moves what there is for the upstream. Ready when the connection is to be reset.
     fn poll_towards(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let (Some(way), Some(socket)) = (&mut self.towards, &mut self.socket) else {
@@ -187,7 +187,7 @@ impl Connection {
     }
 }
 
-impl Source for Connection {
+impl Source for TcpConnection {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Poll::Ready(status) = self.poll_towards(cx) {
             return Poll::Ready(Next::Failed(status));
@@ -217,14 +217,14 @@ impl Source for Connection {
 }
 
 /// The clock that runs while no byte moves.
-struct Idle {
+struct IdleTimer {
     name: Name,
     max: Duration,
     last: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Idle {
+impl IdleTimer {
     fn new(forward: &TcpForward) -> Self {
         let max = forward.idle_max;
         let timer = Box::pin(tokio::time::sleep(max));

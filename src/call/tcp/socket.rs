@@ -24,7 +24,7 @@ use tokio::{
 /// process is killed: its other side gets an error and no clean end. Unix sockets know no reset, so
 /// that a cut looks like an end there.
 pub struct Socket {
-    stream: Stream,
+    stream: SocketStream,
     /// What was read and not handed on. Made when there is something to read: a connection that
     /// stands still holds none.
     buffer: BytesMut,
@@ -32,7 +32,7 @@ pub struct Socket {
     look: Option<Pin<Box<Sleep>>>,
 }
 
-enum Stream {
+enum SocketStream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
@@ -43,14 +43,14 @@ impl From<TcpStream> for Socket {
         // Both fail only on a connection that is broken already, which the first read tells.
         drop(stream.set_zero_linger());
         drop(stream.set_nodelay(true));
-        Self { stream: Stream::Tcp(stream), buffer: BytesMut::new(), look: None }
+        Self { stream: SocketStream::Tcp(stream), buffer: BytesMut::new(), look: None }
     }
 }
 
 #[cfg(unix)]
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), buffer: BytesMut::new(), look: None }
+        Self { stream: SocketStream::Unix(stream), buffer: BytesMut::new(), look: None }
     }
 }
 
@@ -58,18 +58,18 @@ impl Socket {
     /// What there is to read; empty once the other side has sent its last byte.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         ready!(match &self.stream {
-            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            SocketStream::Tcp(stream) => stream.poll_read_ready(cx),
             #[cfg(unix)]
-            Stream::Unix(stream) => stream.poll_read_ready(cx),
+            SocketStream::Unix(stream) => stream.poll_read_ready(cx),
         })?;
         let buffer = &mut self.buffer;
         if buffer.capacity() < TCP_READ_BYTES_MIN {
             buffer.reserve(TCP_READ_BYTES_MAX);
         }
         let read = match &mut self.stream {
-            Stream::Tcp(stream) => read_into(stream, cx, buffer),
+            SocketStream::Tcp(stream) => read_into(stream, cx, buffer),
             #[cfg(unix)]
-            Stream::Unix(stream) => read_into(stream, cx, buffer),
+            SocketStream::Unix(stream) => read_into(stream, cx, buffer),
         };
         ready!(read)?;
         Poll::Ready(Ok(buffer.split().freeze()))
@@ -82,18 +82,18 @@ impl Socket {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
             #[cfg(unix)]
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 
     /// Says that nothing more will be written, and leaves the other direction open.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(unix)]
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -105,9 +105,9 @@ impl Socket {
             ready!(look.as_mut().poll(cx));
             look.as_mut().reset(Instant::now() + TCP_CHECK_EVERY);
             let fault = match &self.stream {
-                Stream::Tcp(stream) => stream.take_error(),
+                SocketStream::Tcp(stream) => stream.take_error(),
                 #[cfg(unix)]
-                Stream::Unix(stream) => stream.take_error(),
+                SocketStream::Unix(stream) => stream.take_error(),
             };
             if let Ok(Some(error)) | Err(error) = fault {
                 return Poll::Ready(error);
@@ -117,7 +117,7 @@ impl Socket {
 
     /// Both directions have ended: what was written is still delivered, and nothing is reset.
     pub(crate) fn end_well(self) {
-        if let Stream::Tcp(stream) = &self.stream {
+        if let SocketStream::Tcp(stream) = &self.stream {
             #[expect(
                 deprecated,
                 reason = "what blocks the thread is a time to linger, and this takes it away"
@@ -139,9 +139,9 @@ fn read_into(
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.stream {
-            Stream::Tcp(stream) => stream.fmt(f),
+            SocketStream::Tcp(stream) => stream.fmt(f),
             #[cfg(unix)]
-            Stream::Unix(stream) => stream.fmt(f),
+            SocketStream::Unix(stream) => stream.fmt(f),
         }
     }
 }

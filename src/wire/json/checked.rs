@@ -3,7 +3,7 @@
 
 use super::{
     dropped::Dropped,
-    to_text::{Event, Walk},
+    to_text::{JsonEvent, Walk},
 };
 use bytes::Bytes;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = 1_024;
 pub(super) fn write(cbor: &[u8]) -> Result<Bytes, String> {
     let (dropped, bytes) = check(cbor)?;
     let (mut walk, mut out) = (Walk::again(), Vec::with_capacity(bytes));
-    while walk.step(cbor, &dropped, &mut out)? != Event::End {}
+    while walk.step(cbor, &dropped, &mut out)? != JsonEvent::End {}
     Ok(out.into())
 }
 
@@ -28,19 +28,19 @@ pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
     if u32::try_from(cbor.len()).is_err() {
         return Err("the message is over 4 GiB".into());
     }
-    let mut keys = Keys::new(cbor);
+    let mut keys = OpenKeys::new(cbor);
     let bytes = walk_over(Walk::default(), cbor, |event| match event {
-        Event::MapBegins => keys.begin(),
-        Event::KeyEnds(at) => keys.add(at),
-        Event::MapEnds => keys.end(),
-        Event::Step | Event::End => {}
+        JsonEvent::MapBegins => keys.begin(),
+        JsonEvent::KeyEnds(at) => keys.add(at),
+        JsonEvent::MapEnds => keys.end(),
+        JsonEvent::Step | JsonEvent::End => {}
     })?;
     let dropped = keys.dropped;
     if dropped.is_empty() {
         return Ok((dropped, bytes));
     }
     let (mut out, mut walk, mut bytes) = (Vec::new(), Walk::again(), 0);
-    while walk.step(cbor, &dropped, &mut out)? != Event::End {
+    while walk.step(cbor, &dropped, &mut out)? != JsonEvent::End {
         bytes += out.len();
         out.clear();
     }
@@ -48,11 +48,15 @@ pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
 }
 
 /// Walks to the end, and gives the length of the JSON with nothing left out.
-fn walk_over(mut walk: Walk, cbor: &[u8], mut each: impl FnMut(Event)) -> Result<usize, String> {
+fn walk_over(
+    mut walk: Walk,
+    cbor: &[u8],
+    mut each: impl FnMut(JsonEvent),
+) -> Result<usize, String> {
     let (mut out, mut bytes) = (Vec::new(), 0);
     loop {
         match walk.step(cbor, &Dropped::default(), &mut out)? {
-            Event::End => return Ok(bytes + out.len()),
+            JsonEvent::End => return Ok(bytes + out.len()),
             event => each(event),
         }
         bytes += out.len();
@@ -61,7 +65,7 @@ fn walk_over(mut walk: Walk, cbor: &[u8], mut each: impl FnMut(Event)) -> Result
 }
 
 /// The keys of the maps that are open.
-struct Keys<'a> {
+struct OpenKeys<'a> {
     cbor: &'a [u8],
     hashes: RandomState,
     /// Half of a hash and the offset of each, those of the innermost map last.
@@ -81,7 +85,7 @@ struct OpenMap {
     look_at: usize,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> OpenKeys<'a> {
     fn new(cbor: &'a [u8]) -> Self {
         let (all, maps, scratch) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -224,7 +228,7 @@ impl KeyText {
     /// Writes until there is a block. `true` if the key ended before.
     fn fill(&mut self, cbor: &[u8], dropped: &Dropped) -> bool {
         while !self.is_over && self.text.len() < BLOCK_BYTES {
-            self.is_over = !matches!(self.walk.step(cbor, dropped, &mut self.text), Ok(event) if event != Event::End);
+            self.is_over = !matches!(self.walk.step(cbor, dropped, &mut self.text), Ok(event) if event != JsonEvent::End);
         }
         self.text.len() < BLOCK_BYTES
     }
@@ -239,7 +243,7 @@ mod tests {
         // {"": 0, ... 1,000 times, with a map of two keys after each of the last 100}: the keys are
         // those of the message's bytes.
         let cbor = [0x61, b'a', 0x61, b'b'];
-        let mut keys = Keys::new(&cbor);
+        let mut keys = OpenKeys::new(&cbor);
         keys.begin();
         (0..1_000).for_each(|_| keys.all.push(0));
         for _ in 0..100 {

@@ -3,7 +3,7 @@
 use super::{
     checked::check,
     dropped::Dropped,
-    to_text::{Event, Walk},
+    to_text::{JsonEvent, Walk},
 };
 use bytes::Bytes;
 
@@ -50,7 +50,7 @@ impl JsonText {
         while out.len() < PIECE_BYTES && self.walk.at() - from < PASSED_BYTES_MAX {
             // It was checked: the end is the only thing that can stop it.
             match self.walk.step(&self.cbor, &self.dropped, &mut out) {
-                Ok(Event::End) | Err(_) => {
+                Ok(JsonEvent::End) | Err(_) => {
                     self.left = out.len();
                     break;
                 }

@@ -23,7 +23,7 @@ const TAG: u8 = 6;
 
 /// What a step came upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum JsonEvent {
     Step,
     MapBegins,
     /// The key that begins at this offset is written.
@@ -35,7 +35,7 @@ pub(super) enum Event {
 
 /// The place of the next item in an array or a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextItem {
     Item,
     Key,
     AfterKey,
@@ -45,7 +45,7 @@ enum Next {
 /// An array or a map whose end has not come yet.
 #[derive(Debug, Clone)]
 struct Open {
-    next: Next,
+    next: NextItem,
     /// Items or entries to come; `None` up to a break.
     left: Option<u64>,
     /// Tags before it.
@@ -67,7 +67,7 @@ struct Run {
 }
 
 /// The first byte of an item and its argument.
-struct Head {
+struct ItemHead {
     major: u8,
     short: u8,
     /// `None` for an indefinite length.
@@ -120,13 +120,13 @@ impl Walk {
         cbor: &[u8],
         dropped: &Dropped,
         out: &mut Vec<u8>,
-    ) -> Result<Event, String> {
+    ) -> Result<JsonEvent, String> {
         let (from, is_in_key, was_skipping) =
             (out.len(), self.key_level.is_some(), self.skip_level.is_some());
         let event = self.step_plain(cbor, dropped, out)?;
         if was_skipping || self.skip_level.is_some() {
             out.truncate(from);
-        } else if is_in_key && !matches!(event, Event::KeyEnds(_) | Event::End) {
+        } else if is_in_key && !matches!(event, JsonEvent::KeyEnds(_) | JsonEvent::End) {
             escape_again(out, from);
         }
         Ok(event)
@@ -137,7 +137,7 @@ impl Walk {
         cbor: &[u8],
         dropped: &Dropped,
         out: &mut Vec<u8>,
-    ) -> Result<Event, String> {
+    ) -> Result<JsonEvent, String> {
         if self.run.is_some() {
             return self.go_on(cbor, out);
         }
@@ -154,35 +154,35 @@ impl Walk {
             } else if self.at < cbor.len() {
                 return Err(fault("there are bytes after the value", self.at));
             }
-            return Ok(Event::End);
+            return Ok(JsonEvent::End);
         };
         match last.next {
-            Next::AfterKey => {
-                last.next = Next::Value;
+            NextItem::AfterKey => {
+                last.next = NextItem::Value;
                 let key_at = last.key_at;
                 if self.key_level == Some(level) {
                     self.key_level = None;
                     out.push(b'"');
                 }
                 out.push(b':');
-                return Ok(Event::KeyEnds(key_at));
+                return Ok(JsonEvent::KeyEnds(key_at));
             }
-            Next::Value => {
-                last.next = Next::Key;
+            NextItem::Value => {
+                last.next = NextItem::Key;
                 return self.item(cbor, out, false);
             }
-            Next::Item | Next::Key => {}
+            NextItem::Item | NextItem::Key => {}
         }
         if self.skip_level == Some(level) {
             self.skip_level = None;
-            return Ok(Event::Step);
+            return Ok(JsonEvent::Step);
         }
         if is_over(last, cbor, &mut self.at)? {
             return Ok(self.close(out));
         }
-        let is_key = last.next == Next::Key;
+        let is_key = last.next == NextItem::Key;
         if is_key {
-            last.next = Next::AfterKey;
+            last.next = NextItem::AfterKey;
             last.key_at = self.at;
             if self.skip_level.is_none() && dropped.has(self.at) {
                 self.skip_level = Some(level);
@@ -196,7 +196,7 @@ impl Walk {
     }
 
     /// Begins an item; what is short is written whole.
-    fn item(&mut self, cbor: &[u8], out: &mut Vec<u8>, is_key: bool) -> Result<Event, String> {
+    fn item(&mut self, cbor: &[u8], out: &mut Vec<u8>, is_key: bool) -> Result<JsonEvent, String> {
         let (mut head, mut tags) = (self.head(cbor)?, 0);
         while head.major == TAG {
             tags += 1;
@@ -228,10 +228,10 @@ impl Walk {
                 }
                 let is_map = head.major == MAP;
                 out.push(if is_map { b'{' } else { b'[' });
-                let next = if is_map { Next::Key } else { Next::Item };
+                let next = if is_map { NextItem::Key } else { NextItem::Item };
                 let left = head.argument;
                 self.open.push(Open { next, left, tags, is_empty: true, key_at: 0 });
-                Ok(if is_map { Event::MapBegins } else { Event::Step })
+                Ok(if is_map { JsonEvent::MapBegins } else { JsonEvent::Step })
             }
             _ => {
                 self.depth -= tags;
@@ -242,20 +242,20 @@ impl Walk {
                 if is_key {
                     out.push(b'"');
                 }
-                Ok(Event::Step)
+                Ok(JsonEvent::Step)
             }
         }
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) -> Event {
-        let Some(Open { next, tags, .. }) = self.open.pop() else { return Event::End };
+    fn close(&mut self, out: &mut Vec<u8>) -> JsonEvent {
+        let Some(Open { next, tags, .. }) = self.open.pop() else { return JsonEvent::End };
         self.depth -= 1 + tags;
-        if next == Next::Item {
+        if next == NextItem::Item {
             out.push(b']');
-            Event::Step
+            JsonEvent::Step
         } else {
             out.push(b'}');
-            Event::MapEnds
+            JsonEvent::MapEnds
         }
     }
 
@@ -268,8 +268,8 @@ impl Walk {
     }
 
     /// Writes some of a byte string or a text.
-    fn go_on(&mut self, cbor: &[u8], out: &mut Vec<u8>) -> Result<Event, String> {
-        let Some(mut run) = self.run.take() else { return Ok(Event::Step) };
+    fn go_on(&mut self, cbor: &[u8], out: &mut Vec<u8>) -> Result<JsonEvent, String> {
+        let Some(mut run) = self.run.take() else { return Ok(JsonEvent::Step) };
         if run.left == 0 && run.is_in_pieces && !self.next_piece(cbor, &mut run)? {
             run.is_in_pieces = false;
         }
@@ -283,11 +283,11 @@ impl Walk {
         }
         if run.left > 0 || run.is_in_pieces {
             self.run = Some(run);
-            return Ok(Event::Step);
+            return Ok(JsonEvent::Step);
         }
         base64(out, &run.rest[..run.rest_bytes]);
         out.push(b'"');
-        Ok(Event::Step)
+        Ok(JsonEvent::Step)
     }
 
     /// The next piece of a string of indefinite length; `false` at its end.
@@ -317,7 +317,7 @@ impl Walk {
         Ok(length)
     }
 
-    fn head(&mut self, cbor: &[u8]) -> Result<Head, String> {
+    fn head(&mut self, cbor: &[u8]) -> Result<ItemHead, String> {
         let ends = || fault("it ends within a value", cbor.len());
         let first = *cbor.get(self.at).ok_or_else(ends)?;
         let (major, short, begin) = (first >> 5, first & 0x1f, self.at);
@@ -333,7 +333,7 @@ impl Walk {
             31 if matches!(major, BYTES..=MAP) => None,
             _ => return Err(fault("no value begins so", begin)),
         };
-        Ok(Head { major, short, argument })
+        Ok(ItemHead { major, short, argument })
     }
 }
 
@@ -358,7 +358,7 @@ fn is_over(open: &mut Open, cbor: &[u8], at: &mut usize) -> Result<bool, String>
 }
 
 /// Writes a number or a simple value.
-fn scalar(head: &Head, out: &mut Vec<u8>) -> Option<()> {
+fn scalar(head: &ItemHead, out: &mut Vec<u8>) -> Option<()> {
     let argument = head.argument?;
     match (head.major, head.short) {
         (0, _) => number(out, argument),

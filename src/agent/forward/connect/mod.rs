@@ -28,7 +28,7 @@ use crate::{
     wire::CallKind,
 };
 use reply::broken_reply;
-use route::{Fault, Route, Settings};
+use route::{Fault, Settings, UpstreamRoute};
 use std::{
     fmt,
     sync::{Arc, LazyLock},
@@ -148,7 +148,7 @@ impl Forward {
     /// The same, and what replaces the upstream while the agent runs.
     pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
         let (name, tasks) = (name.into(), Tasks::default());
-        let route = Arc::new(SharedValue::new(Route::new(self.settings, tasks.clone())));
+        let route = Arc::new(SharedValue::new(UpstreamRoute::new(self.settings, tasks.clone())));
         let handle = ForwardHandle { route: route.clone(), tasks };
         let forwarder = Forwarder { service: name.clone(), route, faults: LogLimits::default() };
         let kinds = [CallKind::Unary, CallKind::ServerStream];
@@ -171,7 +171,7 @@ impl fmt::Debug for Forward {
 /// Replaces the upstream of a service that is hosted.
 #[derive(Clone)]
 pub struct ForwardHandle {
-    route: Arc<SharedValue<Route>>,
+    route: Arc<SharedValue<UpstreamRoute>>,
     tasks: Tasks,
 }
 
@@ -179,7 +179,7 @@ impl ForwardHandle {
     /// Forwards calls that come from now on to this upstream; those in flight go on to the former
     /// one. Which methods there are stays as it was registered.
     pub fn replace(&self, forward: Forward) {
-        self.route.set(Route::new(forward.settings, self.tasks.clone()));
+        self.route.set(UpstreamRoute::new(forward.settings, self.tasks.clone()));
     }
 }
 
@@ -197,7 +197,7 @@ static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 /// What answers the calls of a forwarded service.
 struct Forwarder {
     service: String,
-    route: Arc<SharedValue<Route>>,
+    route: Arc<SharedValue<UpstreamRoute>>,
     /// What it says of an upstream that fails.
     faults: LogLimits<()>,
 }
@@ -229,7 +229,7 @@ impl Handler for Forwarder {
 
 impl Forwarder {
     /// What a failure to get a reply says of the call. The log gets what the caller need not know.
-    fn failed(&self, route: &Route, fault: Fault) -> Status {
+    fn failed(&self, route: &UpstreamRoute, fault: Fault) -> Status {
         let service = &self.service;
         let status = match &fault {
             Fault::Unreachable(why @ Unreachable::Deadline) => {

@@ -5,7 +5,7 @@ use super::{
     errors::{ErrorBody, code_of_http},
     format::ForwardFormat,
     headers,
-    route::{Answered, Route},
+    route::{UpstreamResponse, UpstreamRoute},
 };
 use crate::{
     call::Reply,
@@ -28,11 +28,11 @@ pub(super) fn broken_reply(text: impl std::fmt::Display) -> Status {
 
 /// Reads the one reply.
 pub(super) async fn unary(
-    route: &Route,
-    answered: Answered,
+    route: &UpstreamRoute,
+    answered: UpstreamResponse,
     converter: &Converter,
 ) -> Result<Reply, Status> {
-    let Answered { response, connection } = answered;
+    let UpstreamResponse { response, connection } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), false)?;
     let (parts, body) = response.into_parts();
@@ -114,7 +114,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 
 /// What the messages of a reply are. One that does not say is taken for what was asked for.
 pub(super) fn format_of(
-    route: &Route,
+    route: &UpstreamRoute,
     headers: &HeaderMap,
     is_stream: bool,
 ) -> Result<ForwardFormat, Status> {

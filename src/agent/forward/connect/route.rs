@@ -46,7 +46,7 @@ pub(super) struct Settings {
 }
 
 /// The settings of the moment, and the connections that were made by them.
-pub(super) struct Route {
+pub(super) struct UpstreamRoute {
     pub(super) settings: Settings,
     pub(super) pool: Arc<Pool>,
 }
@@ -60,12 +60,12 @@ pub(super) enum Fault {
 }
 
 /// The head of a reply, and the connection on which its body comes.
-pub(super) struct Answered {
+pub(super) struct UpstreamResponse {
     pub(super) response: Response<Incoming>,
     pub(super) connection: UpstreamConnection,
 }
 
-impl Route {
+impl UpstreamRoute {
     pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
         let pool = Pool::new(tasks, settings.keep_alive);
         Self { settings, pool }
@@ -109,7 +109,7 @@ impl Route {
         &self,
         mut request: Outgoing,
         deadline: Instant,
-    ) -> Result<Answered, Fault> {
+    ) -> Result<UpstreamResponse, Fault> {
         if let Some(PooledConnection { connection, since }) = self.pool.take(deadline).await {
             let (answers, idle_for) = (connection.answers(), since.elapsed());
             let sent = send_on(connection, request, deadline).await;
@@ -140,14 +140,14 @@ async fn send_on(
     mut connection: UpstreamConnection,
     mut request: Outgoing,
     deadline: Instant,
-) -> Result<Result<Answered, Outgoing>, Fault> {
+) -> Result<Result<UpstreamResponse, Outgoing>, Fault> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left < TIMEOUT_MIN {
         return Err(Fault::Unreachable(Unreachable::Deadline));
     }
     request.headers_mut().insert(TIMEOUT, millis(left).into());
     match connection.send(request).await {
-        Ok(response) => Ok(Ok(Answered { response, connection })),
+        Ok(response) => Ok(Ok(UpstreamResponse { response, connection })),
         Err(SendError::Unsent(request)) => Ok(Err(*request)),
         Err(SendError::Sent(fault)) => Err(Fault::SendError(fault)),
     }

@@ -7,7 +7,7 @@ use super::{
     format::ForwardFormat,
     headers,
     reply::{accepted, broken_reply, format_of, not_of_format},
-    route::{Answered, Route},
+    route::{UpstreamResponse, UpstreamRoute},
 };
 use crate::{
     call::{Messages, Next, Reply, Source},
@@ -39,11 +39,11 @@ pub(super) fn envelope(message: Text) -> Result<Text, Status> {
 
 /// Takes the stream. Nothing of it is read before somebody asks for it.
 pub(super) async fn server_stream(
-    route: &Route,
-    answered: Answered,
+    route: &UpstreamRoute,
+    answered: UpstreamResponse,
     converter: Converter,
 ) -> Result<Reply, Status> {
-    let Answered { response, connection } = answered;
+    let UpstreamResponse { response, connection } = answered;
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), true)?;
     let (parts, body) = response.into_parts();

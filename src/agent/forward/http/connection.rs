@@ -4,7 +4,7 @@
 use super::{
     address::Destination,
     reuse,
-    socket::{Exchange, Watched},
+    socket::{Exchange, WatchedSocket},
 };
 use crate::{
     convert::Text,
@@ -86,8 +86,8 @@ impl Unreachable {
 }
 
 /// Byte stream to an upstream over TCP, TLS or a Unix socket.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+trait UpstreamStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpstreamStream for S {}
 
 impl UpstreamConnection {
     /// Connects within the deadline and within five seconds. `chance`, from 0 to 1, shortens its
@@ -112,7 +112,7 @@ impl UpstreamConnection {
     }
 
     async fn over(
-        stream: Box<dyn Stream>,
+        stream: Box<dyn UpstreamStream>,
         exchange: Arc<Exchange>,
         tasks: &Tasks,
         expires_at: Instant,
@@ -198,13 +198,13 @@ async fn dial(
     place: &Destination,
     tls: Option<&UpstreamTls>,
     exchange: &Arc<Exchange>,
-) -> Result<Box<dyn Stream>, Unreachable> {
+) -> Result<Box<dyn UpstreamStream>, Unreachable> {
     match place {
         Destination::Tcp { host, port, .. } => {
             let stream = race::connect_tcp(host, *port).await;
             let stream = stream.map_err(Unreachable::Connect)?;
             stream.set_nodelay(true).map_err(Unreachable::Connect)?;
-            let stream = Watched::new(stream, exchange.clone());
+            let stream = WatchedSocket::new(stream, exchange.clone());
             match tls {
                 None => Ok(Box::new(stream)),
                 Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Unreachable::Tls)?)),
@@ -218,16 +218,16 @@ async fn dial(
 async fn dial_socket(
     path: &std::path::Path,
     exchange: &Arc<Exchange>,
-) -> Result<Box<dyn Stream>, Unreachable> {
+) -> Result<Box<dyn UpstreamStream>, Unreachable> {
     let stream = tokio::net::UnixStream::connect(path).await;
-    Ok(Box::new(Watched::new(stream.map_err(Unreachable::Connect)?, exchange.clone())))
+    Ok(Box::new(WatchedSocket::new(stream.map_err(Unreachable::Connect)?, exchange.clone())))
 }
 
 #[cfg(not(unix))]
 async fn dial_socket(
     _: &std::path::Path,
     _: &Arc<Exchange>,
-) -> Result<Box<dyn Stream>, Unreachable> {
+) -> Result<Box<dyn UpstreamStream>, Unreachable> {
     Err(Unreachable::Connect(io::ErrorKind::Unsupported.into()))
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     async fn connection(tasks: &Tasks) -> (UpstreamConnection, DuplexStream) {
         let ((ours, theirs), exchange) = (duplex(4_096), Arc::<Exchange>::default());
-        let ours = Box::new(Watched::new(ours, exchange.clone()));
+        let ours = Box::new(WatchedSocket::new(ours, exchange.clone()));
         let connection =
             UpstreamConnection::over(ours, exchange, tasks, expiry(Instant::now(), 0.0)).await;
         (connection.unwrap_or_else(|fault| panic!("{fault}")), theirs)

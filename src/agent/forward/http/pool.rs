@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Idle connections, most recently used last, and the tasks of all connections.
 pub(in crate::agent::forward) struct Pool {
-    idle: Mutex<Idle<UpstreamConnection>>,
+    idle: Mutex<IdleConnections<UpstreamConnection>>,
     tasks: Tasks,
     keep_alive: bool,
 }
@@ -74,7 +74,7 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Idle<UpstreamConnection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, IdleConnections<UpstreamConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -106,19 +106,19 @@ struct IdleConnection<T> {
 }
 
 /// Idle connections, whether a sweep is running, and the behaviour of the upstream.
-struct Idle<T> {
+struct IdleConnections<T> {
     waiting: Vec<IdleConnection<T>>,
     is_swept: bool,
     habit: Habit,
 }
 
-impl<T> Default for Idle<T> {
+impl<T> Default for IdleConnections<T> {
     fn default() -> Self {
         Self { waiting: Vec::new(), is_swept: false, habit: Habit::default() }
     }
 }
 
-impl<T> Idle<T> {
+impl<T> IdleConnections<T> {
     /// Takes the most recently used connection that has not expired, and the time from which it may
     /// be used; drops expired ones.
     fn take(&mut self, now: Instant) -> Option<(IdleConnection<T>, Instant)> {
@@ -156,8 +156,8 @@ mod tests {
         IdleConnection { one, since, until: since + FORWARD_IDLE_MAX }
     }
 
-    fn filled(count: usize, since: Instant) -> Idle<usize> {
-        let mut idle = Idle::default();
+    fn filled(count: usize, since: Instant) -> IdleConnections<usize> {
+        let mut idle = IdleConnections::default();
         for one in 1..=count {
             idle.keep(waiting(one, since));
         }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn one_sweeps_until_nothing_is_left_and_the_next_that_waits_begins_anew() {
-        let (mut idle, now) = (Idle::default(), Instant::now());
+        let (mut idle, now) = (IdleConnections::default(), Instant::now());
         assert!(idle.keep(waiting(1, now)), "nobody sweeps yet");
         assert!(!idle.keep(waiting(2, now + FORWARD_REST)), "somebody does");
         assert!(!idle.sweep(now + FORWARD_IDLE_MAX), "the second is young");

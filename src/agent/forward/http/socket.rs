@@ -68,12 +68,12 @@ fn is_silent(socket: &SockRef<'_>) -> bool {
 }
 
 /// The socket, below TLS if used.
-pub(super) struct Watched<S> {
+pub(super) struct WatchedSocket<S> {
     stream: S,
     exchange: Arc<Exchange>,
 }
 
-impl<S: Look> Watched<S> {
+impl<S: Look> WatchedSocket<S> {
     pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
         Self { stream, exchange }
     }
@@ -87,7 +87,7 @@ impl<S: Look> Watched<S> {
     }
 }
 
-impl<S> Watched<S> {
+impl<S> WatchedSocket<S> {
     fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = written {
             self.exchange.written.fetch_add(bytes as u64, Ordering::Release);
@@ -96,7 +96,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Look + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Look + Unpin> AsyncWrite for WatchedSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,12 +149,12 @@ mod tests {
     };
 
     /// A watched connection and its other end.
-    async fn pair() -> (Watched<TcpStream>, TcpStream, Arc<Exchange>) {
+    async fn pair() -> (WatchedSocket<TcpStream>, TcpStream, Arc<Exchange>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let to = listener.local_addr().expect("bound");
         let (ours, theirs) = tokio::join!(TcpStream::connect(to), listener.accept());
         let exchange = Arc::<Exchange>::default();
-        let watched = Watched::new(ours.expect("connected"), exchange.clone());
+        let watched = WatchedSocket::new(ours.expect("connected"), exchange.clone());
         (watched, theirs.expect("accepted").0, exchange)
     }
 
