@@ -11,14 +11,14 @@ use std::cell::Cell;
 
 /// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of
 /// their declaration.
-pub(super) fn encode_words<T: Serialize>(out: &mut Vec<u8>, words: &T) -> Result<(), WireError> {
+pub(super) fn encode_fields<T: Serialize>(out: &mut Vec<u8>, fields: &T) -> Result<(), WireError> {
     let mut writer = serde_cbor::ser::IoWrite::new(out);
     let mut serializer = serde_cbor::Serializer::new(&mut writer).packed_format();
-    words.serialize(&mut serializer).map_err(|fault| WireError::Cbor(fault.to_string()))
+    fields.serialize(&mut serializer).map_err(|fault| WireError::Cbor(fault.to_string()))
 }
 
 /// Decodes a head after the scanner has passed it.
-pub(super) fn decode_words<'a, T: Deserialize<'a>>(
+pub(super) fn decode_fields<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
     bounds: ScanLimits,
 ) -> Result<T, WireError> {

@@ -2,8 +2,8 @@
 
 use super::{
     CallKind, WireError,
-    cbor::{decode_words, or_absent},
-    frame::{Kind, push_words},
+    cbor::{decode_fields, or_absent},
+    frame::{Kind, push_map},
     scan::ScanLimits,
 };
 use serde::{Deserialize, Serialize};
@@ -169,14 +169,14 @@ impl Control {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut out = Vec::with_capacity(64);
         match self {
-            Self::Hello(words) => push_words(&mut out, Kind::Hello, words),
-            Self::Welcome(words) => push_words(&mut out, Kind::Welcome, words),
-            Self::Register(words) => push_words(&mut out, Kind::Register, words),
-            Self::Registered(words) => push_words(&mut out, Kind::Registered, words),
-            Self::Ping(words) => push_words(&mut out, Kind::Ping, words),
-            Self::Pong(words) => push_words(&mut out, Kind::Pong, words),
-            Self::Drain(words) => push_words(&mut out, Kind::Drain, words),
-            Self::Goodbye(words) => push_words(&mut out, Kind::Goodbye, words),
+            Self::Hello(fields) => push_map(&mut out, Kind::Hello, fields),
+            Self::Welcome(fields) => push_map(&mut out, Kind::Welcome, fields),
+            Self::Register(fields) => push_map(&mut out, Kind::Register, fields),
+            Self::Registered(fields) => push_map(&mut out, Kind::Registered, fields),
+            Self::Ping(fields) => push_map(&mut out, Kind::Ping, fields),
+            Self::Pong(fields) => push_map(&mut out, Kind::Pong, fields),
+            Self::Drain(fields) => push_map(&mut out, Kind::Drain, fields),
+            Self::Goodbye(fields) => push_map(&mut out, Kind::Goodbye, fields),
             Self::Reserved => Err(WireError::Malformed("a reserved frame is never sent")),
         }?;
         Ok(out)
@@ -186,14 +186,14 @@ impl Control {
     pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Self, WireError> {
         let bounds = ScanLimits::CONTROL;
         Ok(match kind {
-            Kind::Hello => Self::Hello(decode_words(payload, bounds)?),
-            Kind::Welcome => Self::Welcome(decode_words(payload, bounds)?),
-            Kind::Register => Self::Register(decode_words(payload, bounds)?),
-            Kind::Registered => Self::Registered(decode_words(payload, bounds)?),
-            Kind::Ping => Self::Ping(decode_words(payload, bounds)?),
-            Kind::Pong => Self::Pong(decode_words(payload, bounds)?),
-            Kind::Drain => Self::Drain(decode_words(payload, bounds)?),
-            Kind::Goodbye => Self::Goodbye(decode_words(payload, bounds)?),
+            Kind::Hello => Self::Hello(decode_fields(payload, bounds)?),
+            Kind::Welcome => Self::Welcome(decode_fields(payload, bounds)?),
+            Kind::Register => Self::Register(decode_fields(payload, bounds)?),
+            Kind::Registered => Self::Registered(decode_fields(payload, bounds)?),
+            Kind::Ping => Self::Ping(decode_fields(payload, bounds)?),
+            Kind::Pong => Self::Pong(decode_fields(payload, bounds)?),
+            Kind::Drain => Self::Drain(decode_fields(payload, bounds)?),
+            Kind::Goodbye => Self::Goodbye(decode_fields(payload, bounds)?),
             Kind::View => Self::Reserved,
             Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
                 return Err(WireError::Malformed("a frame of a call on the control stream"));

@@ -136,15 +136,15 @@ fn push_varint(out: &mut Vec<u8>, value: usize) {
 
 /// Appends a frame whose payload is CBOR of `words`. The length is always written in two bytes
 /// (four for long control frames), so that the payload is encoded in place.
-pub(crate) fn push_words<T: serde::Serialize>(
+pub(crate) fn push_map<T: serde::Serialize>(
     out: &mut Vec<u8>,
     kind: Kind,
-    words: &T,
+    fields: &T,
 ) -> Result<(), WireError> {
     out.push(kind.byte());
     let length_at = out.len();
     out.extend_from_slice(&[0; 2]);
-    cbor::encode_words(out, words)?;
+    cbor::encode_fields(out, fields)?;
     let length = out.len() - length_at - 2;
     let limit = kind.bytes_max(0);
     if length > limit {
@@ -217,7 +217,7 @@ fn around_message(
 
 /// The start of a request whose messages come later: HEAD alone.
 pub(crate) fn head_chunk(head: &RequestHead<'_>) -> Result<Chunks, WireError> {
-    with_scratch(|out| push_words(out, Kind::Head, head)).map(Chunks::one)
+    with_scratch(|out| push_map(out, Kind::Head, head)).map(Chunks::one)
 }
 
 /// Some messages of a stream, and what follows the last of them, for one write. Small messages are
@@ -234,7 +234,7 @@ impl Batch {
     pub(crate) fn starting_with(head: Option<&ReplyHead<'_>>) -> Result<Self, WireError> {
         let mut batch = Self::default();
         if let Some(head) = head {
-            push_words(&mut batch.small, Kind::Head, head)?;
+            push_map(&mut batch.small, Kind::Head, head)?;
         }
         Ok(batch)
     }
@@ -267,7 +267,7 @@ impl Batch {
 
     /// Ends a reply.
     pub(crate) fn push_status(&mut self, status: &StatusHead<'_>) -> Result<(), WireError> {
-        push_words(&mut self.end, Kind::Status, status)
+        push_map(&mut self.end, Kind::Status, status)
     }
 
     /// What is to be written.
@@ -287,7 +287,7 @@ pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<
         out.extend_from_slice(&[Kind::End.byte(), 0]);
         Ok(())
     };
-    around_message(|out| push_words(out, Kind::Head, head), message, end)
+    around_message(|out| push_map(out, Kind::Head, head), message, end)
 }
 
 /// A whole unary reply: HEAD if there is one, MESSAGE, STATUS.
@@ -296,19 +296,19 @@ pub(crate) fn reply_chunks(
     message: &Bytes,
     status: &StatusHead<'_>,
 ) -> Result<Chunks, WireError> {
-    let before = |out: &mut Vec<u8>| head.map_or(Ok(()), |head| push_words(out, Kind::Head, head));
+    let before = |out: &mut Vec<u8>| head.map_or(Ok(()), |head| push_map(out, Kind::Head, head));
     around_message(before, message, |out| {
         if status.is_plain_ok() {
             out.extend_from_slice(&StatusHead::OK_FRAME);
             return Ok(());
         }
-        push_words(out, Kind::Status, status)
+        push_map(out, Kind::Status, status)
     })
 }
 
 /// A reply that is a STATUS alone: how failures travel.
 pub(crate) fn status_chunk(status: &StatusHead<'_>) -> Result<Chunks, WireError> {
-    with_scratch(|out| push_words(out, Kind::Status, status)).map(Chunks::one)
+    with_scratch(|out| push_map(out, Kind::Status, status)).map(Chunks::one)
 }
 
 #[cfg(test)]
@@ -323,8 +323,8 @@ mod tests {
             let mut bytes = Vec::new();
             push_varint(&mut bytes, value);
             assert_eq!(read_varint(&bytes), Some((value as u64, bytes.len())));
-            for cut in 0..bytes.len() {
-                assert_eq!(read_varint(&bytes[..cut]), None, "a cut length was read");
+            for end in 0..bytes.len() {
+                assert_eq!(read_varint(&bytes[..end]), None, "a cut length was read");
             }
         }
     }
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_not_whole_is_waited_for() {
+    fn incomplete_header_is_awaited() {
         assert_eq!(Header::parse(&[], 10), Ok(None));
         assert_eq!(Header::parse(&[Kind::Message.byte()], 10), Ok(None));
         assert_eq!(Header::parse(&[Kind::Message.byte(), 0x40], 10), Ok(None));

@@ -2,7 +2,7 @@
 
 use super::{
     CallKind, WireError,
-    cbor::{decode_words, or_absent},
+    cbor::{decode_fields, or_absent},
     scan::ScanLimits,
 };
 use crate::{
@@ -133,7 +133,7 @@ fn is_zero(priority: &i8) -> bool {
 impl<'a> RequestHead<'a> {
     /// Decodes and checks the payload of a HEAD frame.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
         if head.timeout_ms == 0 {
             return Err(WireError::Malformed("a timeout of 0"));
         }
@@ -183,7 +183,7 @@ impl<'a> ReplyHead<'a> {
 
     /// Decodes and checks the payload of a HEAD frame in a reply.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Metadata, WireError> {
-        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
         check_pairs(&head.metadata)?;
         Ok(owned_pairs(head.metadata))
     }
@@ -220,7 +220,7 @@ pub(super) fn owned_pairs(pairs: Pairs<'_>) -> Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{StatusHead, cbor::encode_words};
+    use crate::wire::{StatusHead, cbor::encode_fields};
 
     fn head() -> RequestHead<'static> {
         RequestHead {
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_request_head_comes_back_as_it_was() {
         let mut bytes = Vec::new();
-        encode_words(&mut bytes, &head()).expect("encodes");
+        encode_fields(&mut bytes, &head()).expect("encodes");
         let mut back = RequestHead::decode(&bytes).expect("decodes");
         assert_eq!(
             (back.method, back.route(), back.timeout_ms),
@@ -325,7 +325,7 @@ mod tests {
             (RouteKind::Service, None, true),
         ] {
             let mut bytes = Vec::new();
-            encode_words(&mut bytes, &RequestHead { route, agent, ..head() }).expect("encodes");
+            encode_fields(&mut bytes, &RequestHead { route, agent, ..head() }).expect("encodes");
             assert_eq!(RequestHead::decode(&bytes).is_ok(), is_good, "{route:?} {agent:?}");
         }
     }
@@ -335,7 +335,7 @@ mod tests {
         for (bytes, is_good) in [(METADATA_BYTES_MAX, true), (METADATA_BYTES_MAX + 1, false)] {
             let metadata = vec![("k".into(), "v".repeat(bytes - 1).into())];
             let mut encoded = Vec::new();
-            encode_words(&mut encoded, &RequestHead { metadata, ..head() }).expect("encodes");
+            encode_fields(&mut encoded, &RequestHead { metadata, ..head() }).expect("encodes");
             assert_eq!(RequestHead::decode(&encoded).is_ok(), is_good, "{bytes} bytes");
         }
     }

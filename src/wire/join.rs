@@ -3,7 +3,7 @@
 
 use super::{
     WireError,
-    cbor::{decode_words, encode_words, or_absent},
+    cbor::{decode_fields, encode_fields, or_absent},
     scan::ScanLimits,
 };
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl JoinRequest {
 
     /// Asks for the next certificate.
     pub(crate) fn renew(request: &[u8]) -> Self {
-        Self { request: ByteBuf::from(request), ..Self::list() }.asking(Ask::Renew)
+        Self { ask: Ask::Renew.number(), request: ByteBuf::from(request), ..Self::list() }
     }
 
     /// Asks for the revocation list.
@@ -79,11 +79,6 @@ impl JoinRequest {
             party: String::new(),
             secret: ByteBuf::new(),
         }
-    }
-
-    fn asking(mut self, ask: Ask) -> Self {
-        self.ask = ask.number();
-        self
     }
 
     /// What is asked for; `None` if a newer peer asks for something that this version does not
@@ -99,7 +94,7 @@ impl JoinRequest {
 
     /// Decodes a request that a stranger sent.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_words(bytes, ScanLimits::HEAD)
+        decode_fields(bytes, ScanLimits::HEAD)
     }
 
     /// Overwrites the secret.
@@ -157,13 +152,13 @@ impl JoinReply {
 
     /// Decodes an answer.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_words(bytes, ScanLimits::HEAD)
+        decode_fields(bytes, ScanLimits::HEAD)
     }
 }
 
-fn encode<T: Serialize>(words: &T) -> Result<Vec<u8>, WireError> {
+fn encode<T: Serialize>(fields: &T) -> Result<Vec<u8>, WireError> {
     let mut out = Vec::new();
-    encode_words(&mut out, words)?;
+    encode_fields(&mut out, fields)?;
     Ok(out)
 }
 
@@ -270,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_and_what_a_newer_peer_asks_is_seen_to_be_unknown() {
+    fn malformed_request_is_refused_and_a_newer_kind_is_unknown() {
         for bad in [&[][..], &[0x80], &[0xa1, 0x00, 0x01, 0x00], &[0xa1, 0x61, b'a', 0x01], &[0xa0]]
         {
             assert!(JoinRequest::decode(bad).is_err(), "{bad:02x?} was taken");
@@ -280,12 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_says_the_golden_bytes() {
+    fn join_request_matches_golden_bytes() {
         let text = include_str!("../../tests/data/wire/join-request.hex");
-        let words = text.lines().filter_map(|line| line.split('#').next());
-        let words = words.flat_map(str::split_whitespace);
+        let fields = text.lines().filter_map(|line| line.split('#').next());
+        let fields = fields.flat_map(str::split_whitespace);
         let golden: Vec<_> =
-            words.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect();
+            fields.map(|word| u8::from_str_radix(word, 16).expect("two digits")).collect();
         let request = JoinRequest::join(&[0x30, 2, 5, 0], "agent/warehouse".into(), &[0x37; 16]);
         assert_eq!(request.encode(), Ok(golden));
     }

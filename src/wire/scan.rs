@@ -129,9 +129,9 @@ impl<'a> Scanner<'a> {
     }
 
     fn take(&mut self, count: u64) -> Result<&'a [u8], WireError> {
-        let cut = usize::try_from(count).ok().filter(|count| *count <= self.rest.len());
+        let end = usize::try_from(count).ok().filter(|count| *count <= self.rest.len());
         let (taken, rest) =
-            self.rest.split_at(cut.ok_or_else(|| MALFORMED("a head that ends too early"))?);
+            self.rest.split_at(end.ok_or_else(|| MALFORMED("a head that ends too early"))?);
         self.rest = rest;
         Ok(taken)
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_trailing_tagged_and_indefinite_bytes_are_refused() {
+    fn truncated_trailing_tagged_and_indefinite_bytes_are_refused() {
         for bad in
             [&[][..], &[0xa1], &[0xa1, 0x00], &[0xa0, 0x00], &[0xbf, 0xff], &[0xb8], &[0xc0, 0xa0]]
         {

@@ -2,7 +2,7 @@
 
 use super::{
     WireError,
-    cbor::{decode_words, or_absent},
+    cbor::{decode_fields, or_absent},
     head::{Pairs, check_pairs, metadata_fault, owned_pairs, pairs},
     scan::ScanLimits,
 };
@@ -70,7 +70,7 @@ impl<'a> StatusHead<'a> {
         Self {
             code: status.code().number(),
             outcome: status.outcome().number(),
-            message: Cow::Borrowed(cut_text(status.message(), MESSAGE_TEXT_BYTES_MAX)),
+            message: Cow::Borrowed(truncated(status.message(), MESSAGE_TEXT_BYTES_MAX)),
             details: if status.details().len() <= DETAILS_BYTES_MAX {
                 CborBytes::new(status.details())
             } else {
@@ -94,7 +94,7 @@ impl<'a> StatusHead<'a> {
         if *bytes == Self::OK_FRAME[3..] {
             return Ok(Ok(Metadata::default()));
         }
-        let head: Self = decode_words(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
         check_pairs(&head.metadata)?;
         let code = Code::from_number(head.code).unwrap_or(Code::Unknown);
         let outcome =
@@ -115,7 +115,7 @@ fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Cow<'a, str>,
 }
 
 /// The longest start of a text that has at most `bytes_max` bytes and ends between characters.
-pub(super) fn cut_text(text: &str, bytes_max: usize) -> &str {
+pub(super) fn truncated(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
@@ -124,13 +124,13 @@ mod tests {
     use super::*;
     use crate::{
         limits::{METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
-        wire::cbor::encode_words,
+        wire::cbor::encode_fields,
     };
 
     #[test]
     fn the_plain_ok_is_what_the_encoder_would_write() {
         let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::ok(&Metadata::default())).expect("encodes");
+        encode_fields(&mut bytes, &StatusHead::ok(&Metadata::default())).expect("encodes");
         assert_eq!(bytes, StatusHead::OK_FRAME[3..]);
         let mut with = Metadata::default();
         with.insert("k", "v");
@@ -161,7 +161,7 @@ mod tests {
     fn statuses_come_back_and_contradictions_are_refused() {
         let status = Status::unknown(Code::Internal, "broken").with_details(&b"abc"[..]);
         let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
+        encode_fields(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
         assert_eq!(StatusHead::decode(&bytes), Ok(Err(status)));
         // {0: code, 1: outcome}
         assert!(matches!(StatusHead::decode(&[0xa2, 0, 0, 1, 0]), Ok(Ok(_))));
@@ -171,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn long_message_is_truncated_between_characters() {
         let status = Status::new(Code::Internal, "é".repeat(MESSAGE_TEXT_BYTES_MAX));
         let mut bytes = Vec::new();
-        encode_words(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
+        encode_fields(&mut bytes, &StatusHead::failed(&status)).expect("encodes");
         let Ok(Err(back)) = StatusHead::decode(&bytes) else { panic!("no status came back") };
         assert_eq!(back.message().len(), MESSAGE_TEXT_BYTES_MAX);
     }

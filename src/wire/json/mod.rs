@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_and_trailing_bytes_are_refused() {
+    fn truncated_and_trailing_bytes_are_refused() {
         assert!(from_cbor(&[0x01]).is_ok());
         for bad in [&[][..], &[0x61], &[0x01, 0x01], &[0x82, 0x01]] {
             assert!(from_cbor(bad).is_err(), "{bad:02x?} was read");

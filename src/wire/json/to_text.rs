@@ -444,8 +444,8 @@ fn encode(out: &mut Vec<u8>, mut piece: &[u8], run: &mut Run) {
         base64(out, &run.rest);
         run.rest_bytes = 0;
     }
-    let (whole, rest) = piece.split_at(piece.len() - piece.len() % 3);
-    base64(out, whole);
+    let (groups, rest) = piece.split_at(piece.len() - piece.len() % 3);
+    base64(out, groups);
     run.rest[..rest.len()].copy_from_slice(rest);
     run.rest_bytes = rest.len();
 }

@@ -11,11 +11,11 @@ use std::fmt;
 pub(super) struct Tree {
     /// A key that stands twice in a map is a fault.
     pub(super) is_strict: bool,
-    place: Place,
+    position: Position,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Position {
     Value,
     Key,
     WithinKey,
@@ -23,23 +23,23 @@ enum Place {
 }
 
 impl Tree {
-    pub(super) const LENIENT: Self = Self { is_strict: false, place: Place::Value };
-    pub(super) const STRICT: Self = Self { is_strict: true, place: Place::Value };
+    pub(super) const LENIENT: Self = Self { is_strict: false, position: Position::Value };
+    pub(super) const STRICT: Self = Self { is_strict: true, position: Position::Value };
 
     fn within(self) -> Self {
-        let is_in_key = self.place != Place::Value;
-        Self { place: if is_in_key { Place::WithinKey } else { Place::Value }, ..self }
+        let is_in_key = self.position != Position::Value;
+        Self { position: if is_in_key { Position::WithinKey } else { Position::Value }, ..self }
     }
 
     fn key(self) -> Self {
-        let is_in_key = self.place != Place::Value;
-        Self { place: if is_in_key { Place::KeyWithinKey } else { Place::Key }, ..self }
+        let is_in_key = self.position != Position::Value;
+        Self { position: if is_in_key { Position::KeyWithinKey } else { Position::Key }, ..self }
     }
 
     /// A text is escaped once more for each key around it, so that keys within keys would grow
     /// without measure.
     fn refuse_key_within_key<E: Error>(self) -> Result<(), E> {
-        if self.place == Place::KeyWithinKey {
+        if self.position == Position::KeyWithinKey {
             let text = "an array or a map is a key within a key, which is not written as JSON";
             return Err(E::custom(text));
         }
