@@ -156,7 +156,7 @@ impl Settings {
     }
 
     /// Update for a running agent.
-    fn in_place_of(self, fixed: Fixed<'_>) -> Read<ConfigUpdate<AgentPolicy>> {
+    fn replacing(self, fixed: Fixed<'_>) -> Read<ConfigUpdate<AgentPolicy>> {
         let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
         let needs_restart = reload::restarts([
             (self.nodes != fixed.nodes, "nodes"),
@@ -240,7 +240,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         let fixed = Fixed { nodes: &nodes, hosted, forwards, audit: &audited, renewal };
         let fit = |next: Settings| {
             expect_rules(&has_rules, &next.policy)?;
-            Ok(next.in_place_of(fixed))
+            Ok(next.replacing(fixed))
         };
         let apply = async |next| agent.apply(next).await;
         let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;

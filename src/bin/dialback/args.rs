@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_and_unknown_words_are_refused_where_they_are_typed() {
+    fn invalid_names_and_unknown_values_are_rejected_by_the_parser() {
         assert!(read(&["call", "warehouse", "HelloService/Hello"]).is_ok());
         assert!(read(&["call", "warehouse", "HelloService.Hello", "-d", "-1"]).is_ok());
         assert!(read(&["agent", "join", "--enroll", "ca", "--token", "t"]).is_ok());

@@ -76,8 +76,8 @@ impl Reach {
             let (mut signals, wants_json) = (Signals::listen()?, self.wants_json);
             match self.connect_and(&mut signals, work).await {
                 Err(failure) => {
-                    let told = failure.printed_as_json(wants_json);
-                    Err(unless_stopped(&mut signals, told).await.unwrap_or_else(Stop::failure))
+                    let printed = failure.printed_as_json(wants_json);
+                    Err(unless_stopped(&mut signals, printed).await.unwrap_or_else(Stop::failure))
                 }
                 done => done,
             }

@@ -91,7 +91,7 @@ impl Locator {
 /// Finds the files of the credentials of a role.
 fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
     // A certificate named by a flag comes with its own key, not the one of the config file.
-    let files = beside(with_key(flags).or(file));
+    let files = complete(with_key(flags).or(file));
     let (is_named, is_without_list) = (files.crl.is_some(), files.is_without_list());
     let mut found = match files.complete()? {
         Some(found) => found,
@@ -124,7 +124,7 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
 
 /// Fills in missing paths from the directory of the certificate. The revocation list belongs to the
 /// CA: whoever sets the CA sets its list.
-fn beside(files: TlsFiles) -> TlsFiles {
+fn complete(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };
     // For a missing certificate, that is the error to report, not the CA missing next to it.
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_alone_brings_what_lies_beside_it() {
+    fn certificate_path_alone_selects_the_files_in_its_directory() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         let cert = at("agent-acme.w.pem");

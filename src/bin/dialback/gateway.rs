@@ -37,7 +37,7 @@ impl GatewaySettings {
         };
         config.tokens = args.tokens.clone().or(config.tokens);
         let listen = args.gateway.or(config.listen);
-        let tokens = config.tokens.as_ref().map(|path| judge(path)).transpose()?;
+        let tokens = config.tokens.as_ref().map(|path| read_tokens(path)).transpose()?;
         let certificate = match &config.tls {
             Some(GatewayTls { certificate: Some([cert, key]) }) => {
                 Some(ServerCertificate::from_files(cert, key)?)
@@ -56,7 +56,7 @@ impl GatewaySettings {
     }
 }
 
-fn judge(path: &PathBuf) -> Result<TokenVerifier, Failure> {
+fn read_tokens(path: &PathBuf) -> Result<TokenVerifier, Failure> {
     let tokens = Tokens::read(path)?;
     Ok(Arc::new(move |token, now| match tokens.caller(token, now) {
         Ok(caller) => Ok(caller.clone()),

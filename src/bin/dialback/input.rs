@@ -50,14 +50,14 @@ impl Input {
         }
     }
 
-    fn read(from: impl Read + Send + 'static, place: String) -> Self {
+    fn read(from: impl Read + Send + 'static, source: String) -> Self {
         let (sender, receiver) = mpsc::channel(AHEAD);
         // Not joined: a thread that reads standard input ends with the process.
         drop(std::thread::spawn(move || {
             let values = serde_json::Deserializer::from_reader(BufReader::new(from));
             for value in values.into_iter::<Encoded>() {
                 let is_bad = value.is_err();
-                let value = value.map(|encoded| encoded.0).map_err(|why| not_json(&place, &why));
+                let value = value.map(|encoded| encoded.0).map_err(|why| not_json(&source, &why));
                 if sender.blocking_send(value).is_err() || is_bad {
                     return;
                 }
@@ -89,25 +89,25 @@ impl Input {
     }
 }
 
-fn unreadable(place: &str, error: &io::Error) -> Failure {
-    Failure::usage(format!("cannot read {place}: {error}"))
+fn unreadable(source: &str, error: &io::Error) -> Failure {
+    Failure::usage(format!("cannot read {source}: {error}"))
 }
 
-fn parse_all(from: impl Read, place: &str) -> Result<(), Failure> {
+fn parse_all(from: impl Read, source: &str) -> Result<(), Failure> {
     let mut values = serde_json::Deserializer::from_reader(from).into_iter::<Encoded>();
-    values.try_for_each(|value| value.map(drop)).map_err(|why| not_json(place, &why))
+    values.try_for_each(|value| value.map(drop)).map_err(|why| not_json(source, &why))
 }
 
-fn not_json(place: &str, why: &serde_json::Error) -> Failure {
+fn not_json(source: &str, why: &serde_json::Error) -> Failure {
     if why.is_io() && why.io_error_kind() != Some(io::ErrorKind::InvalidData) {
-        return Failure::usage(format!("cannot read {place}: {why}"));
+        return Failure::usage(format!("cannot read {source}: {why}"));
     }
-    let hint = match place {
+    let hint = match source {
         _ if why.to_string().starts_with("invalid unicode") => "; the input is not UTF-8",
         "-d" => "; quote a string: -d '\"hello\"'",
         _ => "",
     };
-    Failure::usage(format!("{place} is not JSON: {why}{hint}"))
+    Failure::usage(format!("{source} is not JSON: {why}{hint}"))
 }
 
 #[cfg(test)]

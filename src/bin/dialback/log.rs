@@ -64,10 +64,10 @@ fn quinn_at(level: LevelFilter) -> LevelFilter {
 fn dropped_notice(form: LogForm, lines: u64) -> String {
     let time = Utc(SystemTime::now()).to_string();
     let message = format!("{lines} log lines dropped: standard error was not read");
-    let words = EventText { message, ..EventText::default() };
+    let event_text = EventText { message, ..EventText::default() };
     match form {
-        LogForm::Json => format!("{}\n", words.as_json(&time, Level::WARN)),
-        LogForm::Text => format!("{time} WARN {}\n", words.as_text()),
+        LogForm::Json => format!("{}\n", event_text.as_json(&time, Level::WARN)),
+        LogForm::Text => format!("{time} WARN {}\n", event_text.as_text()),
     }
 }
 
@@ -75,7 +75,7 @@ fn dropped_notice(form: LogForm, lines: u64) -> String {
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no text");
     match panic.location() {
-        Some(place) => tracing::error!("panic at {place}: {text}"),
+        Some(location) => tracing::error!("panic at {location}: {text}"),
         None => tracing::error!("panic: {text}"),
     }
 }
@@ -123,13 +123,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut words = EventText::default();
-        event.record(&mut words);
+        let mut event_text = EventText::default();
+        event.record(&mut event_text);
         let (time, level) = (Utc(SystemTime::now()), *event.metadata().level());
         match self.form {
-            LogForm::Json => writeln!(writer, "{}", words.as_json(&time.to_string(), level)),
+            LogForm::Json => writeln!(writer, "{}", event_text.as_json(&time.to_string(), level)),
             LogForm::Text => {
-                writeln!(writer, "{time} {} {}", self.show(level), escape(&words.as_text()))
+                writeln!(writer, "{time} {} {}", self.show(level), escape(&event_text.as_text()))
             }
         }
     }
@@ -207,15 +207,15 @@ mod tests {
         assert_eq!(quinn_at(LevelFilter::TRACE), LevelFilter::TRACE);
     }
 
-    fn words() -> EventText {
-        let mut words = EventText { message: "linked\x1b[2J".into(), ..EventText::default() };
-        words.fields.insert("count".into(), 2.into());
-        words
+    fn event_text() -> EventText {
+        let mut event_text = EventText { message: "linked\x1b[2J".into(), ..EventText::default() };
+        event_text.fields.insert("count".into(), 2.into());
+        event_text
     }
 
     #[test]
     fn a_line_of_json_has_time_level_and_message() {
-        let line = words().as_json("2026-11-22T12:00:00Z", Level::INFO);
+        let line = event_text().as_json("2026-11-22T12:00:00Z", Level::INFO);
         let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(line["timestamp"], "2026-11-22T12:00:00Z");
         assert_eq!(line["level"], "INFO");
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_line_of_text_shows_control_characters_as_escapes() {
-        assert_eq!(escape(&words().as_text()), "linked\\u{1b}[2J count=2");
+        assert_eq!(escape(&event_text().as_text()), "linked\\u{1b}[2J count=2");
     }
 
     #[test]

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_of_a_process_wait_for_a_place_and_are_written() {
+    fn last_lines_of_a_process_wait_for_room_and_are_written() {
         let (came, has_come) = mpsc::sync_channel(1);
         let (open, gate) = mpsc::sync_channel(1);
         let kept = Arc::<Mutex<Vec<u8>>>::default();

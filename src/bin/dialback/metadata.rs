@@ -39,13 +39,13 @@ pub(crate) fn details(status: &Status) -> Option<String> {
 pub(crate) fn line(status: &Status) -> String {
     let details = details(status).map(|bytes| format!("details {bytes}"));
     let metadata = status.metadata().iter().map(|(key, value)| format!("metadata {key}: {value}"));
-    let beside: Vec<_> = details.into_iter().chain(metadata).collect();
-    if beside.is_empty() { status.to_string() } else { format!("{status} ({})", beside.join(", ")) }
+    let parts: Vec<_> = details.into_iter().chain(metadata).collect();
+    if parts.is_empty() { status.to_string() } else { format!("{status} ({})", parts.join(", ")) }
 }
 
 /// Tells what came before and after the replies, a line a pair, on standard error: standard output
 /// has the replies alone.
-pub(crate) async fn tell(metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
+pub(crate) async fn print(metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
     let lines = |title: &'static str, pairs: &Metadata| {
         let line = |(key, value)| format!("{title} {}\n", escape(&format!("{key}: {value}")));
         pairs.iter().map(line).collect::<String>()
@@ -59,14 +59,14 @@ mod tests {
     use dialback::Code;
 
     #[test]
-    fn a_failure_is_one_line_with_what_came_beside_it() {
+    fn failure_is_one_line_with_its_details_and_metadata() {
         let status = Status::new(Code::NotFound, "nobody");
         assert_eq!(line(&status), "NOT_FOUND (app_error): nobody");
         let mut metadata = Metadata::default();
         metadata.insert("k", "v");
         let status = status.with_details(vec![0xfb, 0xff]).with_metadata(metadata);
-        let told = "NOT_FOUND (app_error): nobody (details -_8, metadata k: v)";
-        assert_eq!(line(&status), told);
+        let expected = "NOT_FOUND (app_error): nobody (details -_8, metadata k: v)";
+        assert_eq!(line(&status), expected);
     }
 
     #[test]

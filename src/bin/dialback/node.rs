@@ -130,13 +130,13 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     };
     let run = async {
         let node = builder.start().await?;
-        let door = gateway::open(&node, gateway.as_ref()).await?;
+        let running_gateway = gateway::open(&node, gateway.as_ref()).await?;
         let gateway = gateway.as_ref();
         let fixed = Fixed { listen, state: state.as_ref(), audit: &audited, gateway };
-        let fit = |next: Settings| Ok(next.in_place_of(fixed));
-        let apply = async |(next, at_the_door)| {
+        let fit = |next: Settings| Ok(next.replacing(fixed));
+        let apply = async |(next, for_gateway)| {
             let applied = node.apply(next).await?;
-            gateway::apply(door.as_ref(), at_the_door);
+            gateway::apply(running_gateway.as_ref(), for_gateway);
             Ok(applied)
         };
         let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;
@@ -156,10 +156,7 @@ struct Fixed<'a> {
 
 impl Settings {
     /// Update for a running node.
-    fn in_place_of(
-        self,
-        fixed: Fixed<'_>,
-    ) -> Read<(ConfigUpdate<NodePolicy>, Option<NextGateway>)> {
+    fn replacing(self, fixed: Fixed<'_>) -> Read<(ConfigUpdate<NodePolicy>, Option<NextGateway>)> {
         let (of, rules) = (self.credentials.clone(), self.policy.clone());
         let announce = Box::new(move || {
             credentials::announce(&of);

@@ -35,10 +35,10 @@ impl Pending {
     /// The lines of a failure that are due. A new clock reading does not make a line a new one.
     pub(crate) fn due(&mut self, lines: Vec<String>, now: Instant) -> Vec<String> {
         let marks: Vec<String> = lines.iter().map(|line| without_clock(line)).collect();
-        let was_said = self.0.as_ref().is_some_and(|(said, when)| {
-            *said == marks && now.saturating_duration_since(*when) < EXPIRY_WARNING_EVERY
+        let was_logged = self.0.as_ref().is_some_and(|(logged, when)| {
+            *logged == marks && now.saturating_duration_since(*when) < EXPIRY_WARNING_EVERY
         });
-        if was_said {
+        if was_logged {
             return Vec::new();
         }
         self.0 = Some((marks, now));
@@ -56,8 +56,8 @@ impl Pending {
 
 /// A line without the clock reading that messages about dates contain.
 fn without_clock(line: &str) -> String {
-    const SAYS: &str = "the clock here says ";
-    let Some((before, after)) = line.split_once(SAYS) else { return line.to_owned() };
+    const CLOCK: &str = "the clock here says ";
+    let Some((before, after)) = line.split_once(CLOCK) else { return line.to_owned() };
     format!("{before}{}", after.get("2026-11-29T09:01:05Z".len()..).unwrap_or_default())
 }
 
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn a_new_clock_reading_does_not_make_a_line_new() {
         let (mut pending, now) = (Pending::default(), Instant::now());
-        let mut due = |place: &str, at: &str| {
-            let line = format!("{place} is not valid yet, and the clock here says {at}; check it");
+        let mut due = |prefix: &str, at: &str| {
+            let line = format!("{prefix} is not valid yet, and the clock here says {at}; check it");
             pending.due(vec![line.clone()], now) == [line]
         };
         assert!(due("a", "2026-11-29T09:01:05Z"));

@@ -91,7 +91,7 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
         TokenCommand::List { json: false } => print(&table(&file.list()?, now)),
         TokenCommand::Revoke { name, id } => {
             let revoked = file.revoke(&name, id.as_deref())?;
-            let lines: Vec<_> = revoked.iter().map(|token| told(token, now)).collect();
+            let lines: Vec<_> = revoked.iter().map(|token| line_of(token, now)).collect();
             print(&lines.join("\n"))
         }
     }
@@ -110,7 +110,7 @@ const fn state(is_expired: bool) -> &'static str {
     if is_expired { "expired" } else { "valid" }
 }
 
-fn told(token: &TokenInfo, now: SystemTime) -> String {
+fn line_of(token: &TokenInfo, now: SystemTime) -> String {
     let until = if token.is_expired(now) { "expired at" } else { "valid until" };
     escape(&format!(
         "revoked token {} of {}, {until} {}",

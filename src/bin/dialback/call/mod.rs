@@ -232,10 +232,10 @@ impl CallCommand {
                     "{}; no message was given, so null was sent: pass a message with -d JSON, as -d '\"hello\"'",
                     status.message()
                 );
-                let told = Status::with_outcome(status.code(), status.outcome(), text)
+                let hinted = Status::with_outcome(status.code(), status.outcome(), text)
                     .with_details(status.details().clone())
                     .with_metadata(status.metadata().clone());
-                Failure::Call(told, call_id)
+                Failure::Call(hinted, call_id)
             }
             failure => failure,
         }

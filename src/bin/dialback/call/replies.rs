@@ -64,7 +64,7 @@ impl ReplyPrinter {
 
     pub(super) async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
         if !self.wants_json {
-            return metadata::tell(metadata, trailing).await;
+            return metadata::print(metadata, trailing).await;
         }
         let outcome = Outcome::Ok.as_str();
         let [metadata, trailers] = [metadata, trailing].map(MetadataMap::of);
