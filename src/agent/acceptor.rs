@@ -113,7 +113,7 @@ impl CallAcceptor for AgentAcceptor {
         })
     }
 
-    fn is_leaving(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.state.calls.is_draining()
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub(super) enum End {
     /// All have come, and these pairs after them.
-    Whole(Metadata),
+    Complete(Metadata),
     /// It broke off.
     Failed(Status),
 }
@@ -72,7 +72,7 @@ impl Gatherer {
                     gathering.push(message);
                     *count += 1;
                 }
-                Poll::Ready(Next::End(trailing)) => self.ended = Some(End::Whole(trailing)),
+                Poll::Ready(Next::End(trailing)) => self.ended = Some(End::Complete(trailing)),
                 Poll::Ready(Next::Failed(status)) => self.ended = Some(End::Failed(status)),
             }
         }

@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn method_names_are_pascal_case_on_the_wire() {
         assert_eq!(crate::__contract_name!(hello), "Hello");
-        assert_eq!(crate::__contract_name!(say_bye), "SayBye");
+        assert_eq!(crate::__contract_name!(send_bye), "SayBye");
         assert_eq!(crate::__contract_name!(list_v2_items), "ListV2Items");
     }
 }

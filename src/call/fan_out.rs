@@ -85,14 +85,14 @@ async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output
     std::future::poll_fn(|cx| {
         loop {
             while running.len() < at_once.max(1)
-                && let Some((place, call)) = waiting.pop_front()
+                && let Some((index, call)) = waiting.pop_front()
             {
-                running.push((place, Box::pin(call)));
+                running.push((index, Box::pin(call)));
             }
             let before = running.len();
-            running.retain_mut(|(place, call)| match call.as_mut().poll(cx) {
+            running.retain_mut(|(index, call)| match call.as_mut().poll(cx) {
                 Poll::Ready(output) => {
-                    outputs[*place] = Some(output);
+                    outputs[*index] = Some(output);
                     false
                 }
                 Poll::Pending => true,

@@ -99,7 +99,7 @@ pub(super) async fn initiate_stream(
         sent,
         stall_timer: StallTimer::default(),
         stall_policy,
-        cut_off: None,
+        link_lost: None,
         is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.meta.deadline)),
         grace: limits.grace,
@@ -181,10 +181,10 @@ async fn pump(
             biased;
             gathered = gatherer.gather(Batch::default(), is_first) => gathered,
             // Otherwise the next write or the reply reports it.
-            () = stopped.as_mut(), if stall_policy != StallPolicy::Cut => return Err(Stopped::ByPeer),
+            () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => return Err(Stopped::ByPeer),
         };
         let Gathered { mut batch, end } = gathered;
-        let is_last = matches!(end, Some(End::Whole(_)));
+        let is_last = matches!(end, Some(End::Complete(_)));
         if is_last {
             batch.push_end();
         }
@@ -193,7 +193,7 @@ async fn pump(
             sent.over();
         }
         match end {
-            Some(End::Whole(_)) => {
+            Some(End::Complete(_)) => {
                 sender.finish();
                 return Ok(());
             }
@@ -212,7 +212,7 @@ struct ReplySource {
     stall_timer: StallTimer,
     stall_policy: StallPolicy,
     /// Completes when the link is closed; created by the first `poll_background`.
-    cut_off: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    link_lost: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// The peer stopped the request before its end.
     is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
@@ -294,7 +294,7 @@ impl ReplySource {
                 self.is_started = true;
                 Next::Message(payload)
             }
-            Ok(Some((kind, payload))) => match self.words(kind, &payload) {
+            Ok(Some((kind, payload))) => match self.head_or_status(kind, &payload) {
                 Ok(Some(next)) => next,
                 Ok(None) => return None,
                 Err(status) => Next::Failed(status),
@@ -312,7 +312,7 @@ impl ReplySource {
     }
 
     /// Event of a HEAD or STATUS frame; `None` for STATUS, which is stored.
-    fn words(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Next>, Status> {
+    fn head_or_status(&mut self, kind: Kind, payload: &[u8]) -> Result<Option<Next>, Status> {
         let progress = self.progress();
         let malformed = |fault: crate::wire::WireError| broken(progress, &fault.to_string());
         let was_started = std::mem::replace(&mut self.is_started, true);
@@ -335,11 +335,11 @@ impl ReplySource {
     }
 
     /// Ready when no further replies can arrive.
-    fn poll_cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+    fn poll_link_lost(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let link = self.link.clone();
-        let cut_off =
-            self.cut_off.get_or_insert_with(|| Box::pin(async move { link.closed().await }));
-        if cut_off.as_mut().poll(cx).is_ready() {
+        let link_lost =
+            self.link_lost.get_or_insert_with(|| Box::pin(async move { link.closed().await }));
+        if link_lost.as_mut().poll(cx).is_ready() {
             let fault = LinkFault::Broken("it was closed".into());
             return Poll::Ready(unavailable(&self.link, self.progress(), fault));
         }
@@ -392,8 +392,8 @@ impl Source for ReplySource {
         }
         // Where a reader may stall, the end of the other side is reported without it.
         match self.stall_policy {
-            StallPolicy::Cut => Poll::Pending,
-            StallPolicy::Wait(_) => self.poll_cut_off(cx),
+            StallPolicy::Reset => Poll::Pending,
+            StallPolicy::Wait(_) => self.poll_link_lost(cx),
         }
     }
 }

@@ -260,10 +260,10 @@ impl Reply {
 
 /// What a handler may know of its call. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Context(Arc<Facts>);
+pub struct Context(Arc<ContextState>);
 
 #[derive(Debug)]
-struct Facts {
+struct ContextState {
     meta: CallMeta,
     requester: Requester,
     is_cancelled: AtomicBool,
@@ -293,9 +293,9 @@ impl CancelGuard {
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        if let Some(Context(facts)) = &self.0 {
-            facts.is_cancelled.store(true, Ordering::SeqCst);
-            if let Some(token) = facts.cancelled.get() {
+        if let Some(Context(state)) = &self.0 {
+            state.is_cancelled.store(true, Ordering::SeqCst);
+            if let Some(token) = state.cancelled.get() {
                 token.cancel();
             }
         }
@@ -306,14 +306,14 @@ impl Context {
     /// Splits a request into its context and its body. Dropping the guard before it is disarmed
     /// says that the call was cancelled.
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
-        let facts = Facts {
+        let state = ContextState {
             meta: request.meta,
             requester: request.requester,
             is_cancelled: AtomicBool::new(false),
             cancelled: OnceLock::new(),
             reply: OnceLock::new(),
         };
-        let context = Self(Arc::new(facts));
+        let context = Self(Arc::new(state));
         (context.clone(), request.body, CancelGuard(Some(context)))
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 /// Permit of one call in flight. Dropping it, with the handler, releases it.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     waited: Duration,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Permits(Arc<PermitsState>);
 
 #[derive(Debug)]
 struct PermitsState {
-    places: Arc<Semaphore>,
+    semaphore: Arc<Semaphore>,
     waiting: AtomicUsize,
     in_flight_max: usize,
     queue_max: usize,
@@ -42,9 +42,9 @@ struct PermitsState {
 impl Permits {
     /// Allows `in_flight_max` calls in flight, and `queue_max` waiting.
     pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
-        let places = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
+        let semaphore = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(PermitsState {
-            places,
+            semaphore,
             waiting: AtomicUsize::new(0),
             in_flight_max,
             queue_max,
@@ -61,8 +61,8 @@ impl Permits {
         deadline: Instant,
         wait_max: Duration,
     ) -> Result<Permit, Status> {
-        match self.0.places.clone().try_acquire_owned() {
-            Ok(place) => Ok(Permit { _place: place, waited: Duration::ZERO }),
+        match self.0.semaphore.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Permit { _permit: permit, waited: Duration::ZERO }),
             // Boxed: most calls do not wait, and do not carry its size.
             Err(_all_taken) => Box::pin(self.queue(deadline, wait_max)).await,
         }
@@ -75,8 +75,8 @@ impl Permits {
         }
         let began = Instant::now();
         let until = deadline.min(began + wait_max);
-        match tokio::time::timeout_at(until, self.0.places.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(Permit { _place: place, waited: began.elapsed() }),
+        match tokio::time::timeout_at(until, self.0.semaphore.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Permit { _permit: permit, waited: began.elapsed() }),
             _ if until == deadline => Err(Status::not_executed(
                 Code::DeadlineExceeded,
                 "the deadline passed in the queue for a place among the calls in flight",
@@ -106,7 +106,7 @@ impl Permits {
 
     /// Whether the next call has to wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.0.places.available_permits() == 0
+        self.0.semaphore.available_permits() == 0
     }
 
     /// Whether it has these limits: calls in flight, and waiting.
@@ -117,7 +117,7 @@ impl Permits {
 
     /// Current calls in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        self.0.in_flight_max.saturating_sub(self.0.places.available_permits())
+        self.0.in_flight_max.saturating_sub(self.0.semaphore.available_permits())
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_is_dropped_in_the_queue_leaves_its_place_to_the_next() {
+    async fn dropped_call_in_the_queue_frees_its_permit_for_the_next() {
         let permits = Permits::new(1, 1);
         let held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
         let mut dropped = Box::pin(permits.acquire(later(), WAIT_MAX));

@@ -64,7 +64,7 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     }
 
     /// Whether the link is closed once its calls in flight have ended.
-    fn is_leaving(&self) -> bool;
+    fn is_draining(&self) -> bool;
 }
 
 /// Answers one call on its stream. Completes when the reply was handed to the transport or the call
@@ -83,18 +83,18 @@ pub(crate) fn answer<R: CallAcceptor>(
     reader.set_code_on_drop(StreamCode::Refused);
     // No message is buffered before the head was checked.
     reader.allow_messages(0);
-    let mut answering = Responder {
+    let mut responder = Responder {
         sender,
         reader: Some(reader),
         acceptor,
         limits,
         activity: StreamActivity::default(),
         initiator_fault: OnceLock::new(),
-        stall_policy: StallPolicy::Cut,
+        stall_policy: StallPolicy::Reset,
         message_bytes_max,
         note: None,
     };
-    async move { answering.run(Instant::now()).await }
+    async move { responder.run(Instant::now()).await }
 }
 
 /// State of one call.
@@ -282,9 +282,9 @@ impl<R: CallAcceptor> Responder<R> {
                 }
             };
             let Gathered { batch: mut ready, end } = gathered;
-            let is_last = matches!(end, Some(End::Whole(_)));
-            let told = match end {
-                Some(End::Whole(trailing)) => {
+            let is_last = matches!(end, Some(End::Complete(_)));
+            let unknown = match end {
+                Some(End::Complete(trailing)) => {
                     ready
                         .push_status(&StatusHead::ok(&trailing))
                         .map_err(|fault| ReplyStreamError::Report(metadata_too_large(&fault)))?;
@@ -296,7 +296,7 @@ impl<R: CallAcceptor> Responder<R> {
             if !ready.is_empty() {
                 self.write_batch(gatherer, ready, deadline).await?;
             }
-            if let Some(status) = told {
+            if let Some(status) = unknown {
                 return Err(ReplyStreamError::Report(status));
             }
             if is_last {
@@ -316,7 +316,7 @@ impl<R: CallAcceptor> Responder<R> {
         loop {
             let moved = self.activity.count();
             let until = || match self.stall_policy {
-                StallPolicy::Cut => deadline.min(Instant::now() + self.limits.stream_idle_max),
+                StallPolicy::Reset => deadline.min(Instant::now() + self.limits.stream_idle_max),
                 // The ends of a TCP connection have their own idle limit.
                 StallPolicy::Wait(_) => deadline,
             };
@@ -326,7 +326,7 @@ impl<R: CallAcceptor> Responder<R> {
                     return Ok(output);
                 }
                 Err(_elapsed) if Instant::now() >= deadline => {
-                    return Err(ReplyStreamError::told(
+                    return Err(ReplyStreamError::unknown(
                         Code::DeadlineExceeded,
                         "the deadline passed",
                     ));
@@ -336,7 +336,7 @@ impl<R: CallAcceptor> Responder<R> {
                         "nothing was sent in either direction for {:?} (stream_idle_max)",
                         self.limits.stream_idle_max
                     );
-                    return Err(ReplyStreamError::told(Code::DeadlineExceeded, text));
+                    return Err(ReplyStreamError::unknown(Code::DeadlineExceeded, text));
                 }
                 Err(_elapsed) => {}
             }
@@ -358,10 +358,10 @@ impl<R: CallAcceptor> Responder<R> {
             Ok(Ok(Err(Stall::Slow))) => Err(ReplyStreamError::Reset(StreamCode::Slow)),
             Ok(Ok(Err(Stall::Fault(_gone)))) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
             // Part of a frame may be sent, so a status cannot follow.
-            Ok(Err(cut_off)) if cut_off.code() == Code::DeadlineExceeded => {
+            Ok(Err(failure)) if failure.code() == Code::DeadlineExceeded => {
                 Err(ReplyStreamError::Reset(StreamCode::Deadline))
             }
-            Ok(Err(_cut_off)) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
+            Ok(Err(_failure)) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
             Err(_elapsed) => Err(ReplyStreamError::Reset(StreamCode::Deadline)),
         }
     }
@@ -376,7 +376,7 @@ enum ReplyStreamError {
 }
 
 impl ReplyStreamError {
-    fn told(code: Code, text: impl Into<String>) -> Self {
+    fn unknown(code: Code, text: impl Into<String>) -> Self {
         Self::Report(Status::unknown(code, text))
     }
 }
@@ -384,7 +384,7 @@ impl ReplyStreamError {
 /// Waits until the reply has arrived, if the acceptor is leaving: closing a link discards data in
 /// flight. Otherwise it would cost a wake-up per call for nothing.
 async fn arrive<R: CallAcceptor>(sender: &FrameSender, acceptor: &R) {
-    if acceptor.is_leaving() {
+    if acceptor.is_draining() {
         drop(tokio::time::timeout(STALL_WAIT_MAX, sender.delivered()).await);
     }
 }

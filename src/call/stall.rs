@@ -22,7 +22,7 @@ const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StallPolicy {
     /// It is cut off unless it keeps reading.
-    Cut,
+    Reset,
     /// It may stall for this long, as readers of TCP do.
     Wait(Duration),
 }
@@ -32,7 +32,7 @@ impl StallPolicy {
     pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
         match kind {
             CallKind::Tcp => Self::Wait(stream_idle_max),
-            _ => Self::Cut,
+            _ => Self::Reset,
         }
     }
 }
@@ -116,7 +116,7 @@ pub(super) async fn write_at(
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
     match stall_policy {
-        StallPolicy::Cut => write_steadily(sender, chunks).await,
+        StallPolicy::Reset => write_steadily(sender, chunks).await,
         StallPolicy::Wait(wait_max) => write_within(wait_max, 1, sender, chunks).await,
     }
 }

@@ -176,10 +176,10 @@ async fn a_lost_peer_is_detected_while_no_one_reads_and_buffers_are_full() {
         while upstream.write_all(&chunk).await.is_ok() {}
     });
     // It blocks when every window is full; nothing here reads.
-    let cut_off = stream.cut_off();
+    let failure = stream.failure();
     crate::world::until("the agent is busy", || setup.node.agents()[0].calls_in_flight == 1).await;
     setup.node.agent("warehouse").handle().expect("a name").disconnect();
-    let status = soon("the loss is detected", cut_off).await;
+    let status = soon("the loss is detected", failure).await;
     assert_eq!(
         (status.code(), status.outcome()),
         (Code::Unavailable, Outcome::Unknown),

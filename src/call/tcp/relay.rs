@@ -23,30 +23,30 @@ impl ByteStream {
     /// Why it was broken off, with code and outcome: `ABORTED` for a reset of either connection.
     pub async fn relay(mut self, socket: impl Into<Socket>) -> Result<[u64; 2], Status> {
         let mut socket = socket.into();
-        let mut cut_off = pin!(self.cut_off());
+        let mut failure = pin!(self.failure());
         let (outgoing, replies) = self.parts();
         let mut away = Away::new(outgoing);
-        let mut towards = Some(SocketWriter::new(EndMark::Empty));
+        let mut writer = Some(SocketWriter::new(EndMark::Empty));
         let mut bytes_in = 0;
         poll_fn(|cx| {
-            if let Some(way) = &mut towards
+            if let Some(way) = &mut writer
                 && let Poll::Ready(ended) = way.poll(cx, replies, &mut socket)
             {
                 ended?;
                 bytes_in = way.bytes();
-                towards = None;
+                writer = None;
             }
             // What has come before the cut is still delivered, unless nobody takes it.
-            if let Some(way) = &towards
+            if let Some(way) = &writer
                 && way.is_held_back()
-                && let Poll::Ready(status) = cut_off.as_mut().poll(cx)
+                && let Poll::Ready(status) = failure.as_mut().poll(cx)
             {
                 return Poll::Ready(Err(status));
             }
             match away.poll(cx, &mut socket) {
                 Poll::Ready(Err(status)) => Poll::Ready(Err(status)),
-                Poll::Ready(Ok(())) if towards.is_none() => Poll::Ready(Ok(())),
-                Poll::Pending if towards.is_none() => {
+                Poll::Ready(Ok(())) if writer.is_none() => Poll::Ready(Ok(())),
+                Poll::Pending if writer.is_none() => {
                     let text = "the other side has ended and takes no more bytes";
                     Poll::Ready(Err(Status::unknown(Code::Aborted, text)))
                 }

@@ -48,20 +48,20 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     requests.send(Bytes::new()).await?;
     let requests = requests.into_inner();
     let unsent = Unsent(requests.downgrade());
-    let (cut_off, is_over) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
+    let (failure, is_over) = (watch::Sender::new(None), Arc::new(AtomicBool::new(false)));
     let mut stream = ByteStream {
         outgoing: Outgoing(PollSender::new(requests)),
         replies,
         ready: Bytes::new(),
         has_ended: [false; 2],
-        cut_off: cut_off.subscribe(),
+        failure: failure.subscribe(),
         is_over: is_over.clone(),
     };
     let tasks = call.tasks();
     let reply = call.begin(Some(messages))?;
     let open_by = (!waits_for_agent).then(|| Instant::now() + TCP_OPEN_WAIT_MAX);
     let reply = async move { in_time(reply, open_by, unsent).await };
-    tasks.spawn_until_stopped(drive(reply, sender, cut_off, is_over));
+    tasks.spawn_until_stopped(drive(reply, sender, failure, is_over));
     let opened = stream.opened();
     match open_by {
         None => opened.await?,
@@ -83,7 +83,7 @@ const OPENED_GRACE: Duration = Duration::from_secs(1);
 struct Unsent(mpsc::WeakSender<Next>);
 
 impl Unsent {
-    fn is_whole(&self) -> bool {
+    fn is_unsent(&self) -> bool {
         self.0.upgrade().is_none_or(|requests| requests.capacity() < requests.max_capacity())
     }
 }
@@ -99,7 +99,7 @@ async fn in_time(
     if let Ok(reply) = tokio::time::timeout_at(open_by, &mut reply).await {
         return reply;
     }
-    if unsent.is_whole() {
+    if unsent.is_unsent() {
         let text = format!("there was no link to the node for {TCP_OPEN_WAIT_MAX:?}");
         return Err(Status::not_executed(Code::Unavailable, text));
     }
@@ -110,7 +110,7 @@ async fn in_time(
 async fn drive(
     reply: impl Future<Output = Result<Reply, Status>>,
     replies: MessageSender,
-    cut_off: watch::Sender<Option<Status>>,
+    failure: watch::Sender<Option<Status>>,
     is_over: Arc<AtomicBool>,
 ) {
     let reply = tokio::select! {
@@ -136,11 +136,11 @@ async fn drive(
         };
         let is_last = matches!(next, Next::End(_) | Next::Failed(_));
         if let Next::Failed(status) = &next {
-            cut_off.send_replace(Some(status.clone()));
+            failure.send_replace(Some(status.clone()));
         }
         match with_background(&mut messages, replies.give(next)).await {
             Ok(given) if (given.is_ok() || !is_held) && !is_last => {}
-            Err(status) => return drop(cut_off.send_replace(Some(status))),
+            Err(status) => return drop(failure.send_replace(Some(status))),
             Ok(_) => return,
         }
     }
@@ -165,7 +165,7 @@ pub struct ByteStream {
     /// This side's direction, and the other's.
     has_ended: [bool; 2],
     /// Why it was cut off, if it was.
-    cut_off: watch::Receiver<Option<Status>>,
+    failure: watch::Receiver<Option<Status>>,
     /// Both directions have ended, and dropping this breaks nothing off.
     is_over: Arc<AtomicBool>,
 }
@@ -188,10 +188,10 @@ impl ByteStream {
 
     /// Ends when the connection was cut off, and says why; also while nobody reads. Never ends if
     /// it ends well.
-    pub fn cut_off(&self) -> impl Future<Output = Status> + Send + 'static {
-        let mut cut_off = self.cut_off.clone();
+    pub fn failure(&self) -> impl Future<Output = Status> + Send + 'static {
+        let mut failure = self.failure.clone();
         async move {
-            let status = cut_off.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+            let status = failure.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
             match status {
                 Some(status) => status,
                 None => std::future::pending().await,
@@ -223,7 +223,7 @@ impl ByteStream {
                     return Poll::Ready(Err(reset(Status::unknown(Code::Internal, text))));
                 }
                 Next::Failed(status) => {
-                    let known = self.cut_off.borrow().clone();
+                    let known = self.failure.borrow().clone();
                     return Poll::Ready(Err(reset(known.unwrap_or(status))));
                 }
             }
@@ -238,7 +238,7 @@ impl ByteStream {
         }
         let room = ready!(self.outgoing.poll_room(cx));
         Poll::Ready(room.map_err(|Gone| {
-            let status = self.cut_off.borrow().clone();
+            let status = self.failure.borrow().clone();
             let text = "the other side takes no more bytes";
             reset(status.unwrap_or_else(|| Status::unknown(Code::Cancelled, text)))
         }))

@@ -52,7 +52,7 @@ async fn a_failure_of_the_handler_arrives_with_its_own_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_that_says_that_nothing_was_started_is_not_executed() {
+async fn reset_before_the_start_is_not_executed() {
     for (reset, code) in [
         (StreamCode::Refused, Code::Unavailable),
         (StreamCode::Draining, Code::Unavailable),
@@ -80,8 +80,8 @@ async fn any_other_reset_after_the_request_was_sent_is_unknown() {
 async fn a_reply_that_ends_without_its_status_is_unknown() {
     let frames = Frames::default().message(b"y");
     check(answered_by(frames).await, Code::Internal, Outcome::Unknown, "without its STATUS");
-    let cut = Frames::default().message(b"yyyy").without_last(2);
-    check(answered_by(cut).await, Code::Internal, Outcome::Unknown, "inside a frame");
+    let truncated = Frames::default().message(b"yyyy").without_last(2);
+    check(answered_by(truncated).await, Code::Internal, Outcome::Unknown, "inside a frame");
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn a_success_without_a_message_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_out_of_place_in_a_reply_are_unknown() {
+async fn frames_in_wrong_order_in_a_reply_are_unknown() {
     let metadata = pairs("a", "1");
     for frames in [
         Frames::default().message(b"y").message(b"z").ok(&none()),
@@ -152,7 +152,7 @@ async fn a_deadline_after_the_request_was_sent_is_unknown_and_has_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_within_the_grace_says_more_than_the_deadline() {
+async fn status_within_the_grace_replaces_the_deadline_error() {
     let not_executed = Status::not_executed(Code::ResourceExhausted, "busy");
     let reply = answered(async |stream: &mut CallStream| {
         tokio::time::sleep(TIMEOUT + STATUS_GRACE / 4).await;

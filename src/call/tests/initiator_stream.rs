@@ -87,7 +87,7 @@ async fn a_failure_after_some_replies_keeps_its_own_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_after_a_reply_is_out_of_place() {
+async fn head_after_a_reply_is_rejected() {
     let ended = streamed(CallKind::ServerStream, one(), async |stream: &mut CallStream| {
         Frames::default().message(b"1").head(&pairs("a", "1")).finish(stream).await;
     });
@@ -95,7 +95,7 @@ async fn a_head_after_a_reply_is_out_of_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_head_of_a_stream_is_out_of_place() {
+async fn second_head_of_a_stream_is_rejected() {
     let ended = streamed(CallKind::ServerStream, one(), async |stream: &mut CallStream| {
         let (head, again) = (pairs("a", "1"), pairs("a", "2"));
         Frames::default().head(&head).head(&again).ok(&Metadata::default()).finish(stream).await;
@@ -180,7 +180,7 @@ async fn a_message_over_the_limit_is_not_sent_in_a_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_stops_the_request_says_why_in_its_reply() {
+async fn peer_that_stops_the_request_gives_the_reason_in_its_reply() {
     let (sender, body) = many();
     sender.send(Bytes::from_static(b"1")).await.expect("room");
     let denied = Status::not_executed(Code::PermissionDenied, "no rule");

@@ -73,13 +73,13 @@ impl Pair {
         let at = "192.0.2.1:4433".parse().expect("an address");
         let listener = LinkListener::bind(&net, at, &credentials("node/edge"), &limits, None);
         let listener = listener.expect("a listener");
-        let words = HelloInfo { instance: [1; 16], calls_in_flight_max: STREAMS };
-        let dialler = Dialler::new(&net, &credentials("agent/shop"), words, limits.clone());
+        let info = HelloInfo { instance: [1; 16], calls_in_flight_max: STREAMS };
+        let dialler = Dialler::new(&net, &credentials("agent/shop"), info, limits.clone());
         let dialler = dialler.expect("a dialler");
         let to = "edge:4433".parse().expect("an address");
         let welcomed = async {
-            let knock = listener.next_incoming().await.expect("a connection");
-            let greeted = knock.greet().await.unwrap_or_else(|not| panic!("{}", not.fault));
+            let incoming = listener.next_incoming().await.expect("a connection");
+            let greeted = incoming.greet().await.unwrap_or_else(|not| panic!("{}", not.fault));
             let (link, mut control) =
                 greeted.into_link(Grants { calls_in_flight_max: STREAMS }, &limits);
             let welcome = Welcome {

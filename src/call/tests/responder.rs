@@ -35,7 +35,7 @@ pub(super) enum Handling {
 pub(super) struct Acceptor {
     pub(super) handling: Handling,
     pub(super) grace: Duration,
-    pub(super) is_leaving: bool,
+    pub(super) is_draining: bool,
     /// A limit of the method's own.
     pub(super) message_bytes_max: Option<usize>,
     pub(super) started: AtomicUsize,
@@ -104,8 +104,8 @@ impl CallAcceptor for Acceptor {
         self.grace
     }
 
-    fn is_leaving(&self) -> bool {
-        self.is_leaving
+    fn is_draining(&self) -> bool {
+        self.is_draining
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn read_reply(stream: &mut CallStream) -> Replied {
 }
 
 /// Has a call answered, to which the initiator does this, and gives the acceptor back.
-pub(super) async fn answering<T>(
+pub(super) async fn serving<T>(
     acceptor: Acceptor,
     limits: Limits,
     script: impl AsyncFnOnce(CallStream) -> T,
@@ -149,7 +149,7 @@ pub(super) async fn answering<T>(
 
 /// The reply to a request of these frames.
 async fn reply_to(acceptor: Acceptor, frames: Frames) -> (Replied, Arc<Acceptor>) {
-    answering(acceptor, limits(), async |mut stream: CallStream| {
+    serving(acceptor, limits(), async |mut stream: CallStream| {
         frames.finish(&mut stream).await;
         read_reply(&mut stream).await
     })
@@ -211,7 +211,7 @@ async fn a_kind_of_call_that_is_not_served_is_unimplemented() {
 async fn a_head_that_does_not_come_is_waited_for_a_bounded_time() {
     let began = Instant::now();
     let (replied, acceptor) =
-        answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
             head().without_last(1).write(&mut stream).await;
             read_reply(&mut stream).await
         })
@@ -222,9 +222,9 @@ async fn a_head_that_does_not_come_is_waited_for_a_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_before_the_body_is_whole_is_not_executed() {
+async fn deadline_before_the_body_is_complete_is_not_executed() {
     let (replied, acceptor) =
-        answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
             head().message(b"x").write(&mut stream).await;
             read_reply(&mut stream).await
         })
@@ -250,9 +250,9 @@ async fn a_handler_does_not_start_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_side_that_leaves_waits_until_its_reply_has_arrived() {
-    for is_leaving in [true, false] {
-        let acceptor = Arc::new(Acceptor { is_leaving, ..Acceptor::default() });
+async fn draining_side_waits_until_its_reply_has_arrived() {
+    for is_draining in [true, false] {
+        let acceptor = Arc::new(Acceptor { is_draining, ..Acceptor::default() });
         let pair = Pair::linked().await;
         let initiator = async {
             let mut stream = pair.opened().await;
@@ -268,7 +268,7 @@ async fn a_side_that_leaves_waits_until_its_reply_has_arrived() {
             Instant::now()
         };
         let (arrived, ended) = tokio::join!(initiator, responder);
-        assert_eq!(ended > arrived, is_leaving, "{:?}", ended.checked_duration_since(arrived));
+        assert_eq!(ended > arrived, is_draining, "{:?}", ended.checked_duration_since(arrived));
     }
 }
 
@@ -299,7 +299,7 @@ async fn a_relay_waits_for_its_grace_past_the_deadline_and_no_longer() {
 async fn the_grace_is_for_calls_that_may_run() {
     let acceptor = Acceptor { grace: TIMEOUT, ..Acceptor::default() };
     let began = Instant::now();
-    let (replied, _) = answering(acceptor, limits(), async |mut stream: CallStream| {
+    let (replied, _) = serving(acceptor, limits(), async |mut stream: CallStream| {
         head().write(&mut stream).await;
         read_reply(&mut stream).await
     })
@@ -310,7 +310,7 @@ async fn the_grace_is_for_calls_that_may_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_reset_before_its_end_starts_no_handler() {
-    let (_, acceptor) = answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+    let (_, acceptor) = serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
         head().message(b"x").write(&mut stream).await;
         tokio::time::sleep(SECOND / 10).await;
     })
@@ -321,7 +321,7 @@ async fn a_request_that_is_reset_before_its_end_starts_no_handler() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_reset_while_it_runs_drops_its_handler_and_is_counted() {
     let acceptor = Acceptor::with(Handling::Never);
-    let (_, acceptor) = answering(acceptor, limits(), async |mut stream: CallStream| {
+    let (_, acceptor) = serving(acceptor, limits(), async |mut stream: CallStream| {
         call().finish(&mut stream).await;
         tokio::time::sleep(SECOND / 10).await;
     })

@@ -1,7 +1,7 @@
 //! Idle times, faults and ends of streaming calls, as the responder keeps them.
 
 use super::{
-    responder::{Acceptor, Handling, answering, read_reply},
+    responder::{Acceptor, Handling, read_reply, serving},
     *,
 };
 
@@ -19,7 +19,7 @@ fn head() -> Frames {
 #[tokio::test(start_paused = true)]
 async fn a_stream_comes_back_message_by_message() {
     let (replied, acceptor) =
-        answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
             head().message(b"1").message(b"2").end().finish(&mut stream).await;
             read_reply(&mut stream).await
         })
@@ -33,7 +33,7 @@ async fn a_stream_comes_back_message_by_message() {
 async fn a_handler_starts_with_the_first_message_or_the_end_of_a_stream() {
     for frames in [head().message(b"1"), head().end()] {
         let acceptor = Acceptor::with(Handling::Never);
-        let (_, acceptor) = answering(acceptor, limits(), async |mut stream: CallStream| {
+        let (_, acceptor) = serving(acceptor, limits(), async |mut stream: CallStream| {
             match frames.0.ends_with(&[Kind::End.byte(), 0]) {
                 true => frames.finish(&mut stream).await,
                 false => frames.write(&mut stream).await,
@@ -49,7 +49,7 @@ async fn a_handler_starts_with_the_first_message_or_the_end_of_a_stream() {
 async fn a_stream_without_a_first_message_is_given_up_after_the_idle_time() {
     let began = Instant::now();
     let (replied, acceptor) =
-        answering(Acceptor::default(), idle_limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), idle_limits(), async |mut stream: CallStream| {
             head().write(&mut stream).await;
             read_reply(&mut stream).await
         })
@@ -63,7 +63,7 @@ async fn a_stream_without_a_first_message_is_given_up_after_the_idle_time() {
 async fn a_stream_in_which_nothing_moves_is_given_up_after_the_idle_time() {
     let began = Instant::now();
     let (replied, _) =
-        answering(Acceptor::default(), idle_limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), idle_limits(), async |mut stream: CallStream| {
             head().message(b"1").write(&mut stream).await;
             // Each message is one more move, and prolongs it.
             tokio::time::sleep(IDLE_MAX / 2).await;
@@ -77,8 +77,8 @@ async fn a_stream_in_which_nothing_moves_is_given_up_after_the_idle_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_in_the_middle_of_a_stream_is_told_as_unknown() {
-    let (replied, _) = answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+async fn deadline_within_a_stream_is_reported_as_unknown() {
+    let (replied, _) = serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
         head().message(b"1").write(&mut stream).await;
         read_reply(&mut stream).await
     })
@@ -94,7 +94,7 @@ async fn a_stream_that_breaks_the_protocol_while_its_handler_runs_is_counted_and
         (Frames::default().end().message(b"2"), "after END"),
     ] {
         let (replied, acceptor) =
-            answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+            serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
                 head().message(b"1").write(&mut stream).await;
                 read_to(&mut stream.reader, Kind::Message).await;
                 frames.finish(&mut stream).await;
@@ -107,8 +107,8 @@ async fn a_stream_that_breaks_the_protocol_while_its_handler_runs_is_counted_and
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_a_stream_of_replies_is_no_fault_of_the_initiator() {
-    let (_, acceptor) = answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+async fn cancelled_stream_of_replies_is_not_a_fault_of_the_initiator() {
+    let (_, acceptor) = serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
         head().message(b"1").write(&mut stream).await;
         read_to(&mut stream.reader, Kind::Message).await;
     })
@@ -119,7 +119,7 @@ async fn leaving_a_stream_of_replies_is_no_fault_of_the_initiator() {
 #[tokio::test(start_paused = true)]
 async fn a_message_over_the_limit_in_a_running_stream_ends_it_as_unknown() {
     let acceptor = Acceptor { message_bytes_max: Some(1), ..Acceptor::default() };
-    let (replied, acceptor) = answering(acceptor, limits(), async |mut stream: CallStream| {
+    let (replied, acceptor) = serving(acceptor, limits(), async |mut stream: CallStream| {
         head().message(b"1").write(&mut stream).await;
         read_to(&mut stream.reader, Kind::Message).await;
         Frames::default().message(b"22").write(&mut stream).await;
@@ -133,7 +133,7 @@ async fn a_message_over_the_limit_in_a_running_stream_ends_it_as_unknown() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_comes_too_slowly_ends_its_stream() {
     let (replied, acceptor) =
-        answering(Acceptor::default(), limits(), async |mut stream: CallStream| {
+        serving(Acceptor::default(), limits(), async |mut stream: CallStream| {
             let head = Frames::default().request_head("S/M", CallKind::Bidirectional, 60 * SECOND);
             head.message(b"1").write(&mut stream).await;
             // One byte a second keeps the link, and is less than a peer has to send.

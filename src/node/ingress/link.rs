@@ -142,7 +142,7 @@ impl CallAcceptor for LinkIngress {
         }
     }
 
-    fn is_leaving(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.shared.calls.is_draining()
     }
 }

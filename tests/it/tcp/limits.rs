@@ -43,12 +43,12 @@ async fn an_idle_connection_is_reset_after_its_timeout_and_an_active_one_is_not(
 async fn the_idle_timeout_applies_when_the_caller_does_not_read() {
     let setup = ForwardSetup::with(Limits::default(), |forward| forward.idle_max(SHORT)).await;
     let (stream, mut upstream) = setup.connect().await;
-    let cut_off = stream.cut_off();
+    let failure = stream.failure();
     let filling = spawn(async move {
         let chunk = vec![7; 64 << 10];
         while upstream.write_all(&chunk).await.is_ok() {}
     });
-    let status = soon("it is closed", cut_off).await;
+    let status = soon("it is closed", failure).await;
     assert_eq!((status.code(), status.outcome()), (Code::Aborted, Outcome::Unknown), "{status}");
     soon("the upstream is reset", filling).await;
     until("its permits are returned", || setup.node.agents()[0].calls_in_flight == 0).await;
