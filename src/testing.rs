@@ -34,7 +34,7 @@ use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
 /// A name that breaks the grammar, or a method added twice.
 pub fn join(services: impl IntoIterator<Item = Service>) -> Result<Callee, ServiceError> {
     let services = Services::new(services.into_iter().collect())?;
-    let handler: SharedHandler = Arc::new(Joined { services });
+    let handler: SharedHandler = Arc::new(InMemoryAgent { services });
     let peer = PeerName::new(Role::Caller, "test".parse::<Name>()?);
     let requester = CallOrigin {
         handler,
@@ -46,11 +46,11 @@ pub fn join(services: impl IntoIterator<Item = Service>) -> Result<Callee, Servi
     Ok(Callee::new(requester, Target::Here))
 }
 
-struct Joined {
+struct InMemoryAgent {
     services: Services,
 }
 
-impl Handler for Joined {
+impl Handler for InMemoryAgent {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
         let deadline = request.meta.deadline;
         let handler = self.services.find(&request.meta.method, request.meta.kind)?.clone();

@@ -91,7 +91,7 @@ impl Converter {
     /// It is not CBOR, or too many wait.
     pub(crate) async fn to_text(&self, cbor: Bytes) -> Result<Text, ConvertError> {
         if cbor.len() < MEMORY_COUNTED_BYTES_MIN {
-            return json::cbor_to_text(&cbor).map(Text::whole).map_err(ConvertError::Invalid);
+            return json::cbor_to_text(&cbor).map(Text::complete).map_err(ConvertError::Invalid);
         }
         if is_small(&cbor) {
             // A counted message stays counted until it is written: its text may be six times as
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fault_says_what_is_wrong_and_a_panic_is_one_of_ours() {
+    async fn invalid_text_is_reported_and_a_panic_is_internal() {
         let caller = converter(&Conversions::default(), "a");
         let bad = Bytes::from(vec![b'['; CONVERTED_INLINE_BYTES_MAX + 1]);
         let fault = caller.to_cbor(bad).await.expect_err("not JSON");

@@ -19,7 +19,7 @@ pub(crate) struct Text {
 
 impl Text {
     /// What is in hand.
-    pub(crate) const fn whole(text: Bytes) -> Self {
+    pub(crate) const fn complete(text: Bytes) -> Self {
         Self { head: text, written: None, tail: Bytes::new() }
     }
 
@@ -30,7 +30,7 @@ impl Text {
     /// Puts something around it.
     pub(crate) fn between(self, head: &[u8], tail: &'static [u8]) -> Self {
         if self.written.is_none() {
-            return Self::whole([head, &self.head, tail].concat().into());
+            return Self::complete([head, &self.head, tail].concat().into());
         }
         Self { head: Bytes::copy_from_slice(head), tail: Bytes::from_static(tail), ..self }
     }
@@ -101,11 +101,11 @@ mod tests {
         let cbor = [&[0xbf][..], &[0x60, 0x83, 1, 2, 3].repeat(200_000), &[0x61, b'a', 1, 0xff]];
         let cbor = Bytes::from(cbor.concat());
         let written = || Text::written(JsonText::new(cbor.clone()).expect("well-formed"));
-        let whole = || Text::whole(Bytes::from_static(b"{\"\":[1,2,3],\"a\":1}"));
-        assert_eq!(all(written()).await, all(whole()).await);
-        for around in [written(), whole()].map(|text| text.between(b"data: ", b"\n\n")) {
+        let complete = || Text::complete(Bytes::from_static(b"{\"\":[1,2,3],\"a\":1}"));
+        assert_eq!(all(written()).await, all(complete()).await);
+        for around in [written(), complete()].map(|text| text.between(b"data: ", b"\n\n")) {
             assert_eq!(all(around).await, b"data: {\"\":[1,2,3],\"a\":1}\n\n");
         }
-        assert_eq!(all(Text::whole(Bytes::new())).await, b"");
+        assert_eq!(all(Text::complete(Bytes::new())).await, b"");
     }
 }

@@ -86,10 +86,10 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
     }
 
     /// Takes one that waits out of the queue. One that has its turn is not there any more.
-    fn leave(&mut self, caller: &K, number: u64) {
+    fn remove(&mut self, caller: &K, number: u64) {
         let Some(queue) = self.queues.get_mut(caller) else { return };
-        let Ok(place) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return };
-        queue.remove(place);
+        let Ok(index) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return };
+        queue.remove(index);
         self.waiting -= 1;
         if queue.is_empty() {
             self.queues.remove(caller);
@@ -147,7 +147,7 @@ struct Waiting<'a, K: Clone + Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Drop for Waiting<'_, K> {
     fn drop(&mut self) {
-        self.turns.order().leave(self.caller, self.number);
+        self.turns.order().remove(self.caller, self.number);
     }
 }
 
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn those_who_leave_are_passed_over_and_their_caller_gains_nothing() {
+    fn removed_waiters_are_skipped_and_their_caller_gains_no_turn() {
         let mut order = order(1, 10);
         assert_eq!(order.ask(&'a', 0), Ok(TurnRequest::Now));
         let first = order.ask(&'a', 1);
         assert_eq!(first, Ok(TurnRequest::Waits(1)));
         order.ask(&'b', 10).expect("room");
-        order.leave(&'a', 1);
-        order.leave(&'a', 1);
+        order.remove(&'a', 1);
+        order.remove(&'a', 1);
         order.ask(&'a', 2).expect("room");
         order.ask(&'a', 3).expect("room");
         order.ask(&'b', 11).expect("room");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_place_in_the_queue_is_taken_and_one_more_is_refused() {
+    fn queue_takes_waiters_up_to_its_limit() {
         let mut order = order(1, 2);
         order.ask(&'a', 0).expect("at work");
         assert!(order.ask(&'a', 1).is_ok() && order.ask(&'a', 2).is_ok());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_waiter_that_is_dropped_leaves_the_queue_and_a_turn_in_flight_goes_on() {
+    async fn dropped_waiter_is_removed_and_a_turn_in_flight_continues() {
         let bounds = TurnLimits { at_once: 1, waiting_max: 9, waiting_per_caller_max: 9 };
         let turns = Arc::new(Turns::new(bounds));
         let first = turns.turn(&'a').await.expect("a turn");

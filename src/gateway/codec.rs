@@ -34,7 +34,7 @@ impl Codec {
         message: Bytes,
     ) -> Result<Text, Status> {
         if self == Self::Cbor {
-            return Ok(Text::whole(message));
+            return Ok(Text::complete(message));
         }
         let text = converter.to_text(message).await;
         text.map_err(|why| {

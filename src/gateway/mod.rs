@@ -167,7 +167,7 @@ impl Answers for GatewayState {
         self.refused(from.ip(), claim, &why);
     }
 
-    fn leaving(&self) -> Option<[SignalListener; 2]> {
+    fn draining(&self) -> Option<[SignalListener; 2]> {
         (!self.ingress.is_draining()).then(|| self.ingress.drain_signals())
     }
 

@@ -112,7 +112,7 @@ impl<S> Guarded<S> {
     }
 }
 
-const fn is_whole(written: &Poll<io::Result<usize>>, bytes: usize) -> bool {
+const fn is_complete(written: &Poll<io::Result<usize>>, bytes: usize) -> bool {
     matches!(written, Poll::Ready(Ok(written)) if *written == bytes)
 }
 
@@ -153,7 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.is_between_writes = is_whole(&written, bytes.len());
+        self.is_between_writes = is_complete(&written, bytes.len());
         self.moved(cx, written)
     }
 
@@ -173,7 +173,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.is_between_writes = is_whole(&written, slices.iter().map(|slice| slice.len()).sum());
+        self.is_between_writes =
+            is_complete(&written, slices.iter().map(|slice| slice.len()).sum());
         self.moved(cx, written)
     }
 
@@ -188,7 +189,7 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_nothing_for_ten_seconds_is_cut_off_and_a_slow_one_is_not() {
+    async fn reader_stalled_for_ten_seconds_is_disconnected_and_a_slow_one_is_not() {
         let (near, mut far) = duplex(16);
         let mut guarded = Guarded::new(near, Vec::new());
         let slow = async {

@@ -72,17 +72,17 @@ impl Heads {
             }
             self.head.extend_from_slice(first);
             if self.head.ends_with(b"\n\r\n") || self.head.ends_with(b"\n\n") {
-                self.judge();
+                self.check_head();
             } else if self.head.len() > HTTP_HEAD_BYTES_MAX {
                 self.is_over = true;
             }
         }
     }
 
-    fn judge(&mut self) {
+    fn check_head(&mut self) {
         let head = std::mem::take(&mut self.head);
-        let (framing, body_bytes) = match judged(&head) {
-            Ok(judged) => judged,
+        let (framing, body_bytes) = match framing_of(&head) {
+            Ok(found) => found,
             Err(fault) => (Framing::Bad(fault), 0),
         };
         self.found.add(framing);
@@ -154,11 +154,11 @@ impl<'h> FramingHeaders<'h> {
 ///
 /// # Errors
 /// Why it has to be refused, by RFC 9112 sections 3.2, 6.1 and 6.3.
-fn judged(head: &[u8]) -> Result<(Framing, u64), &'static str> {
+fn framing_of(head: &[u8]) -> Result<(Framing, u64), &'static str> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default().trim_ascii();
-    let words: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
-    let [verb, target, version] = words.as_slice() else {
+    let parts: Vec<&[u8]> = first.split(|byte| *byte == b' ').collect();
+    let [verb, target, version] = parts.as_slice() else {
         return Err("the request line is not METHOD TARGET VERSION");
     };
     let is_http_1_0 = *version == b"HTTP/1.0";
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_named_once_and_only_http_1_0_may_leave_it_out() {
+    fn host_is_required_once_except_in_http_1_0() {
         let get = |lines: &str| format!("GET / HTTP/1.1\r\n{lines}\r\n");
         for good in ["host: a\r\n", "HOST:a:80\r\n", "Host: \t[::1]:1 \r\n", "host: a:\r\n"] {
             check(&get(good), &[Plain]);

@@ -10,9 +10,9 @@ use hyper::{
 use std::sync::LazyLock;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static TOLD: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let told = format!("timeout={}", HTTP_KEEP_ALIVE_ADVERTISED.as_secs());
-    HeaderValue::try_from(told).unwrap_or(HeaderValue::from_static("timeout=1"))
+static TIMEOUT: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let timeout = format!("timeout={}", HTTP_KEEP_ALIVE_ADVERTISED.as_secs());
+    HeaderValue::try_from(timeout).unwrap_or(HeaderValue::from_static("timeout=1"))
 });
 
 /// Whether the client wants its connection to stay open.
@@ -22,15 +22,15 @@ pub(super) struct Persistence(bool);
 impl Persistence {
     /// Reads it from the head of a request, by RFC 9112 section 9.3.
     pub(super) fn of(head: &Parts) -> Self {
-        let says = |option| says(&head.headers, option);
+        let has_option = |option| has_option(&head.headers, option);
         let is_default = head.version > Version::HTTP_10;
-        Self(!says("close") && (is_default || says("keep-alive")))
+        Self(!has_option("close") && (is_default || has_option("keep-alive")))
     }
 
     /// Says it in the head of the answer. A body that the client keeps back, and may send all the
     /// same, cannot be told from the next request.
-    pub(super) fn say(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
-        if !self.0 || says(answer, "close") {
+    pub(super) fn write(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
+        if !self.0 || has_option(answer, "close") {
             return;
         }
         if is_body_kept_back {
@@ -38,12 +38,12 @@ impl Persistence {
             return;
         }
         answer.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
-        answer.insert(KEEP_ALIVE, TOLD.clone());
+        answer.insert(KEEP_ALIVE, TIMEOUT.clone());
     }
 }
 
 /// Whether a head has this option of a connection.
-fn says(headers: &HeaderMap, option: &str) -> bool {
+fn has_option(headers: &HeaderMap, option: &str) -> bool {
     let values = headers.get_all(header::CONNECTION).iter();
     let mut options = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     options.any(|one| one.trim().eq_ignore_ascii_case(option))
@@ -55,25 +55,30 @@ mod tests {
 
     /// What an answer says to a request of this version, both with these options, as `connection`
     /// and `keep-alive`.
-    fn said(version: Version, asked: &[&str], answered: &[&str], is_kept_back: bool) -> String {
+    fn written(
+        version: Version,
+        requested: &[&str],
+        answered: &[&str],
+        is_kept_back: bool,
+    ) -> String {
         let mut request = hyper::Request::new(());
         *request.version_mut() = version;
         let mut answer = HeaderMap::new();
-        for (headers, options) in [(request.headers_mut(), asked), (&mut answer, answered)] {
+        for (headers, options) in [(request.headers_mut(), requested), (&mut answer, answered)] {
             for option in options {
                 headers.append(header::CONNECTION, HeaderValue::from_str(option).expect("one"));
             }
         }
-        Persistence::of(&request.into_parts().0).say(&mut answer, is_kept_back);
+        Persistence::of(&request.into_parts().0).write(&mut answer, is_kept_back);
         let text = |name| answer.get(name).map_or("", |value| value.to_str().expect("text"));
         format!("{}|{}", text(header::CONNECTION), text(KEEP_ALIVE))
     }
 
     #[test]
-    fn only_an_answer_after_which_the_connection_stays_open_says_for_how_long() {
+    fn keep_alive_timeout_is_sent_only_if_the_connection_stays_open() {
         let (old, new) = (Version::HTTP_10, Version::HTTP_11);
         let open = "keep-alive|timeout=6";
-        for (version, asked, answered, expected) in [
+        for (version, requested, answered, expected) in [
             (new, &[][..], &[][..], open),
             (new, &["keep-alive, te"], &[], open),
             (new, &["close"], &[], "|"),
@@ -84,10 +89,10 @@ mod tests {
             (old, &["Keep-Alive"], &[], open),
             (old, &["keep-alive"], &["close"], "close|"),
         ] {
-            let said = said(version, asked, answered, false);
-            assert_eq!(said, expected, "{version:?} {asked:?} {answered:?}");
+            let written = written(version, requested, answered, false);
+            assert_eq!(written, expected, "{version:?} {requested:?} {answered:?}");
         }
-        assert_eq!(said(new, &[], &[], true), "close|");
-        assert_eq!(said(new, &["close"], &[], true), "|");
+        assert_eq!(written(new, &[], &[], true), "close|");
+        assert_eq!(written(new, &["close"], &[], true), "|");
     }
 }

@@ -91,7 +91,7 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
     /// When no more requests are to come, and when the last ones are over. `None` when that was
     /// said before.
-    fn leaving(&self) -> Option<[SignalListener; 2]>;
+    fn draining(&self) -> Option<[SignalListener; 2]>;
 
     /// Answers one request. Dropped when the client has gone.
     fn answer(
@@ -111,7 +111,7 @@ struct Server<A> {
 
 impl<A> Server<A> {
     /// Says that a connection was closed, and why, unless that was said a moment ago.
-    fn say_closed(&self, address: IpAddr, why: impl fmt::Display) {
+    fn log_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = closed.admit(Instant::now()) {
             tracing::warn!(
@@ -152,12 +152,12 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         let slot = match slots.take(ip, admission) {
             Ok(Acquired { slot, dropped }) => {
                 if let Some((full, ip)) = dropped {
-                    server.say_closed(ip, format_args!("it had shown no caller, and {full}"));
+                    server.log_closed(ip, format_args!("it had shown no caller, and {full}"));
                 }
                 slot
             }
             Err(full) => {
-                server.say_closed(ip, full);
+                server.log_closed(ip, full);
                 continue;
             }
         };
@@ -166,7 +166,7 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
         server.tasks.spawn_until_stopped(async move {
             tokio::select! {
                 () = work => {}
-                () = owner.cut() => {}
+                () = owner.evicted() => {}
             }
             drop(slot);
         });
@@ -181,7 +181,7 @@ async fn connection<A: Answers>(
     owner: Arc<SlotOwner>,
 ) {
     let answers = &server.answers;
-    let leaving = answers.leaving();
+    let draining = answers.draining();
     drop(stream.set_nodelay(true));
     hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
@@ -190,14 +190,14 @@ async fn connection<A: Answers>(
             Some(first) => first,
             None => return,
         };
-        return talk(first, is_h2, peer, &server, leaving).await;
+        return talk(first, is_h2, peer, &server, draining).await;
     };
     let handshake = tls.accept(&credentials, stream);
     match timeout(HANDSHAKE_WAIT_MAX, handshake).await {
         Ok(Ok(accepted)) => {
             let peer = Peer::new(address, accepted.shown, owner);
             let stream = Guarded::new(accepted.stream, Vec::new());
-            talk(stream, accepted.is_h2, peer, &server, leaving).await;
+            talk(stream, accepted.is_h2, peer, &server, draining).await;
         }
         Ok(Err(fault)) => answers.handshake_failed(address, &fault),
         Err(_elapsed) => {
@@ -222,7 +222,7 @@ async fn talk<S, A>(
     is_h2: bool,
     peer: Peer,
     server: &Server<A>,
-    leaving: Option<[SignalListener; 2]>,
+    draining: Option<[SignalListener; 2]>,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: Answers,
@@ -253,7 +253,7 @@ async fn talk<S, A>(
                 }
                 let mut response = answer.await;
                 if let Some(persistence) = persistence {
-                    persistence.say(response.headers_mut(), body.is_kept_back());
+                    persistence.write(response.headers_mut(), body.is_kept_back());
                 }
                 Ok::<_, Infallible>(response.map(|answer| {
                     let watched = WatchedBody::new(answer, answered);
@@ -271,9 +271,9 @@ async fn talk<S, A>(
         })
     };
     // Those who wait for the connection to leave wait for its last bytes too.
-    let mut leaving = leaving;
-    let keeps_alive = leaving.is_some();
-    let drain = leaving.get_or_insert_default();
+    let mut draining = draining;
+    let keeps_alive = draining.is_some();
+    let drain = draining.get_or_insert_default();
     let io = TokioIo::new(&mut stream);
     let is_to_linger = if is_h2 {
         let streams = Streams { tasks: server.tasks.clone(), activity: activity.clone() };
@@ -302,7 +302,7 @@ async fn talk<S, A>(
     };
     if stream.is_flooded() {
         let why = "it sends HTTP/2 frames without end that carry no request forward";
-        server.say_closed(peer.address.ip(), why);
+        server.log_closed(peer.address.ip(), why);
         if stream.is_between_writes() {
             let last = stream.write_all(&frames::ENHANCE_YOUR_CALM);
             drop(timeout(HTTP_DISCARD_STEP, last).await);
@@ -334,12 +334,12 @@ struct Streams {
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     /// Called once for each request, right after that was begun.
     fn execute(&self, work: F) {
-        let cut = self.activity.last_is_cut();
+        let reset = self.activity.last_reset();
         self.tasks.spawn_until_stopped(async move {
             tokio::select! {
                 biased;
                 () = work => {}
-                () = cut => {}
+                () = reset => {}
             }
         });
     }
@@ -348,7 +348,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 /// A connection of either version.
 trait HttpConnection: Future<Output = hyper::Result<()>> {
     /// Takes no new request, and ends when the last is answered.
-    fn leave(self: Pin<&mut Self>);
+    fn drain(self: Pin<&mut Self>);
 }
 
 impl<I, S, B> HttpConnection for conn::http1::Connection<I, S>
@@ -359,7 +359,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
-    fn leave(self: Pin<&mut Self>) {
+    fn drain(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
@@ -373,7 +373,7 @@ where
     B: Body<Data = Bytes, Error = Infallible> + 'static,
     Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
-    fn leave(self: Pin<&mut Self>) {
+    fn drain(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
@@ -396,7 +396,7 @@ async fn until_over<C: HttpConnection>(
             ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
             () = drain.notified() => {
                 was_idle |= activity.idle_since().is_some();
-                connection.as_mut().leave();
+                connection.as_mut().drain();
                 has_left = true;
                 drain.done();
             }
@@ -412,14 +412,14 @@ async fn until_over<C: HttpConnection>(
                     }
                 }
                 let Some(since) = activity.idle_since() else { continue };
-                if idle_max.is_some() && !activity.has_asked() && now >= since + HTTP_HEAD_WAIT_MAX {
+                if idle_max.is_some() && !activity.has_had_request() && now >= since + HTTP_HEAD_WAIT_MAX {
                     return false;
                 }
                 match idle_max {
                     Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return false,
                     Some(idle_max) if now >= since + idle_max && !has_left => {
                         was_idle = true;
-                        connection.as_mut().leave();
+                        connection.as_mut().drain();
                         has_left = true;
                     }
                     _ => {}

@@ -49,7 +49,7 @@ struct Occupied {
 #[derive(Debug, Default)]
 pub(super) struct SlotOwner {
     is_known: AtomicBool,
-    cut: Notify,
+    evicted: Notify,
 }
 
 impl SlotOwner {
@@ -59,8 +59,8 @@ impl SlotOwner {
     }
 
     /// Completes when the connection is evicted.
-    pub(super) async fn cut(&self) {
-        self.cut.notified().await;
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
     }
 }
 
@@ -152,7 +152,7 @@ impl SlotsState {
             (!held.owner.is_known.load(Ordering::Relaxed)).then_some((*id, address))
         })?;
         if let Some(held) = self.release(id) {
-            held.owner.cut.notify_one();
+            held.owner.evicted.notify_one();
         }
         Some(address)
     }
@@ -203,12 +203,12 @@ mod tests {
         slots.take(ip(address), Admission::One).expect_err("no slot")
     }
 
-    async fn is_cut(slot: &Slot) -> bool {
-        timeout(Duration::ZERO, slot.owner.cut()).await.is_ok()
+    async fn is_evicted(slot: &Slot) -> bool {
+        timeout(Duration::ZERO, slot.owner.evicted()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_door_drops_the_oldest_connection_that_has_shown_no_caller() {
+    async fn full_server_evicts_the_oldest_unauthenticated_connection() {
         let slots = Slots::new(3, LIMITS);
         let (known, _) = take(&slots, "192.0.2.1");
         known.owner.set_known();
@@ -217,9 +217,9 @@ mod tests {
         assert_eq!(dropped, None);
         let (newest, dropped) = take(&slots, "203.0.113.1");
         assert_eq!(dropped.as_deref(), Some("198.51.100.1"));
-        assert!(is_cut(&oldest).await);
+        assert!(is_evicted(&oldest).await);
         for stays in [&younger, &known, &newest] {
-            assert!(!is_cut(stays).await);
+            assert!(!is_evicted(stays).await);
         }
         // What was dropped gives nothing back a second time.
         drop(oldest);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn where_known_callers_hold_every_place_a_new_connection_is_refused() {
+    fn new_connection_is_refused_where_authenticated_ones_hold_every_slot() {
         let slots = Slots::new(2, LIMITS);
         let held = [take(&slots, "192.0.2.1").0, take(&slots, "198.51.100.1").0];
         held.iter().for_each(|slot| slot.owner.set_known());
@@ -256,7 +256,7 @@ mod tests {
             assert_eq!(found.as_deref(), dropped, "{address}");
             held.push(slot);
         }
-        assert!(!is_cut(&elsewhere).await);
+        assert!(!is_evicted(&elsewhere).await);
         held.iter().for_each(|slot| slot.owner.set_known());
         let block = refused(&slots, "2001:db8:0:300::1").to_string();
         assert_eq!(block, "2001:db8::/48 has its share of connections");
@@ -272,11 +272,11 @@ mod tests {
         drop(held);
         let (silent, _) = take(&slots, "192.0.2.1");
         let held: Vec<_> = (0..4).map(|_| proxy().expect("a slot")).collect();
-        assert!(is_cut(&silent).await && held.len() == 4);
+        assert!(is_evicted(&silent).await && held.len() == 4);
     }
 
     #[test]
-    fn places_that_are_given_back_leave_nothing_behind() {
+    fn released_slots_free_all_their_state() {
         let slots = Slots::new(4, LIMITS);
         let held: Vec<_> = (0..9).map(|_| take(&slots, "2001:db8::1").0).collect();
         assert_eq!(slots.state().held.len(), 2);

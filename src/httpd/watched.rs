@@ -34,7 +34,7 @@ struct PendingResponse {
     /// Since when a piece of it was given and no other asked for.
     given: Option<Instant>,
     /// Wakes whoever writes it, to leave off.
-    cut: Arc<Notify>,
+    reset: Arc<Notify>,
 }
 
 impl PendingResponse {
@@ -65,7 +65,7 @@ impl Activity {
     }
 
     /// Whether there ever was a request.
-    pub(super) fn has_asked(&self) -> bool {
+    pub(super) fn has_had_request(&self) -> bool {
         self.state().next > 0
     }
 
@@ -76,11 +76,11 @@ impl Activity {
     }
 
     /// Ends when the answer to the request that came last has to be left off.
-    pub(super) fn last_is_cut(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn last_reset(&self) -> impl Future<Output = ()> + Send + 'static {
         let state = self.state();
         let last = state.next.checked_sub(1).and_then(|id| state.answered.get(&id));
-        let cut = last.map(|last| last.cut.clone()).unwrap_or_default();
-        async move { cut.notified().await }
+        let reset = last.map(|last| last.reset.clone()).unwrap_or_default();
+        async move { reset.notified().await }
     }
 
     /// Cuts off the answers that stand still because nobody takes them. Whether they are all that
@@ -90,7 +90,7 @@ impl Activity {
         let state = self.state();
         let (stalled, others): (Vec<_>, Vec<_>) =
             state.answered.values().partition(|one| one.is_stalled(now));
-        stalled.iter().for_each(|one| one.cut.notify_one());
+        stalled.iter().for_each(|one| one.reset.notify_one());
         !stalled.is_empty() && others.is_empty()
     }
 }
@@ -106,8 +106,8 @@ impl ResponseGuard {
         if since.is_some() {
             self.activity.allowance.moved();
         }
-        if let Some(answering) = self.activity.state().answered.get_mut(&self.id) {
-            answering.given = since;
+        if let Some(pending) = self.activity.state().answered.get_mut(&self.id) {
+            pending.given = since;
         }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
     use http_body_util::{BodyExt, Full};
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_comes_in_pieces_and_stalls_if_the_next_is_not_asked_for() {
+    async fn response_is_sent_in_pieces_and_stalls_if_the_next_is_not_polled() {
         let activity = Arc::new(Activity::new(Instant::now()));
         let bytes = Bytes::from(vec![7; HTTP_PIECE_BYTES_MAX + 1]);
         let mut body = WatchedBody::new(Full::new(bytes), activity.answered());
@@ -250,9 +250,9 @@ mod tests {
         };
         drop(answer(&bytes));
         assert!(kept.lock().expect("whole").is_empty() && activity.idle_since().is_some());
-        let mut whole = answer(&bytes);
-        drop(whole.frame().await);
-        drop((whole, answer(&Bytes::new())));
+        let mut complete = answer(&bytes);
+        drop(complete.frame().await);
+        drop((complete, answer(&Bytes::new())));
         assert_eq!(kept.lock().expect("whole").len(), 2);
         assert!(
             activity.idle_since().is_none() && !activity.is_stalled(Instant::now() + HTTP_STEP)
@@ -262,15 +262,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_stalls_is_cut_off_alone_where_another_goes_on() {
+    async fn stalled_response_alone_is_reset_while_another_continues() {
         let (activity, bytes) = (Arc::new(Activity::new(Instant::now())), Bytes::from_static(b"x"));
         let mut stalled = WatchedBody::new(Full::new(bytes), activity.answered());
-        let is_cut = activity.last_is_cut();
+        let is_reset = activity.last_reset();
         drop(stalled.frame().await);
         let going_on = activity.answered();
-        let goes_on = activity.last_is_cut();
+        let goes_on = activity.last_reset();
         assert!(!activity.is_stalled(Instant::now() + HTTP_STEP), "the connection stays");
-        is_cut.await;
+        is_reset.await;
         let waits = tokio::time::timeout(HTTP_STEP, goes_on).await;
         assert!(waits.is_err(), "it has done nothing");
         drop(going_on);

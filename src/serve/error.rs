@@ -12,11 +12,11 @@ pub enum ServiceError {
     /// The same method came twice.
     #[error("the method {0} was added twice")]
     Twice(MethodPath),
-    /// A service that one handler answers as a whole, and something else of the same name.
+    /// A fallback service, and another service of the same name.
     #[error(
-        "the service {0} is hosted twice: a service that is forwarded, or answered as a whole, can have nothing else under its name"
+        "the service {0} is hosted twice: a service that is forwarded, or answered by a fallback, can have nothing else under its name"
     )]
-    TwiceWhole(String),
+    FallbackNotAlone(String),
     /// A method whose kind is a forward's, in a service that is not named as that kind.
     #[error(
         "the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}"

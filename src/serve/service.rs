@@ -32,7 +32,7 @@ pub struct Service {
     pub(super) methods: Vec<(String, Method)>,
     pub(super) description: String,
     pub(super) described: Vec<(String, Description)>,
-    pub(super) whole: Option<Fallback>,
+    pub(super) fallback: Option<Fallback>,
 }
 
 /// What answers a method, and how many messages it takes and gives.
@@ -52,7 +52,7 @@ impl Service {
             methods: Vec::new(),
             description: String::new(),
             described: Vec::new(),
-            whole: None,
+            fallback: None,
         }
     }
 
@@ -81,16 +81,16 @@ impl Service {
     ///
     /// It is registered as `SERVICE/*` where no methods are named. What the handler returns is
     /// taken at its word, outcome included, as with [`Service::raw_method`].
-    pub fn whole(
+    pub fn fallback(
         name: impl Into<String>,
         kinds: impl IntoIterator<Item = CallKind>,
         methods: Option<Vec<String>>,
         handler: impl DynHandler,
     ) -> Self {
         let (kinds, names) = (kinds.into_iter().collect(), methods.map(Vec::into_iter));
-        let whole =
+        let fallback =
             Fallback { handler: Arc::new(handler), kinds, names: names.map(Iterator::collect) };
-        Self { whole: Some(whole), ..Self::new(name) }
+        Self { fallback: Some(fallback), ..Self::new(name) }
     }
 
     /// Adds a unary method. Whatever error the function returns travels with outcome `app_error`; a
@@ -186,8 +186,8 @@ impl Service {
         for (_, method) in &mut self.methods {
             method.handler = wrapper(method.handler.clone());
         }
-        if let Some(whole) = &mut self.whole {
-            whole.handler = wrapper(whole.handler.clone());
+        if let Some(fallback) = &mut self.fallback {
+            fallback.handler = wrapper(fallback.handler.clone());
         }
         self
     }

@@ -24,7 +24,7 @@ impl Services {
     pub(crate) fn new(services: Vec<Service>) -> Result<Self, ServiceError> {
         for service in &services {
             let name: ServiceName = service.name.parse()?;
-            let has_rpc = service.whole.is_some()
+            let has_rpc = service.fallback.is_some()
                 || service.methods.iter().any(|(_, method)| !method.kind.is_forward());
             if name.is_of_nodes() {
                 return Err(ServiceError::Reserved(service.name.clone()));
@@ -40,18 +40,18 @@ impl Services {
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
         let (mut found, mut fallbacks) = (HashMap::new(), HashMap::new());
         let mut listed: BTreeMap<(String, bool), Listed> = BTreeMap::new();
-        for Service { name: service, methods, description, described, whole } in services {
+        for Service { name: service, methods, description, described, fallback } in services {
             let parsed: ServiceName = service.parse()?;
             let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
             if (!key.1 && fallbacks.contains_key(&service))
-                || (whole.is_some() && listed.contains_key(&key))
+                || (fallback.is_some() && listed.contains_key(&key))
             {
-                return Err(ServiceError::TwiceWhole(service));
+                return Err(ServiceError::FallbackNotAlone(service));
             }
             let listed = listed.entry(key).or_default();
-            if let Some(whole) = whole {
-                listed.methods.extend(whole.infos()?);
-                fallbacks.insert(service, whole);
+            if let Some(fallback) = fallback {
+                listed.methods.extend(fallback.infos()?);
+                fallbacks.insert(service, fallback);
             }
             for (name, method) in methods {
                 let path = path(&parsed, &name, method.kind)?;
@@ -82,9 +82,9 @@ impl Services {
     /// the method is.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
         // A forward is not part of a service, even if one has the name of its kind.
-        let whole = self.fallbacks.get(path.service()).filter(|_| !path.is_forward());
-        if let Some(whole) = whole {
-            return whole.find(path, kind);
+        let fallback = self.fallbacks.get(path.service()).filter(|_| !path.is_forward());
+        if let Some(fallback) = fallback {
+            return fallback.find(path, kind);
         }
         let method = self.named(path)?;
         if method.kind == kind {
@@ -247,10 +247,10 @@ mod tests {
     }
 
     /// A service that is answered as a whole, with these methods.
-    fn whole(methods: Option<&[&str]>) -> Service {
+    fn fallback(methods: Option<&[&str]>) -> Service {
         let methods = methods.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         let kinds = [CallKind::Unary, CallKind::ServerStream];
-        Service::whole("Fallback", kinds, methods, Silent)
+        Service::fallback("Fallback", kinds, methods, Silent)
     }
 
     /// Answers nothing.
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_fallback_service_answers_any_method_or_the_named_ones_in_its_kinds() {
         let found = |methods: Option<&[&str]>, path: &str, kind| {
-            let services = Services::new(vec![whole(methods), hello()]).expect("services");
+            let services = Services::new(vec![fallback(methods), hello()]).expect("services");
             let path = path.parse().expect("a method");
             services.find(&path, kind).map(|_| ()).map_err(|status| status.message().to_owned())
         };
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_fallback_service_is_listed_as_an_asterisk_or_its_names_once_per_kind() {
         let listed = |methods| {
-            let services = Services::new(vec![whole(methods)]).expect("services");
+            let services = Services::new(vec![fallback(methods)]).expect("services");
             let infos = services.infos()[0].methods.clone();
             infos.into_iter().map(|info| (info.name, info.kind)).collect::<Vec<_>>()
         };
@@ -297,26 +297,31 @@ mod tests {
     #[test]
     fn nothing_else_is_hosted_under_the_name_of_a_fallback_service() {
         let named = || Service::new("Fallback").raw_method("X", Silent);
-        for twice in [[whole(None), named()], [named(), whole(None)], [whole(None), whole(None)]] {
+        for twice in
+            [[fallback(None), named()], [named(), fallback(None)], [fallback(None), fallback(None)]]
+        {
             let fault = Services::new(twice.into()).map(|_| ()).expect_err("twice");
-            assert_eq!(fault, ServiceError::TwiceWhole("Fallback".into()));
+            assert_eq!(fault, ServiceError::FallbackNotAlone("Fallback".into()));
         }
         assert!(
             Services::new(vec![named(), Service::new("Fallback").raw_method("Y", Silent)]).is_ok()
         );
-        assert!(matches!(Services::new(vec![whole(Some(&["a-b"]))]), Err(ServiceError::Name(_))));
+        assert!(matches!(
+            Services::new(vec![fallback(Some(&["a-b"]))]),
+            Err(ServiceError::Name(_))
+        ));
     }
 
     #[test]
     fn the_name_of_a_kind_of_forwards_is_for_forwards_alone() {
         let kinds = [CallKind::Unary];
         let forward = || Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
-        let whole = |name: &str| Service::whole(name, kinds, None, Silent);
-        for bad in [whole("tcp"), whole("http"), forward().raw_method("X", Silent)] {
+        let fallback = |name: &str| Service::fallback(name, kinds, None, Silent);
+        for bad in [fallback("tcp"), fallback("http"), forward().raw_method("X", Silent)] {
             let fault = Services::new(vec![forward(), bad]).map(|_| ()).expect_err("reserved");
             assert!(matches!(fault, ServiceError::ReservedForForwards(_)), "{fault}");
         }
-        let services = Services::new(vec![forward(), whole("tcpX")]).expect("services");
+        let services = Services::new(vec![forward(), fallback("tcpX")]).expect("services");
         let finds =
             |path: &str, kind| services.find(&path.parse().expect("a method"), kind).is_ok();
         assert!(finds("tcp:db", CallKind::Tcp) && finds("tcpX/db", CallKind::Unary));
@@ -326,14 +331,14 @@ mod tests {
     #[test]
     fn a_fallback_service_of_the_name_of_a_kind_answers_no_forward() {
         let forward = Service::new("tcp").raw_method_of(CallKind::Tcp, "db", Silent);
-        let fallback = Service::whole("tcp", [CallKind::Tcp], Some(Vec::new()), Silent);
+        let fallback = Service::fallback("tcp", [CallKind::Tcp], Some(Vec::new()), Silent);
         let services = Services::with_reserved(vec![forward, fallback]).expect("services");
         let found = services.find(&"tcp:db".parse().expect("a method"), CallKind::Tcp);
         assert!(found.is_ok());
     }
 
     #[test]
-    fn what_is_said_of_a_service_is_listed_with_it() {
+    fn descriptions_are_listed_with_their_service() {
         let described = hello()
             .describe("For greeting.")
             .describe_method("Hello", Description::new("Greets.").request("1").reply("2"));
@@ -351,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_nothing_or_at_too_great_length_is_reported() {
+    fn description_of_an_unknown_method_or_over_its_limit_is_reported() {
         let refused = |service| Services::new(vec![service]).expect_err("refused").to_string();
         let nobody = hello().describe_method("Hallo", "Greets.");
         assert!(refused(nobody).starts_with("HelloService/Hallo is described"));
@@ -365,8 +370,8 @@ mod tests {
                 .describe_method(name, schema)
         });
         let services = Services::new(vec![methods]).expect("good for a node");
-        let told = services.expect_registrable().expect_err("too much").to_string();
-        assert!(told.contains("one registration"), "{told}");
+        let text = services.expect_registrable().expect_err("too much").to_string();
+        assert!(text.contains("one registration"), "{text}");
     }
 
     #[test]

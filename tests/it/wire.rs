@@ -566,7 +566,7 @@ async fn a_fallback_service_is_registered_with_the_golden_bytes() {
     let kinds = [CallKind::Unary, CallKind::ServerStream];
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(listener.address())
-        .serve(Service::whole("HelloService", kinds, None, Named))
+        .serve(Service::fallback("HelloService", kinds, None, Named))
         .start()
         .expect("an agent");
     let link = listener.accept().await;
@@ -592,7 +592,7 @@ async fn a_node_sends_any_method_of_a_service_to_an_agent_with_a_fallback_for_it
     let kinds = [CallKind::Unary];
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(&at)
-        .serve(Service::whole("HelloService", kinds, None, Named))
+        .serve(Service::fallback("HelloService", kinds, None, Named))
         .start()
         .expect("an agent");
     soon("registration", agent.registered(1)).await;

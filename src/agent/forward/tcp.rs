@@ -100,7 +100,7 @@ impl Hosted {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
         let path = MethodPath::tcp(name);
-        let (told, why) = match tokio::time::timeout_at(until, upstream.connect()).await {
+        let (cause, why) = match tokio::time::timeout_at(until, upstream.connect()).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => (system::kind(&error), system::explain(&error)),
             Err(_elapsed) => {
@@ -113,7 +113,7 @@ impl Hosted {
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
-        let text = format!("the upstream of {path} cannot be reached: {told}");
+        let text = format!("the upstream of {path} cannot be reached: {cause}");
         Err(Status::not_executed(Code::Unavailable, text))
     }
 }
@@ -128,8 +128,8 @@ impl Handler for Hosted {
         let connection = TcpConnection {
             socket: Some(socket),
             requests,
-            towards: Some(SocketWriter::new(EndMark::End)),
-            moved_towards: 0,
+            writer: Some(SocketWriter::new(EndMark::End)),
+            written: 0,
             has_ended: false,
             idle: IdleTimer::new(&self.forward),
         };
@@ -145,8 +145,8 @@ struct TcpConnection {
     socket: Option<Socket>,
     requests: Messages,
     /// What is said to the upstream; `None` once it has been told that this was all.
-    towards: Option<SocketWriter>,
-    moved_towards: u64,
+    writer: Option<SocketWriter>,
+    written: u64,
     /// Whether the upstream has said its last byte.
     has_ended: bool,
     idle: IdleTimer,
@@ -154,18 +154,18 @@ struct TcpConnection {
 
 impl TcpConnection {
     /// Moves what there is for the upstream. Ready when the connection is to be reset.
-    fn poll_towards(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let (Some(way), Some(socket)) = (&mut self.towards, &mut self.socket) else {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let (Some(way), Some(socket)) = (&mut self.writer, &mut self.socket) else {
             return self.idle.poll(cx);
         };
         let ended = way.poll(cx, &mut self.requests, socket);
-        if way.bytes() != self.moved_towards {
-            self.moved_towards = way.bytes();
+        if way.bytes() != self.written {
+            self.written = way.bytes();
             self.idle.moved();
         }
         match ended {
             Poll::Ready(Err(status)) => return Poll::Ready(status),
-            Poll::Ready(Ok(())) => self.towards = None,
+            Poll::Ready(Ok(())) => self.writer = None,
             Poll::Pending => {}
         }
         self.idle.poll(cx)
@@ -189,13 +189,13 @@ impl TcpConnection {
 
 impl Source for TcpConnection {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if let Poll::Ready(status) = self.poll_towards(cx) {
+        if let Poll::Ready(status) = self.poll_write(cx) {
             return Poll::Ready(Next::Failed(status));
         }
         if let Poll::Ready(next) = self.poll_from(cx) {
             return Poll::Ready(next);
         }
-        if self.towards.is_some() || !self.has_ended {
+        if self.writer.is_some() || !self.has_ended {
             return Poll::Pending;
         }
         if let Some(socket) = self.socket.take() {
@@ -206,7 +206,7 @@ impl Source for TcpConnection {
 
     /// While the other side does not take what the upstream has said.
     fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if let Poll::Ready(status) = self.poll_towards(cx) {
+        if let Poll::Ready(status) = self.poll_write(cx) {
             return Poll::Ready(status);
         }
         match &mut self.socket {

@@ -110,9 +110,9 @@ mod tests {
             ("db", None),
             ("unix:db.sock", None),
         ] {
-            let told = bad.parse::<Upstream>().expect_err(bad).to_string();
-            let spelling = told.rsplit_once("; write ").map(|(_, right)| right);
-            assert!(right.is_none_or(|right| spelling == Some(right)), "{told}");
+            let text = bad.parse::<Upstream>().expect_err(bad).to_string();
+            let spelling = text.rsplit_once("; write ").map(|(_, right)| right);
+            assert!(right.is_none_or(|right| spelling == Some(right)), "{text}");
         }
     }
 }

@@ -50,7 +50,7 @@ impl ForwardFormat {
     /// A message as the upstream reads it.
     pub(super) async fn encode(self, by: &Converter, message: Bytes) -> Result<Text, ConvertError> {
         match self {
-            Self::Cbor => by.well_formed(message).await.map(Text::whole),
+            Self::Cbor => by.well_formed(message).await.map(Text::complete),
             Self::Json => by.to_text(message).await,
         }
     }

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_who_asks_or_how_long_a_message_is_stays_behind_however_it_is_spelt() {
+    fn identity_and_length_headers_are_never_forwarded_in_any_spelling() {
         for name in [
             "dialback-caller",
             "Dialback-Node",

@@ -84,7 +84,7 @@ impl Forward {
     /// # Errors
     /// `https` without CAs, CAs without `https`, CAs that are none.
     pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
-        let tls = match (&address.place, ca_pem) {
+        let tls = match (&address.destination, ca_pem) {
             (Destination::Tcp { host, is_tls: true, .. }, Some(pem)) => {
                 Some(UpstreamTls::new(pem, host).map_err(UpstreamError::Tls)?)
             }
@@ -152,7 +152,7 @@ impl Forward {
         let handle = ForwardHandle { route: route.clone(), tasks };
         let forwarder = Forwarder { service: name.clone(), route, faults: LogLimits::default() };
         let kinds = [CallKind::Unary, CallKind::ServerStream];
-        (Service::whole(name, kinds, self.methods, forwarder), handle)
+        (Service::fallback(name, kinds, self.methods, forwarder), handle)
     }
 }
 

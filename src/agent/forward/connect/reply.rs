@@ -36,20 +36,22 @@ pub(super) async fn unary(
     let response = accepted(response).await?;
     let format = format_of(route, response.headers(), false)?;
     let (parts, body) = response.into_parts();
-    if !says_where_it_ends(&parts.headers) {
+    if !has_end(&parts.headers) {
         return Err(broken_reply(
             "has neither content-length nor chunks, so that nobody can tell whether it is whole",
         ));
     }
-    let bytes = whole(body, route.settings.message_bytes_max).await.map_err(|cut| match cut {
-        Cut::TooLarge => broken_reply(format_args!(
-            "is over the limit of {} bytes (message_bytes_max)",
-            route.settings.message_bytes_max
-        )),
-        Cut::SendError => {
-            Status::unknown(Code::Unavailable, "the upstream broke off in the middle of its reply")
-        }
-    })?;
+    let bytes =
+        collect(body, route.settings.message_bytes_max).await.map_err(|error| match error {
+            BodyError::TooLarge => broken_reply(format_args!(
+                "is over the limit of {} bytes (message_bytes_max)",
+                route.settings.message_bytes_max
+            )),
+            BodyError::SendError => Status::unknown(
+                Code::Unavailable,
+                "the upstream broke off in the middle of its reply",
+            ),
+        })?;
     route.pool.keep(connection);
     let message = format.decode(converter, bytes).await;
     let message = message.map_err(|why| not_of_format(format, why))?;
@@ -60,7 +62,7 @@ pub(super) async fn unary(
 /// Whether a reply that is cut short can be told from a whole one. Of a transfer-encoding only
 /// chunks have an end of their own, and only as the last of them; any other one ends with the
 /// connection (RFC 9112 section 6.3), whatever content-length says beside it.
-fn says_where_it_ends(headers: &HeaderMap) -> bool {
+fn has_end(headers: &HeaderMap) -> bool {
     match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         None => headers.contains_key(CONTENT_LENGTH),
         Some(codings) => codings.to_str().is_ok_and(|codings| {
@@ -85,17 +87,17 @@ pub(super) async fn accepted(response: Response<Incoming>) -> Result<Response<In
     let (parts, body) = response.into_parts();
     let is_json = content_type(&parts.headers)
         .is_some_and(|text| ForwardFormat::of(text, false) == Some(ForwardFormat::Json));
-    let read = if is_json { whole(body, FORWARD_ERROR_BYTES_MAX).await.ok() } else { None };
+    let read = if is_json { collect(body, FORWARD_ERROR_BYTES_MAX).await.ok() } else { None };
     let status = match read.as_deref().and_then(ErrorBody::read) {
         Some(error) => error.into_status(),
-        None => Status::new(code_of_http(parts.status.as_u16()), told(parts.status)),
+        None => Status::new(code_of_http(parts.status.as_u16()), text_of(parts.status)),
     };
     let (mut metadata, trailing) = headers::into_metadata(&parts.headers);
     trailing.iter().for_each(|(key, value)| metadata.insert(key, value));
     Err(status.with_metadata(metadata))
 }
 
-fn told(status: StatusCode) -> String {
+fn text_of(status: StatusCode) -> String {
     let remedy = match status.as_u16() {
         300..=399 => "; redirects are not followed",
         404 => "; it has nothing at the path of this method",
@@ -135,21 +137,21 @@ pub(super) fn format_of(
 }
 
 /// Why a body was not read whole.
-enum Cut {
+enum BodyError {
     TooLarge,
     SendError,
 }
 
-async fn whole(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Cut> {
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, BodyError> {
     let announced = body.size_hint().lower();
     if announced > bytes_max as u64 {
-        return Err(Cut::TooLarge);
+        return Err(BodyError::TooLarge);
     }
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Cut::SendError)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::SendError)?.into_data() else { continue };
         if bytes.len() + data.len() > bytes_max {
-            return Err(Cut::TooLarge);
+            return Err(BodyError::TooLarge);
         }
         bytes.extend_from_slice(&data);
     }

@@ -126,10 +126,15 @@ impl UpstreamRoute {
         }
         let Settings { address, tls, .. } = &self.settings;
         let (tasks, chance) = (self.pool.tasks(), chance());
-        let connection =
-            UpstreamConnection::connect(&address.place, tls.as_ref(), tasks, deadline, chance)
-                .await
-                .map_err(Fault::Unreachable)?;
+        let connection = UpstreamConnection::connect(
+            &address.destination,
+            tls.as_ref(),
+            tasks,
+            deadline,
+            chance,
+        )
+        .await
+        .map_err(Fault::Unreachable)?;
         let answered = send_on(connection, request, deadline).await?;
         answered.map_err(|_unsent| Fault::Unreachable(Unreachable::Closed))
     }

@@ -79,7 +79,7 @@ impl Source for Replies {
                     Err(why) => Next::Failed(not_of_format(self.format, why)),
                 });
             }
-            match self.envelopes.cut() {
+            match self.envelopes.next_envelope() {
                 Err(status) => return Poll::Ready(Next::Failed(status)),
                 Ok(Some(Envelope::Message(message))) => {
                     let (format, converter) = (self.format, self.converter.clone());
@@ -155,7 +155,7 @@ impl Envelopes {
     }
 
     /// The next one, if it is whole.
-    fn cut(&mut self) -> Result<Option<Envelope>, Status> {
+    fn next_envelope(&mut self) -> Result<Option<Envelope>, Status> {
         let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -194,30 +194,34 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_are_cut_wherever_the_bytes_were() {
+    fn envelopes_are_found_across_any_split_of_the_bytes() {
         let bytes = [0, 0, 0, 0, 2, b'1', b'2', 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, b'{', b'}'];
-        let mut cut = Vec::new();
+        let mut found = Vec::new();
         let mut envelopes = envelopes(&[]);
         for byte in bytes {
             envelopes.add(&[byte]);
-            cut.extend(envelopes.cut().expect("good"));
+            found.extend(envelopes.next_envelope().expect("good"));
         }
         let message = |text: &'static str| Envelope::Message(Bytes::from_static(text.as_bytes()));
-        assert_eq!(cut, [message("12"), message(""), Envelope::End(Bytes::from_static(b"{}"))]);
+        assert_eq!(found, [message("12"), message(""), Envelope::End(Bytes::from_static(b"{}"))]);
     }
 
     #[tokio::test]
-    async fn what_is_sent_is_cut_as_it_was() {
-        let mut sent = envelope(Text::whole(Bytes::from_static(b"abcd"))).expect("short");
+    async fn sent_envelope_is_read_back() {
+        let mut sent = envelope(Text::complete(Bytes::from_static(b"abcd"))).expect("short");
         let sent = std::future::poll_fn(|cx| sent.poll_piece(cx)).await.expect("a piece");
-        let cut = envelopes(&sent).cut();
-        assert_eq!(cut, Ok(Some(Envelope::Message(Bytes::from_static(b"abcd")))));
+        let found = envelopes(&sent).next_envelope();
+        assert_eq!(found, Ok(Some(Envelope::Message(Bytes::from_static(b"abcd")))));
     }
 
     #[test]
     fn a_message_at_its_limit_passes_and_one_past_it_or_with_unknown_flags_does_not() {
-        assert!(matches!(envelopes(&[0, 0, 0, 0, 4, 1, 2, 3, 4]).cut(), Ok(Some(_))));
-        assert_eq!(envelopes(&[2, 0, 1, 0, 0]).cut(), Ok(None), "64 KiB are still to come");
+        assert!(matches!(envelopes(&[0, 0, 0, 0, 4, 1, 2, 3, 4]).next_envelope(), Ok(Some(_))));
+        assert_eq!(
+            envelopes(&[2, 0, 1, 0, 0]).next_envelope(),
+            Ok(None),
+            "64 KiB are still to come"
+        );
         for (bad, why) in [
             (&[0, 0, 0, 0, 5][..], "message_bytes_max"),
             (&[0, 0xff, 0xff, 0xff, 0xff], "message_bytes_max"),
@@ -225,7 +229,7 @@ mod tests {
             (&[1, 0, 0, 0, 1], "compressed"),
             (&[4, 0, 0, 0, 1], "flags"),
         ] {
-            let status = envelopes(bad).cut().expect_err("bad");
+            let status = envelopes(bad).next_envelope().expect_err("bad");
             assert!(status.message().contains(why), "{bad:?}: {status}");
             assert_eq!(status.outcome(), crate::status::Outcome::Unknown);
         }

@@ -11,7 +11,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 /// `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    pub(in crate::agent::forward) place: Destination,
+    pub(in crate::agent::forward) destination: Destination,
     /// Value of the `host` header.
     pub(in crate::agent::forward) authority: String,
     /// Prefix of `/Service/Method`; empty, or with a leading slash and no trailing one.
@@ -55,7 +55,7 @@ const HOW: &str = "is not written http://HOST:PORT, https://HOST:PORT or unix:/P
 impl UpstreamAddress {
     /// Whether the upstream uses TLS.
     pub fn is_tls(&self) -> bool {
-        matches!(self.place, Destination::Tcp { is_tls: true, .. })
+        matches!(self.destination, Destination::Tcp { is_tls: true, .. })
     }
 
     fn of_socket(text: &str) -> Result<Self, &'static str> {
@@ -66,8 +66,8 @@ impl UpstreamAddress {
         if cfg!(not(unix)) {
             return Err("is a Unix socket, and this system has none");
         }
-        let place = Destination::Unix(path.into());
-        Ok(Self { place, authority: "localhost".into(), prefix: prefix_of(prefix)? })
+        let destination = Destination::Unix(path.into());
+        Ok(Self { destination, authority: "localhost".into(), prefix: prefix_of(prefix)? })
     }
 
     fn of_url(text: &str) -> Result<Self, &'static str> {
@@ -90,8 +90,12 @@ impl UpstreamAddress {
             return Err("has no host, or a port that is none");
         }
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let place = Destination::Tcp { host: inner.to_owned(), port, is_tls };
-        Ok(Self { place, authority: authority.as_str().to_owned(), prefix: prefix_of(uri.path())? })
+        let destination = Destination::Tcp { host: inner.to_owned(), port, is_tls };
+        Ok(Self {
+            destination,
+            authority: authority.as_str().to_owned(),
+            prefix: prefix_of(uri.path())?,
+        })
     }
 }
 
@@ -130,8 +134,8 @@ impl FromStr for UpstreamAddress {
 
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, authority, prefix } = self;
-        match place {
+        let Self { destination, authority, prefix } = self;
+        match destination {
             Destination::Tcp { is_tls: false, .. } => write!(f, "http://{authority}{prefix}"),
             Destination::Tcp { is_tls: true, .. } => write!(f, "https://{authority}{prefix}"),
             Destination::Unix(path) if prefix.is_empty() => write!(f, "unix:{}", path.display()),
@@ -159,8 +163,8 @@ mod tests {
         check("http://app/api/v1/", "http://app/api/v1", "app", "/api/v1");
         check("https://[::1]:8443/x", "https://[::1]:8443/x", "[::1]:8443", "/x");
         let address: UpstreamAddress = "https://[::1]".parse().expect("an address");
-        let place = Destination::Tcp { host: "::1".into(), port: 443, is_tls: true };
-        assert_eq!(address.place, place);
+        let destination = Destination::Tcp { host: "::1".into(), port: 443, is_tls: true };
+        assert_eq!(address.destination, destination);
     }
 
     #[cfg(unix)]

@@ -93,7 +93,7 @@ impl UpstreamConnection {
     /// Connects within the deadline and within five seconds. `chance`, from 0 to 1, shortens its
     /// maximum age.
     pub(in crate::agent::forward) async fn connect(
-        place: &Destination,
+        destination: &Destination,
         tls: Option<&UpstreamTls>,
         tasks: &Tasks,
         deadline: Instant,
@@ -102,7 +102,7 @@ impl UpstreamConnection {
         let wait_until = Instant::now() + FORWARD_CONNECT_WAIT_MAX;
         let slow = if deadline < wait_until { Unreachable::Deadline } else { Unreachable::Slow };
         let exchange = Arc::<Exchange>::default();
-        let stream = timeout_at(deadline.min(wait_until), dial(place, tls, &exchange));
+        let stream = timeout_at(deadline.min(wait_until), dial(destination, tls, &exchange));
         let stream = stream.await.map_err(|_elapsed| slow)??;
         if tls.is_none() {
             // With TLS, unread bytes may belong to the handshake.
@@ -195,11 +195,11 @@ fn expiry(now: Instant, chance: f64) -> Instant {
 }
 
 async fn dial(
-    place: &Destination,
+    destination: &Destination,
     tls: Option<&UpstreamTls>,
     exchange: &Arc<Exchange>,
 ) -> Result<Box<dyn UpstreamStream>, Unreachable> {
-    match place {
+    match destination {
         Destination::Tcp { host, port, .. } => {
             let stream = race::connect_tcp(host, *port).await;
             let stream = stream.map_err(Unreachable::Connect)?;
@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn request() -> Outgoing {
-        let mut request = Outgoing::new(Text::whole(b"message"[..].into()));
+        let mut request = Outgoing::new(Text::complete(b"message"[..].into()));
         *request.uri_mut() = "/a".parse().expect("a path");
         request
     }

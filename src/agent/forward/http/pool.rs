@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sweeps_until_nothing_is_left_and_the_next_that_waits_begins_anew() {
+    fn one_sweep_runs_until_the_pool_is_empty_and_the_next_connection_starts_another() {
         let (mut idle, now) = (IdleConnections::default(), Instant::now());
         assert!(idle.keep(waiting(1, now)), "nobody sweeps yet");
         assert!(!idle.keep(waiting(2, now + FORWARD_REST)), "somebody does");

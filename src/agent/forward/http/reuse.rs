@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_ends_after_a_long_idle_time_says_nothing_of_busy_ones() {
+    fn connection_closed_after_a_long_idle_time_does_not_affect_busy_ones() {
         let (mut habit, now) = (Habit::default(), Instant::now());
         habit.was_closed(1, FORWARD_REST, now);
         assert!(habit.allows(1, now));

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_written_after_an_end_a_reset_or_a_byte_that_nobody_asked_for() {
+    async fn nothing_is_written_after_an_end_a_reset_or_an_unsolicited_byte() {
         for way in 0..3 {
             let (mut ours, mut theirs, exchange) = pair().await;
             match way {
