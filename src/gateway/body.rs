@@ -1,5 +1,4 @@
-//! Bodies on their way in: whole, within their size and their time, and as the message that they
-//! are.
+//! Request bodies, read to their end within limits of size and time.
 
 use super::response::Refusal;
 use crate::{
@@ -15,7 +14,7 @@ use hyper::StatusCode;
 use std::fmt::Display;
 use tokio::time::{Instant, timeout_at};
 
-/// Why a body did not come whole.
+/// Error of reading a body.
 #[derive(Debug)]
 pub(super) struct BodyFault {
     http: Option<StatusCode>,
@@ -24,7 +23,7 @@ pub(super) struct BodyFault {
 }
 
 impl BodyFault {
-    /// What it is for the call: nothing was started.
+    /// Status of the call: not executed.
     pub(super) fn status(&self) -> Status {
         Status::not_executed(self.code, self.text.as_str())
     }
@@ -46,7 +45,7 @@ impl From<BodyFault> for Refusal {
     }
 }
 
-/// A body until it is read. The server discards what is left of it when the answer has gone.
+/// A body that is not read yet. The server discards the rest of it once the response is sent.
 #[derive(Clone)]
 pub(super) struct Unread(RequestBody);
 
@@ -55,12 +54,12 @@ impl Unread {
         Self(body)
     }
 
-    /// Bytes that it has at least, by the head of the request.
+    /// Least size in bytes, by the head of the request.
     pub(super) fn bytes_min(&self) -> usize {
         usize::try_from(self.0.size_hint().lower()).unwrap_or(usize::MAX)
     }
 
-    /// Reads it, once.
+    /// Reads the body. Only the first call gets it.
     pub(super) async fn read(
         &self,
         bytes_max: usize,
@@ -72,7 +71,7 @@ impl Unread {
     }
 }
 
-/// Counts what a body has: so many bytes in all.
+/// Accounts for the total bytes of a body.
 fn hold(held: &mut HeldBytes, bytes: usize) -> Result<(), Exhausted> {
     if bytes < MEMORY_COUNTED_BYTES_MIN {
         return Ok(());
@@ -80,11 +79,11 @@ fn hold(held: &mut HeldBytes, bytes: usize) -> Result<(), Exhausted> {
     held.grow(bytes.saturating_sub(held.bytes()))
 }
 
-/// Reads a body to its end. `hold` is told how many bytes it has, before they are taken: what it
-/// declares, and what has come.
+/// Reads a body to its end. Calls `hold` with the total bytes before it takes more of them: with
+/// the declared length first, then with what has arrived.
 ///
 /// # Errors
-/// It is too large, too slow, was broken off, or may not be held.
+/// Fails if the body is too large or too slow, is reset, or exceeds the memory share.
 pub(super) async fn read<B>(
     mut body: B,
     bytes_max: usize,
@@ -99,7 +98,7 @@ where
         return Err(too_large(bytes_max));
     }
     hold(declared)?;
-    // Taken at once: a buffer that grows is copied, and up to three times as large.
+    // Allocated at once: a growing buffer is copied, and up to three times as large.
     let mut whole = BytesMut::with_capacity(declared);
     loop {
         let frame = match timeout_at(step_ends, body.frame()).await {
@@ -157,7 +156,7 @@ mod tests {
         assert!(fault.code == Code::ResourceExhausted && fault.text.contains("message_bytes_max"));
     }
 
-    /// A body that comes in pieces of this size, a second apart. Gives how it ended and when.
+    /// Reads a body that arrives in pieces of this size, one per second. Returns result and time.
     async fn trickle(piece: usize, pieces: usize) -> (Result<usize, Code>, u64) {
         let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
         let began = Instant::now();

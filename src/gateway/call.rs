@@ -143,7 +143,7 @@ impl GatewayState {
             Ok(reply) => {
                 let Reply { body, metadata, .. } = reply?;
                 let Body::Messages(messages) = body else { return Err(no_stream()) };
-                (StreamBody::answering(format, messages, context), metadata)
+                (StreamBody::replying(format, messages, context), metadata)
             }
             Err(_elapsed) => (StreamBody::calling(format, call, context), Metadata::default()),
         };

@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::{Buf, Bytes};
 
-/// How a message is written.
+/// Format of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Json,
@@ -16,7 +16,7 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    /// What was sent as the CBOR of a message. CBOR itself is looked at by whoever takes it.
+    /// Converts a body to the CBOR of a message. The responder checks CBOR itself.
     pub(super) async fn decode(self, converter: &Converter, bytes: Bytes) -> Result<Bytes, Status> {
         if self == Self::Cbor {
             return Ok(bytes);
@@ -26,8 +26,8 @@ impl Codec {
         message.map_err(|why| why.into_status(outcome, code, "the body is not one JSON value"))
     }
 
-    /// The CBOR of a message as it is to be sent. The handler has answered by then, and what it did
-    /// is done.
+    /// Converts the CBOR of a reply to the format. A failure has an unknown outcome: the handler
+    /// has run.
     pub(super) async fn encode(
         self,
         converter: &Converter,
@@ -44,11 +44,11 @@ impl Codec {
     }
 }
 
-/// What stands before a message in Connect's streams: a byte of flags and the length.
+/// Length of the prefix of a message in Connect's streams: a byte of flags, four of length.
 pub(super) const PREFIX_BYTES: usize = 5;
 /// The message is compressed.
 const COMPRESSED: u8 = 1;
-/// It is the last, and says how the stream ended.
+/// The message is the last one, the end of the stream.
 pub(super) const END_STREAM: u8 = 2;
 
 /// Takes the one message of a streaming request out of its envelope.
@@ -79,7 +79,7 @@ pub(super) fn enveloped(flags: u8, message: &[u8]) -> Bytes {
     [&prefix(flags, message.len() as u64), message].concat().into()
 }
 
-/// What stands before a message of this length.
+/// Prefix of a message of this length.
 pub(super) fn prefix(flags: u8, length: u64) -> [u8; PREFIX_BYTES] {
     let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [flags, a, b, c, d]

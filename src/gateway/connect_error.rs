@@ -8,16 +8,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use hyper::{StatusCode, header::HeaderName};
 use serde_json::{Map, Value, json};
 
-/// What is known of the call's execution.
+/// Header with the outcome of the call.
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("dialback-outcome");
-/// The call's name in every log.
+/// Header with the id of the call, as in logs.
 pub(super) const CALL_ID: HeaderName = HeaderName::from_static("dialback-call-id");
-/// Before the key of a pair of metadata.
+/// Prefix of headers with metadata.
 pub(super) const METADATA: &str = "dialback-metadata-";
-/// The type of details, which are bytes that the two ends agree on.
+/// Type of a status' details: bytes that caller and handler agree on.
 const DETAILS_TYPE: &str = "dialback.v1.Details";
 
-/// The statuses of HTTP by Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
+/// Maps a code to an HTTP status, by Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
 pub(super) fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
@@ -37,13 +37,13 @@ pub(super) fn http_status(code: Code) -> StatusCode {
     }
 }
 
-/// 499, which HTTP has no name for. Nobody is left who reads it, unless a handler says of itself
-/// that it was cancelled.
+/// 499, "client closed request", which HTTP does not define. It is read only if a handler returns
+/// CANCELLED itself.
 fn client_closed_request() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// A code as Connect writes it.
+/// Name of a code in Connect.
 pub(super) fn connect_code(code: Code) -> String {
     match code {
         Code::Cancelled => "canceled".into(),
@@ -51,7 +51,7 @@ pub(super) fn connect_code(code: Code) -> String {
     }
 }
 
-/// An error as Connect writes it.
+/// JSON of an error in Connect.
 pub(super) fn error_json(status: &Status) -> Value {
     let mut error = Map::new();
     error.insert("code".into(), connect_code(status.code()).into());

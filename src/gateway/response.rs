@@ -1,4 +1,4 @@
-//! What goes back: replies, errors in Connect's shape, and the headers that every answer has.
+//! HTTP responses: replies, errors in Connect's format, and the headers of every response.
 
 use super::{
     connect_error::{CALL_ID, METADATA, OUTCOME, error_json, http_status},
@@ -24,10 +24,10 @@ use std::{
     time::Duration,
 };
 
-/// What an answer carries.
+/// Body of a response.
 pub(super) enum AnswerBody {
     Whole(Full<Bytes>),
-    /// JSON that is written as it is taken.
+    /// JSON that is produced while it is sent.
     Text(Text),
     Stream(Box<StreamBody>),
 }
@@ -64,17 +64,16 @@ impl Body for AnswerBody {
     }
 }
 
-/// An answer.
+/// A response.
 pub(super) type Answer = Response<AnswerBody>;
 
-/// A request that is answered with an error: in Connect's shape, with a status of HTTP.
+/// An error response in Connect's format, with an HTTP status.
 #[derive(Debug)]
 pub(super) struct Refusal {
     http: Option<StatusCode>,
     pub(super) status: Status,
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long it waits before it goes out, for those who ask too often; their connection is over
-    /// then.
+    /// Delay before it is sent to clients that try too often. Their connection is closed then.
     pub(super) held_back: Option<Duration>,
 }
 
@@ -85,34 +84,34 @@ impl From<Status> for Refusal {
 }
 
 impl Refusal {
-    /// A fault of HTTP itself, which has a status of its own. Nothing was started.
+    /// An error of HTTP itself, with its own status. Not executed.
     pub(super) fn with(http: StatusCode, code: Code, text: impl Into<String>) -> Self {
         Self { http: Some(http), ..Status::not_executed(code, text).into() }
     }
 
-    /// The same failure with another status of HTTP.
+    /// Sets another HTTP status.
     pub(super) fn with_http(self, http: StatusCode) -> Self {
         Self { http: Some(http), ..self }
     }
 
-    /// With one more header.
+    /// Adds a header.
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// After it the connection is closed: what may still come over it cannot be told apart, or is
-    /// not worth it.
+    /// Closes the connection after it, where the rest of the request cannot be parsed or is not
+    /// worth reading.
     pub(super) fn closing(self) -> Self {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
-    /// Goes out later, and ends the connection in whatever version of HTTP.
+    /// Delays it, and closes the connection in every version of HTTP.
     pub(super) fn held_back(self, wait: Duration) -> Self {
         Self { held_back: Some(wait), ..self }.closing()
     }
 
-    /// What HTTP says of it.
+    /// HTTP status of the response.
     pub(super) fn http_status(&self) -> StatusCode {
         self.http.unwrap_or_else(|| match (self.status.code(), self.status.outcome()) {
             // Clients and proxies repeat a 429 by themselves: only where nothing was started.
@@ -121,7 +120,7 @@ impl Refusal {
         })
     }
 
-    /// The answer of a call with one reply.
+    /// Response of a unary call.
     pub(super) fn into_answer(self) -> Answer {
         let http = self.http_status();
         let mut answer =
@@ -133,7 +132,7 @@ impl Refusal {
     }
 }
 
-/// An answer that is in hand.
+/// A response with a complete body.
 pub(super) fn full_response(
     http: StatusCode,
     content_type: &'static str,
@@ -143,7 +142,7 @@ pub(super) fn full_response(
     of_type(http, content_type, body)
 }
 
-/// An answer with this body.
+/// A response with this body.
 pub(super) fn of_type(http: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = http;
@@ -159,7 +158,7 @@ pub(super) fn set_outcome(answer: &mut Answer, outcome: Outcome) {
     answer.headers_mut().insert(OUTCOME, HeaderValue::from_static(outcome.as_str()));
 }
 
-/// Pairs of a call as headers. Those that HTTP cannot carry are left out.
+/// Adds metadata as headers. Pairs that HTTP cannot carry are omitted.
 pub(super) fn add_metadata(headers: &mut HeaderMap, prefix: &str, metadata: &Metadata) {
     for (key, value) in metadata.iter() {
         let name = HeaderName::from_bytes(format!("{prefix}{key}").as_bytes());
@@ -169,7 +168,7 @@ pub(super) fn add_metadata(headers: &mut HeaderMap, prefix: &str, metadata: &Met
     }
 }
 
-/// What every answer says, whoever has made it.
+/// Adds the headers of every response.
 pub(super) fn finish(answer: &mut Answer, call_id: CallId) {
     let headers = answer.headers_mut();
     if let Ok(call_id) = HeaderValue::try_from(call_id.to_string()) {

@@ -1,10 +1,10 @@
-//! The parts of the OpenAPI document that are the same for every caller: errors, headers, how one
-//! proves who one is.
+//! Parts of the OpenAPI document that are the same for every caller: errors, headers,
+//! authentication.
 
 use crate::status::{Code, Outcome};
 use serde_json::{Value, json};
 
-/// `components`: what operations refer to.
+/// `components`, to which operations refer.
 pub(super) fn components() -> Value {
     json!({
         "securitySchemes": {
@@ -37,8 +37,8 @@ fn parameters() -> Value {
         "traceparent": {
             "name": "traceparent",
             "in": "header",
-            // No pattern: the recommendation of the W3C wants calls with another value to go on
-            // without a trace.
+            // No pattern: by the W3C recommendation calls with an invalid value continue without a
+            // trace.
             "description": "W3C Trace Context, `00-TRACE-PARENT-FLAGS`; passed on to the handler. What is none is dropped.",
             "schema": { "type": "string" },
         },
@@ -61,7 +61,7 @@ fn headers() -> Value {
     })
 }
 
-/// References to the two headers that every answer has.
+/// References to the two headers of every response.
 pub(super) fn answer_headers() -> Value {
     json!({
         "dialback-outcome": { "$ref": "#/components/headers/outcome" },
@@ -69,7 +69,7 @@ pub(super) fn answer_headers() -> Value {
     })
 }
 
-/// A code as Connect spells it: all but one are the words of gRPC in lower case.
+/// Name of a code in Connect: the name in gRPC in lower case, with one exception.
 fn connect_code(code: Code) -> String {
     match code {
         Code::Cancelled => "canceled".into(),
@@ -78,7 +78,7 @@ fn connect_code(code: Code) -> String {
 }
 
 fn codes() -> Vec<String> {
-    // 0 is OK, which is no error; 16 is the last.
+    // 0 is OK, not an error; 16 is the last.
     (1..=16).filter_map(Code::from_number).map(connect_code).collect()
 }
 

@@ -1,6 +1,5 @@
-//! A stream of replies on its way to an HTTP client, in Connect's envelopes or as server-sent
-//! events. It takes the next message when HTTP asks for it and not before; dropped, it cancels the
-//! call.
+//! Streams of replies as response bodies, in Connect's envelopes or as server-sent events. The next
+//! message is taken when HTTP polls for it; dropping the body cancels the call.
 
 use super::{
     codec::{Codec, END_STREAM, enveloped, prefix},
@@ -22,62 +21,62 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// How a stream is written.
+/// Format of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamFormat {
     Connect(Codec),
     Events,
 }
 
-/// Ends when whoever asks may not ask any more.
+/// Resolves when the caller is no longer authorized.
 pub(super) type AuthenticationEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The requester: how its messages are converted, and when it may not ask any more.
+/// Converter of the caller's messages, and the end of its authentication.
 pub(super) type StreamContext = (Converter, AuthenticationEnd);
 
-/// A message on its way to what it is written as.
+/// Conversion of a message to the format.
 type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
 
-enum State {
-    /// The call has not answered yet.
+enum StreamState {
+    /// The call has no reply yet.
     Calling(ReplyFuture),
-    Answering(Messages),
+    Replying(Messages),
     Over,
 }
 
-/// The body of an answer that is a stream.
+/// Body of a streaming response.
 pub(super) struct StreamBody {
     format: StreamFormat,
-    state: State,
+    state: StreamState,
     converter: Converter,
     encoding: Option<Encoding>,
-    /// A message of which some may be sent: nothing else may come in between.
+    /// A message that may be partly sent. Nothing else may come in between.
     text: Option<Text>,
     authentication_end: AuthenticationEnd,
-    /// Pairs of the reply that came after the head of the answer had gone.
+    /// Metadata that arrived after the head of the response was sent.
     late: Metadata,
-    /// When nothing was sent for so long that a sign of life is due.
+    /// Time of the next keep-alive comment.
     sign: Option<Pin<Box<Sleep>>>,
 }
 
 impl StreamBody {
-    /// The stream of a call that has answered.
-    pub(super) fn answering(
+    /// Body of a call that has a reply.
+    pub(super) fn replying(
         format: StreamFormat,
         messages: Messages,
         context: StreamContext,
     ) -> Self {
-        Self::new(format, State::Answering(messages), context)
+        Self::new(format, StreamState::Replying(messages), context)
     }
 
-    /// That of a call that takes its time.
+    /// Body of a call that has no reply yet.
     pub(super) fn calling(format: StreamFormat, call: ReplyFuture, context: StreamContext) -> Self {
-        Self::new(format, State::Calling(call), context)
+        Self::new(format, StreamState::Calling(call), context)
     }
 
     fn new(
         format: StreamFormat,
-        state: State,
+        state: StreamState,
         (converter, authentication_end): StreamContext,
     ) -> Self {
         let sign = (format == StreamFormat::Events)
@@ -86,12 +85,12 @@ impl StreamBody {
         Self { format, state, converter, encoding, text, authentication_end, late, sign }
     }
 
-    /// Whether all was taken.
+    /// Returns whether everything was taken.
     pub(super) const fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, StreamState::Over)
     }
 
-    /// The next piece; `None` once the end was taken too.
+    /// Returns the next piece, `None` after the end.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.is_over() {
             return Poll::Ready(None);
@@ -115,11 +114,11 @@ impl StreamBody {
     }
 
     fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        if let State::Calling(call) = &mut self.state {
+        if let StreamState::Calling(call) = &mut self.state {
             match ready!(call.as_mut().poll(cx)) {
                 Ok(Reply { body: Body::Messages(messages), metadata, .. }) => {
                     self.late = metadata;
-                    self.state = State::Answering(messages);
+                    self.state = StreamState::Replying(messages);
                 }
                 Ok(Reply { body: Body::Message(_), .. }) => {
                     return Poll::Ready(self.end(Err(no_stream())));
@@ -136,7 +135,7 @@ impl StreamBody {
                     Err(status) => Poll::Ready(self.end(Err(status))),
                 };
             }
-            let State::Answering(messages) = &mut self.state else {
+            let StreamState::Replying(messages) = &mut self.state else {
                 return Poll::Ready(Bytes::new());
             };
             return Poll::Ready(match ready!(messages.poll_event(cx)) {
@@ -161,7 +160,7 @@ impl StreamBody {
         Poll::Ready(Some(Bytes::from_static(b":\n\n")))
     }
 
-    /// The first piece of a message. Never empty, for it has something before it.
+    /// Returns the first piece of a message. Never empty: it begins with a prefix.
     fn poll_begun(&mut self, text: Text, cx: &mut Context<'_>) -> Poll<Bytes> {
         self.text.insert(text).poll_piece(cx).map(Option::unwrap_or_default)
     }
@@ -183,14 +182,14 @@ impl StreamBody {
         })
     }
 
-    /// The last piece. What the call still holds is let go with it.
+    /// Returns the last piece, and drops what the call holds.
     fn end(&mut self, ended: Result<Metadata, Status>) -> Bytes {
-        self.state = State::Over;
+        self.state = StreamState::Over;
         ending(self.format, ended, &self.late)
     }
 }
 
-/// How a stream says that it has ended, and how.
+/// Formats the end of a stream.
 pub(super) fn ending(
     format: StreamFormat,
     ended: Result<Metadata, Status>,
@@ -221,7 +220,7 @@ pub(super) fn ending(
     }
 }
 
-/// Pairs as JSON: each key with all its values.
+/// Formats metadata as JSON: each key with all its values.
 fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
     let mut out = Map::new();
     for (key, value) in all.iter().flat_map(|metadata| metadata.iter()) {
@@ -233,10 +232,9 @@ fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
     out
 }
 
-/// Whoever asked may not any more: a token that has ended or was revoked, a certificate that is
-/// trusted no more.
+/// Status of a caller whose token expired or was revoked, or whose certificate is no longer trusted.
 pub(super) fn no_longer_authenticated() -> Status {
-    let text = "the caller's token or certificate is good no longer";
+    let text = "the caller's token or certificate is no longer valid";
     Status::unknown(Code::Unauthenticated, text)
 }
 
@@ -267,7 +265,7 @@ mod tests {
         pieces
     }
 
-    /// A stream of the CBOR of 1 and of a text, and then this end.
+    /// A stream of the CBOR of 1 and of a text, with this end.
     async fn messages(end: Next) -> Messages {
         let (sender, messages) = Messages::channel(4);
         sender.send(Bytes::from_static(&[1])).await.expect("room");
@@ -284,11 +282,8 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_one_a_message_and_one_for_the_end() {
-        let body = StreamBody::answering(
-            StreamFormat::Events,
-            messages(Next::End(pairs())).await,
-            never(),
-        );
+        let body =
+            StreamBody::replying(StreamFormat::Events, messages(Next::End(pairs())).await, never());
         let expected = [
             "data: 1\n\n",
             "data: \"a\\n\"\n\n",
@@ -296,7 +291,7 @@ mod tests {
         ];
         assert_eq!(all(body).await, expected);
         let status = Status::new(Code::Aborted, "enough");
-        let body = StreamBody::answering(
+        let body = StreamBody::replying(
             StreamFormat::Events,
             messages(Next::Failed(status)).await,
             never(),
@@ -314,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn envelopes_carry_the_messages_and_the_last_one_says_how_it_ended() {
         let format = StreamFormat::Connect(Codec::Json);
-        let body = StreamBody::answering(format, messages(Next::End(pairs())).await, never());
+        let body = StreamBody::replying(format, messages(Next::End(pairs())).await, never());
         let pieces = all(body).await;
         assert_eq!(pieces[..2], ["\0\0\0\0\x011", "\0\0\0\0\x05\"a\\n\""]);
         let end: Value = serde_json::from_str(&pieces[2][5..]).expect("JSON");
@@ -323,7 +318,7 @@ mod tests {
             json!({"metadata": {"dialback-metadata-rows": ["2", "3"], "dialback-outcome": ["ok"]}});
         assert_eq!(end, expected);
         let failed = Next::Failed(Status::unknown(Code::Unavailable, "lost"));
-        let body = StreamBody::answering(format, messages(failed).await, never());
+        let body = StreamBody::replying(format, messages(failed).await, never());
         let last = all(body).await.pop().expect("an end");
         let end: Value = serde_json::from_str(&last[5..]).expect("JSON");
         assert_eq!(end["error"], json!({"code": "unavailable", "message": "lost"}));
@@ -335,7 +330,7 @@ mod tests {
         let (_sender, messages) = Messages::channel(1);
         let authentication_end = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
         let pieces =
-            all(StreamBody::answering(StreamFormat::Events, messages, authentication_end)).await;
+            all(StreamBody::replying(StreamFormat::Events, messages, authentication_end)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(
             pieces.len() == 3 && pieces[2].contains("\"code\":\"unauthenticated\""),
@@ -343,7 +338,7 @@ mod tests {
         );
     }
 
-    /// A message of `false` in a million places, which is six times as long in JSON.
+    /// A message of a million times `false`, which is six times as long in JSON.
     fn large() -> Bytes {
         [&[0x9f][..], &[0xf4].repeat(1 << 20), &[0xff]].concat().into()
     }
@@ -357,11 +352,11 @@ mod tests {
             let (no_longer_authenticated, authentication_end) =
                 tokio::sync::oneshot::channel::<()>();
             let context = until(async { drop(authentication_end.await) });
-            let mut body = StreamBody::answering(format, messages, context);
+            let mut body = StreamBody::replying(format, messages, context);
             let mut pieces = Vec::new();
             let mut next = async || std::future::poll_fn(|cx| body.poll_next(cx)).await;
             pieces.push(next().await.expect("a piece"));
-            // The caller may not ask any more, but what is begun is ended first.
+            // The caller is not authorized any more, but a started message is completed.
             drop(no_longer_authenticated);
             while let Some(piece) = next().await {
                 pieces.push(piece);
