@@ -15,7 +15,7 @@ fn summary(text: &str) -> String {
         .take_while(|line| !line.is_empty())
         .collect();
     let doc = doc.join(" ");
-    let end = doc.find(". ").map_or(doc.trim_end_matches('.').len(), |at| at);
+    let end = doc.find(". ").unwrap_or_else(|| doc.trim_end_matches('.').len());
     doc[..end].to_owned()
 }
 
