@@ -41,7 +41,7 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         .server_stream("Count", |count: Count, replies, _: Context| count.run(replies))
         .client_stream("Sum", |values: Inbound<Value>, _: Context| sum(values))
         .raw_method_of(CallKind::Bidirectional, "Chat", Chat);
-    vec![hello, describe(demo, "For tests, newcomers and operators.", DEMO)]
+    vec![hello, describe(demo, "For tests and for trying dialback out.", DEMO)]
 }
 
 /// A method, what it does, and the schemas of a message each way; where those are empty nothing is
@@ -106,13 +106,13 @@ fn describe(service: Service, text: &str, methods: &[MethodText]) -> Service {
 
 /// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some
 /// write all their numbers so.
-fn whole<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
-    number.deserialize_any(WholeNumber)
+fn integer<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+    number.deserialize_any(IntegerVisitor)
 }
 
-struct WholeNumber;
+struct IntegerVisitor;
 
-impl Visitor<'_> for WholeNumber {
+impl Visitor<'_> for IntegerVisitor {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,9 +154,9 @@ impl DynHandler for Chat {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bytes {
-    #[serde(deserialize_with = "whole")]
+    #[serde(deserialize_with = "integer")]
     bytes: u64,
-    #[serde(default = "chunk_default", deserialize_with = "whole")]
+    #[serde(default = "chunk_default", deserialize_with = "integer")]
     chunk: u64,
 }
 
@@ -178,9 +178,9 @@ impl Bytes {
             encode_value(&serde_bytes::ByteBuf::from(vec![0x5a; bytes]))
                 .map_err(|fault| Status::new(Code::Internal, fault))
         };
-        let whole = encode(chunk)?;
+        let full_chunk = encode(chunk)?;
         for _ in 0..self.bytes / self.chunk {
-            replies.send_encoded(whole.clone()).await?;
+            replies.send_encoded(full_chunk.clone()).await?;
         }
         match usize::try_from(self.bytes % self.chunk).unwrap_or(0) {
             0 => Ok(()),
@@ -193,9 +193,9 @@ impl Bytes {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Count {
-    #[serde(deserialize_with = "whole")]
+    #[serde(deserialize_with = "integer")]
     n: u64,
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "integer")]
     interval_ms: u64,
 }
 
@@ -251,7 +251,7 @@ impl DynHandler for Echo {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sleep {
-    #[serde(deserialize_with = "whole")]
+    #[serde(deserialize_with = "integer")]
     ms: u64,
 }
 
@@ -307,7 +307,7 @@ impl Ledger {
 #[serde(deny_unknown_fields)]
 struct Append {
     id: String,
-    #[serde(default, deserialize_with = "whole")]
+    #[serde(default, deserialize_with = "integer")]
     ms: u64,
 }
 
@@ -359,8 +359,8 @@ mod tests {
 
     /// The schema of a method's request.
     fn schema(method: &str) -> serde_json::Value {
-        let said = DEMO.iter().find(|said| said[0] == method).expect("a method");
-        serde_json::from_str(said[2]).expect("JSON")
+        let entry = DEMO.iter().find(|entry| entry[0] == method).expect("a method");
+        serde_json::from_str(entry[2]).expect("JSON")
     }
 
     #[test]

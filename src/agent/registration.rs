@@ -188,14 +188,14 @@ impl Attachment {
             AttachedLink { node: self.node.clone(), link: self.link.clone(), is_retiring: false };
         // Under the lock of the list: a program that sees the node in it had the event before, and
         // one that listens from then on does not get it again.
-        let mut told = None;
+        let mut sent = None;
         self.state.attached.send_modify(|all| {
             all.push(attached);
             let (node, remote) = (&self.node, self.link.remote_address());
             let registered = Event::Registered { node, address, remote };
-            told = Some(self.state.observer.send_to_programs(registered));
+            sent = Some(self.state.observer.send_to_programs(registered));
         });
-        drop(told);
+        drop(sent);
     }
 
     /// Returns whether the agent asks for no more calls: the first generation of the registration
@@ -228,7 +228,7 @@ impl Attachment {
             return None;
         }
         self.state.observer.report(Event::NodeDraining { node: &self.node });
-        Some(EndReason::Draining(LinkFault::leaving(reason)))
+        Some(EndReason::Draining(LinkFault::draining(reason)))
     }
 
     fn end(&mut self, fault: LinkFault) -> EndReason {
@@ -253,12 +253,12 @@ impl ActiveLink for Attachment {
             return end;
         }
         loop {
-            let heard = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 frame = self.control.next() => frame.map(Some),
                 () = self.stop.notified(), if !self.is_unregistering() => Ok(None),
             };
-            match heard {
+            match event {
                 Ok(None) => {
                     if let Err(fault) = self.unregister().await {
                         return self.end(fault);

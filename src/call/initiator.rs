@@ -47,7 +47,7 @@ pub(crate) async fn ask(
 /// the call was not started on it.
 pub(crate) fn is_retryable_on_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
     let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
-    (link.is_peer_leaving() || link.is_replaced())
+    (link.is_peer_draining() || link.is_replaced())
         && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
 }
 

@@ -1,6 +1,6 @@
 //! The calls of a caller, over its link of the moment.
 
-use super::state::{CallerGuard, CallerState};
+use super::state::{CallerState, CloseOnDrop};
 use crate::{
     call::{Handler, Reply, Request, ask, is_retryable_on_next_link},
     status::Status,
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Sends calls over the link of the moment.
 pub(super) struct CallerHandler {
     pub(super) state: Arc<CallerState>,
-    pub(super) _guard: Arc<CallerGuard>,
+    pub(super) _guard: Arc<CloseOnDrop>,
 }
 
 impl Handler for CallerHandler {

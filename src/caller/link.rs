@@ -89,11 +89,11 @@ impl ActiveLink for ActiveCallerLink {
     async fn maintain(&mut self) -> EndReason {
         loop {
             let fault = match self.control.next().await {
-                Ok(Control::Drain(words)) if !self.link.is_closed() => {
-                    return EndReason::Draining(LinkFault::leaving(&words.reason));
+                Ok(Control::Drain(drain)) if !self.link.is_closed() => {
+                    return EndReason::Draining(LinkFault::draining(&drain.reason));
                 }
-                Ok(Control::Drain(words)) => {
-                    return EndReason::Ended(LinkFault::leaving(&words.reason));
+                Ok(Control::Drain(drain)) => {
+                    return EndReason::Ended(LinkFault::draining(&drain.reason));
                 }
                 // Without a DRAIN before it. New calls wait for the next link; this one ends when
                 // the last reply is here.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use calls::CallerHandler;
 use link::CallerHooks;
 use serde::{Serialize, de::DeserializeOwned};
-use state::{CallerGuard, CallerState, LinkState, no_link};
+use state::{CallerState, CloseOnDrop, LinkState, no_link};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -120,7 +120,7 @@ impl CallerBuilder {
         state.tasks.spawn_until_stopped(async move {
             trust.watch_expiry(|text| tracing::warn!("{text}")).await;
         });
-        let guard = Arc::new(CallerGuard(state.clone()));
+        let guard = Arc::new(CloseOnDrop(state.clone()));
         Ok((Caller { state, guard }, self.connect_timeout))
     }
 }
@@ -135,7 +135,7 @@ const fn hello(instance: [u8; 16]) -> HelloInfo {
 #[derive(Clone)]
 pub struct Caller {
     state: Arc<CallerState>,
-    guard: Arc<CallerGuard>,
+    guard: Arc<CloseOnDrop>,
 }
 
 impl Caller {

@@ -38,9 +38,9 @@ pub(super) struct CallerState {
 
 /// Closes a caller when the last one is dropped. Held by every clone of a caller and by its
 /// callees; the task that keeps the link holds none.
-pub(super) struct CallerGuard(pub(super) Arc<CallerState>);
+pub(super) struct CloseOnDrop(pub(super) Arc<CallerState>);
 
-impl Drop for CallerGuard {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -110,7 +110,7 @@ impl CallerState {
 }
 
 fn is_usable(link: &Link) -> bool {
-    !link.is_closed() && !link.is_peer_leaving()
+    !link.is_closed() && !link.is_peer_draining()
 }
 
 /// The status of a call without a link.

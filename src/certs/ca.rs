@@ -293,8 +293,9 @@ mod tests {
             tls::Credentials::from_pem(&pem)
         };
         assert!(load(one.pem()).is_ok() && load(two.pem()).is_ok());
-        let told = load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
-        assert!(told.contains("two CAs with the same name"), "{told}");
+        let message =
+            load(&format!("{}{}", one.pem(), two.pem())).expect_err("refused").to_string();
+        assert!(message.contains("two CAs with the same name"), "{message}");
         let apart = tls::CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
@@ -302,8 +303,8 @@ mod tests {
             node_ca: Some(two.pem().as_bytes()),
             ..Default::default()
         };
-        let told = tls::Credentials::from_pem(&apart).expect_err("refused").to_string();
-        assert!(told.contains("two CAs with the same name"), "{told}");
+        let message = tls::Credentials::from_pem(&apart).expect_err("refused").to_string();
+        assert!(message.contains("two CAs with the same name"), "{message}");
     }
 
     #[test]

@@ -308,8 +308,8 @@ mod tests {
         let revoked =
             |serial: &str| listed.iter().any(|l| l.serial == serial && l.revoked.is_some());
         assert!(!revoked(&other) && listed.iter().filter(|l| l.revoked.is_some()).count() == 3);
-        let told = certs.revoke(&peer("agent/b"), now()).expect_err("refused").to_string();
-        assert!(told.contains("agent/b") && told.contains("certs list"), "{told}");
+        let message = certs.revoke(&peer("agent/b"), now()).expect_err("refused").to_string();
+        assert!(message.contains("agent/b") && message.contains("certs list"), "{message}");
     }
 
     #[test]
@@ -351,13 +351,13 @@ mod tests {
     #[test]
     fn a_list_or_number_that_cannot_be_read_is_named_with_the_way_out() {
         let (_dir, certs) = with_ca();
-        let told = || certs.crl(now()).expect_err("refused").to_string();
+        let message = || certs.crl(now()).expect_err("refused").to_string();
         let good = fs::read_to_string(certs.crl_path()).expect("read");
         fs::write(certs.crl_path(), &good[..good.len() / 2]).expect("written");
-        assert!(told().contains("crl.pem") && told().contains("remove it"), "{}", told());
+        assert!(message().contains("crl.pem") && message().contains("remove it"), "{}", message());
         fs::write(certs.crl_path(), good).expect("written");
         fs::write(certs.number_path(), "seven").expect("written");
-        assert!(told().contains("crl.number"), "{}", told());
+        assert!(message().contains("crl.number"), "{}", message());
         fs::write(certs.number_path(), "7\n").expect("written");
         assert_eq!(certs.crl(now()).expect("signed").number, 8);
     }

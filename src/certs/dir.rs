@@ -263,8 +263,8 @@ mod tests {
         let before = fs::read(init(&certs, now).ca_key_path).expect("read");
         let forced = InitOptions { force: true, trust_domain: Some("acme.example".into()) };
         let mild = InitOptions { force: false, ..forced.clone() };
-        let told = certs.init(&mild, now).expect_err("refused").to_string();
-        assert!(told.contains("acme.example") && told.contains("--force"), "{told}");
+        let message = certs.init(&mild, now).expect_err("refused").to_string();
+        assert!(message.contains("acme.example") && message.contains("--force"), "{message}");
         let report = certs.init(&forced, now).expect("made");
         assert_eq!((report.ca, report.crl), (Action::Made, Action::Made));
         assert_eq!(certs.ca().expect("a CA").trust_domain(), "acme.example");
@@ -281,10 +281,11 @@ mod tests {
         {
             let text = fs::read(gone).expect("read");
             fs::remove_file(gone).expect("removed");
-            let told = certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
+            let message =
+                certs.init(&InitOptions::default(), now).expect_err("refused").to_string();
             assert!(
-                told.contains("is missing beside") && kept.exists() && !gone.exists(),
-                "{told}"
+                message.contains("is missing beside") && kept.exists() && !gone.exists(),
+                "{message}"
             );
             fs::write(gone, text).expect("put back");
         }
@@ -295,8 +296,8 @@ mod tests {
     fn an_expired_ca_is_not_kept_and_not_replaced_unasked() {
         let ((_dir, certs), now) = (empty(), SystemTime::now());
         init(&certs, now);
-        let told = certs.init(&InitOptions::default(), now + 4_000 * DAY).expect_err("refused");
-        assert!(told.to_string().contains("clock"), "{told}");
+        let message = certs.init(&InitOptions::default(), now + 4_000 * DAY).expect_err("refused");
+        assert!(message.to_string().contains("clock"), "{message}");
     }
 
     #[test]

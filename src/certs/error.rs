@@ -196,7 +196,7 @@ pub enum CertsError {
     },
     /// A key from earlier would lie beside the certificate of another key.
     #[error("{key} is not the key of the request; remove it if {peer} no longer uses it, and sign again", key = key.display())]
-    OtherKeyBeside {
+    KeyMismatch {
         /// The key's file.
         key: PathBuf,
         /// The peer that it names.

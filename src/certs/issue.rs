@@ -184,7 +184,7 @@ impl CertsDir {
             Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
             Ok(None) => Ok(()),
             Err(error @ CertsError::Unusable { .. }) => Err(error),
-            _ => Err(CertsError::OtherKeyBeside { key, peer: peer.clone() }),
+            _ => Err(CertsError::KeyMismatch { key, peer: peer.clone() }),
         }
     }
 
@@ -366,7 +366,7 @@ mod tests {
     };
     use std::fs;
 
-    fn asked(role: Role, name: &str, sans: &[&str]) -> LeafRequest {
+    fn request_for(role: Role, name: &str, sans: &[&str]) -> LeafRequest {
         let sans = sans.iter().map(ToString::to_string).collect();
         LeafRequest { sans, ..LeafRequest::new(role, name.parse().expect("a name")) }
     }
@@ -375,9 +375,12 @@ mod tests {
     fn what_was_issued_loads_as_credentials_of_its_party() {
         let now = SystemTime::now();
         let (dir, certs) = with_ca_at(now);
-        let node = asked(Role::Node, "edge-1", &["localhost", "127.0.0.1"]);
-        for request in [node, asked(Role::Agent, "warehouse", &[]), asked(Role::Caller, "ops", &[])]
-        {
+        let node = request_for(Role::Node, "edge-1", &["localhost", "127.0.0.1"]);
+        for request in [
+            node,
+            request_for(Role::Agent, "warehouse", &[]),
+            request_for(Role::Caller, "ops", &[]),
+        ] {
             let report = certs.issue(&request, now).expect("issued");
             assert_eq!(report.action, Action::Made);
             let files = Credentials::find_in_dir(dir.path(), request.role).expect("the only one");
@@ -396,14 +399,14 @@ mod tests {
     fn a_good_leaf_is_kept_and_an_old_other_or_unwanted_one_is_renewed() {
         let now = SystemTime::now();
         let (_dir, certs) = with_ca_at(now);
-        let request = asked(Role::Node, "edge-1", &["a.example", "b.example"]);
+        let request = request_for(Role::Node, "edge-1", &["a.example", "b.example"]);
         let action = |request: &LeafRequest, now| certs.issue(request, now).expect("issued").action;
         assert_eq!(action(&request, now), Action::Made);
         assert_eq!(action(&request, now + 59 * DAY), Action::Kept);
-        let reordered = asked(Role::Node, "edge-1", &["B.example", "a.example"]);
+        let reordered = request_for(Role::Node, "edge-1", &["B.example", "a.example"]);
         assert_eq!(action(&reordered, now), Action::Kept);
         assert_eq!(action(&request, now + 61 * DAY), Action::Renewed);
-        let moved = asked(Role::Node, "edge-1", &["a.example"]);
+        let moved = request_for(Role::Node, "edge-1", &["a.example"]);
         assert_eq!(action(&moved, now + 61 * DAY), Action::Renewed);
         let forced = LeafRequest { force: true, ..moved.clone() };
         assert_eq!(action(&forced, now + 61 * DAY), Action::Renewed);
@@ -416,7 +419,7 @@ mod tests {
     fn a_leaf_whose_key_was_lost_is_renewed() {
         let now = SystemTime::now();
         let (_dir, certs) = with_ca_at(now);
-        let request = asked(Role::Agent, "a", &[]);
+        let request = request_for(Role::Agent, "a", &[]);
         let key = certs.issue(&request, now).expect("issued").key_path;
         fs::remove_file(&key).expect("removed");
         assert_eq!(certs.issue(&request, now).expect("issued").action, Action::Renewed);
@@ -428,22 +431,22 @@ mod tests {
         // Certificates count whole seconds, and so does the limit at which this test looks.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (dir, certs) = with_ca_at(now);
-        let agent = asked(Role::Agent, "a", &[]);
+        let agent = request_for(Role::Agent, "a", &[]);
         let days = |days| LeafRequest { days, ..agent.clone() };
         for (request, word) in [
-            (asked(Role::Node, "n", &[]), "--san"),
-            (asked(Role::Node, "n", &["host:4433"]), "without port"),
-            (asked(Role::Agent, "a", &["localhost"]), "leave --san out"),
+            (request_for(Role::Node, "n", &[]), "--san"),
+            (request_for(Role::Node, "n", &["host:4433"]), "without port"),
+            (request_for(Role::Agent, "a", &["localhost"]), "leave --san out"),
             (days(0), "--days"),
             (days(3_651), "--days"),
         ] {
-            let told = certs.issue(&request, now).expect_err("refused").to_string();
-            assert!(told.contains(word), "{told} lacks {word}");
+            let message = certs.issue(&request, now).expect_err("refused").to_string();
+            assert!(message.contains(word), "{message} lacks {word}");
         }
         assert!(certs.issue(&days(3_650), now).is_ok());
         let nowhere = CertsDir::new(dir.path().join("no"));
-        let told = nowhere.issue(&agent, now).expect_err("refused").to_string();
-        assert!(told.contains("dialback certs init"), "{told}");
+        let message = nowhere.issue(&agent, now).expect_err("refused").to_string();
+        assert!(message.contains("dialback certs init"), "{message}");
         assert!(!dir.path().join("no").exists());
     }
 
@@ -452,39 +455,47 @@ mod tests {
         let now = SystemTime::now();
         let (dir, certs) = with_ca_at(now);
         let find = || Credentials::find_in_dir(dir.path(), Role::Agent);
-        let told = find().expect_err("none").to_string();
-        assert!(told.contains("make certs") && told.contains("dialback certs issue"), "{told}");
-        certs.issue(&asked(Role::Agent, "a", &[]), now).expect("issued");
-        certs.issue(&asked(Role::Caller, "c", &[]), now).expect("issued");
+        let message = find().expect_err("none").to_string();
+        assert!(
+            message.contains("make certs") && message.contains("dialback certs issue"),
+            "{message}"
+        );
+        certs.issue(&request_for(Role::Agent, "a", &[]), now).expect("issued");
+        certs.issue(&request_for(Role::Caller, "c", &[]), now).expect("issued");
         assert!(find().is_ok());
-        certs.issue(&asked(Role::Agent, "b", &[]), now).expect("issued");
-        let told = find().expect_err("two").to_string();
-        assert!(told.contains("agent-a, agent-b") && told.contains("--cert"), "{told}");
+        certs.issue(&request_for(Role::Agent, "b", &[]), now).expect("issued");
+        let message = find().expect_err("two").to_string();
+        assert!(message.contains("agent-a, agent-b") && message.contains("--cert"), "{message}");
     }
 
     #[test]
     fn a_file_that_is_named_must_be_there_and_private() {
         let now = SystemTime::now();
         let (dir, certs) = with_ca_at(now);
-        certs.issue(&asked(Role::Agent, "a", &[]), now).expect("issued");
+        certs.issue(&request_for(Role::Agent, "a", &[]), now).expect("issued");
         assert!(Credentials::from_dir(dir.path(), "agent-a").is_ok());
         let mut files = CredentialFiles::in_dir(dir.path(), "agent-a");
         files.crl = Some(dir.path().join("gone.pem"));
-        let told = Credentials::from_files(&files).expect_err("refused").to_string();
-        assert!(told.contains("gone.pem does not exist"), "{told}");
+        let message = Credentials::from_files(&files).expect_err("refused").to_string();
+        assert!(message.contains("gone.pem does not exist"), "{message}");
         fs::remove_file(dir.path().join("crl.pem")).expect("removed");
-        let told = Credentials::from_dir(dir.path(), "agent-a").expect_err("refused").to_string();
-        assert!(told.contains("crl.pem does not exist") && told.contains("--crl none"), "{told}");
+        let message =
+            Credentials::from_dir(dir.path(), "agent-a").expect_err("refused").to_string();
+        assert!(
+            message.contains("crl.pem does not exist") && message.contains("--crl none"),
+            "{message}"
+        );
         files.crl = None;
         assert!(Credentials::from_files(&files).is_ok());
         certs.crl(now).expect("made again");
-        let told = Credentials::from_dir(dir.path(), "agent-z").expect_err("refused").to_string();
-        assert!(told.contains("agent-z.pem does not exist"), "{told}");
+        let message =
+            Credentials::from_dir(dir.path(), "agent-z").expect_err("refused").to_string();
+        assert!(message.contains("agent-z.pem does not exist"), "{message}");
         let wrong = Credentials::from_dir(dir.path(), "agent-a").expect("loaded");
         let files = CredentialFiles::in_dir(dir.path(), "agent-a");
-        let told = Credentials::from_files(&files).expect("loaded").expect_role(Role::Node);
-        let told = told.expect_err("refused").to_string();
-        assert!(told.contains("agent-a.pem") && told.contains("role"), "{told}");
+        let message = Credentials::from_files(&files).expect("loaded").expect_role(Role::Node);
+        let message = message.expect_err("refused").to_string();
+        assert!(message.contains("agent-a.pem") && message.contains("role"), "{message}");
         assert!(wrong.expect_role(Role::Agent).is_ok());
     }
 
@@ -492,12 +503,12 @@ mod tests {
     fn a_key_whose_request_is_under_way_is_replaced_by_force_only() {
         let now = SystemTime::now();
         let (_dir, certs) = with_ca_at(now);
-        let request = asked(Role::Agent, "a", &[]);
+        let request = request_for(Role::Agent, "a", &[]);
         let peer: PeerName = "agent/a".parse().expect("a peer");
         let key_path = certs.request(&peer, false).expect("made").key_path;
         let key = fs::read(&key_path).expect("read");
-        let told = certs.issue(&request, now).expect_err("refused").to_string();
-        assert!(told.contains("certs sign") && told.contains("--force"), "{told}");
+        let message = certs.issue(&request, now).expect_err("refused").to_string();
+        assert!(message.contains("certs sign") && message.contains("--force"), "{message}");
         assert_eq!(fs::read(&key_path).expect("read"), key);
         let forced = LeafRequest { force: true, ..request.clone() };
         certs.issue(&forced, now).expect("issued");
@@ -509,7 +520,7 @@ mod tests {
     fn a_command_that_ended_between_certificate_and_key_is_finished_by_the_next() {
         let now = SystemTime::now();
         let (dir, certs) = with_ca_at(now);
-        let request = asked(Role::Agent, "a", &[]);
+        let request = request_for(Role::Agent, "a", &[]);
         let loads = || Credentials::from_dir(dir.path(), "agent-a").is_ok();
         let old = certs.issue(&request, now).expect("issued");
         let cert = fs::read(&old.cert_path).expect("read");

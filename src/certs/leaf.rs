@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{certs::Ca, tls::CertificateInfo};
 
-    fn facts_of(peer: &str, hosts: &[&str]) -> CertificateInfo {
+    fn info_of(peer: &str, hosts: &[&str]) -> CertificateInfo {
         let now = SystemTime::now();
         let ca = Ca::generate("d.example", now).expect("made");
         let peer = peer.parse().expect("a peer");
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_node_may_accept_and_dial_under_its_hosts() {
-        let info = facts_of("node/edge-1", &["Edge.example.com", "127.0.0.1", "::1"]);
+        let info = info_of("node/edge-1", &["Edge.example.com", "127.0.0.1", "::1"]);
         assert_eq!(info.uri_sans, ["spiffe://d.example/node/edge-1"]);
         assert_eq!(info.dns_sans, ["edge.example.com"]);
         assert_eq!(info.ip_sans.len(), 2);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_agent_may_only_dial() {
-        let info = facts_of("agent/warehouse", &[]);
+        let info = info_of("agent/warehouse", &[]);
         assert_eq!(info.uri_sans, ["spiffe://d.example/agent/warehouse"]);
         assert_eq!(info.extended_key_usages, ["client authentication"]);
         assert_eq!(info.subject, "CN=dialback agent warehouse");

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
     let dir = dir_of(path);
     drop(files::lock_dir(dir)?);
-    let probe = beside(path, "probe");
+    let probe = sibling(path, "probe");
     files::replace(&probe, "", Audience::Owner)?;
     fs::remove_file(&probe).map_err(|source| CertsError::Unwritable { path: probe, source })
 }
@@ -48,7 +48,7 @@ pub(super) fn replace_held(
     key: &Path,
     key_pem: &str,
 ) -> Result<(), CertsError> {
-    let next_key = beside(key, "next");
+    let next_key = sibling(key, "next");
     files::replace(&next_key, key_pem, Audience::Owner)?;
     install_held(cert, cert_pem, key, &next_key)
 }
@@ -60,7 +60,7 @@ pub(super) fn install_held(
     key: &Path,
     next_key: &Path,
 ) -> Result<(), CertsError> {
-    let next_cert = beside(cert, "next");
+    let next_cert = sibling(cert, "next");
     files::replace(&next_cert, cert_pem, Audience::All)?;
     rename(next_key, key)?;
     rename(&next_cert, cert)
@@ -98,7 +98,7 @@ pub enum Mended {
 /// # Errors
 /// Files that cannot be read or written.
 pub fn mend_pair(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
-    if !beside(cert, "next").exists() && !requested_key(key).exists() {
+    if !sibling(cert, "next").exists() && !requested_key(key).exists() {
         return Ok(Mended::Nothing);
     }
     let _held = files::lock_dir(dir_of(cert))?;
@@ -107,7 +107,7 @@ pub fn mend_pair(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
 
 /// The same in a directory that is held already.
 pub(super) fn mend_held(cert: &Path, key: &Path) -> Result<Mended, CertsError> {
-    let (next, requested) = (beside(cert, "next"), requested_key(key));
+    let (next, requested) = (sibling(cert, "next"), requested_key(key));
     if is_pair(&next, key)? {
         rename(&next, cert)?;
         return Ok(Mended::Replacement);
@@ -129,7 +129,7 @@ fn is_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
 
 /// `.agent-warehouse.pem.next`: without `.pem` at its end, so that it is not taken for a
 /// certificate.
-pub(super) fn beside(path: &Path, mark: &str) -> PathBuf {
+pub(super) fn sibling(path: &Path, mark: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{mark}"))
 }
@@ -189,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (cert, key) = (dir.path().join("a.pem"), dir.path().join("a.key"));
         replace_pair(&cert, &old.cert, &key, &old.key).expect("written");
-        fs::write(beside(&cert, "next"), &new.cert).expect("written");
+        fs::write(sibling(&cert, "next"), &new.cert).expect("written");
         assert_eq!(mend_pair(&cert, &key).expect("looked"), Mended::Nothing);
         assert!(is_good(dir.path(), &ca));
         fs::write(&key, new.key.as_bytes()).expect("written");

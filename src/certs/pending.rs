@@ -19,8 +19,8 @@ pub(crate) struct PendingKey {
 
 impl PendingKey {
     /// The one beside the file in which the key will be.
-    pub(crate) fn beside(key: &Path) -> Self {
-        Self { path: pair::beside(key, "pending") }
+    pub(crate) fn for_key(key: &Path) -> Self {
+        Self { path: pair::sibling(key, "pending") }
     }
 
     /// The key that an earlier run kept, if there is one.
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_pending_key_stays_the_same_until_it_is_removed() {
         let dir = tempfile::tempdir().expect("a directory");
-        let pending = PendingKey::beside(&dir.path().join("agent-a.key"));
+        let pending = PendingKey::for_key(&dir.path().join("agent-a.key"));
         assert!(pending.load().expect("looked").is_none());
         let first = pending.make().expect("made");
         let again = pending.load().expect("looked").expect("kept");
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_pending_file_without_a_key_holds_none_and_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
-        let pending = PendingKey::beside(&dir.path().join("agent-a.key"));
+        let pending = PendingKey::for_key(&dir.path().join("agent-a.key"));
         fs::write(&pending.path, "half a k").expect("written");
         assert!(pending.load().expect("looked").is_none());
         let made = pending.make().expect("made");

@@ -73,7 +73,7 @@ impl CertsDir {
         let ca = self.ca()?;
         expect_valid(&ca, now)?;
         let mut peers = vec![];
-        for peer in self.issued_parties(only)? {
+        for peer in self.issued_peers(only)? {
             peers.extend(self.renew_one(&ca, &peer, options, now)?);
         }
         if let (true, Some(peer)) = (peers.is_empty(), only) {
@@ -87,7 +87,7 @@ impl CertsDir {
 
     /// Those that are in the record: a certificate from elsewhere that lies here is not ours to
     /// renew.
-    fn issued_parties(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
+    fn issued_peers(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
         let listed = issued::read(&self.record_path())?;
         let peers = listed.into_iter().map(|one| one.peer);
         let mut wanted: Vec<_> =
@@ -137,8 +137,8 @@ impl CertsDir {
 
 /// Lifetime that was requested: the certificate began an hour before it was signed.
 fn life_of(info: &CertificateInfo) -> Duration {
-    let whole = info.not_after.duration_since(info.not_before).unwrap_or_default();
-    whole.saturating_sub(BACKDATED)
+    let lifetime = info.not_after.duration_since(info.not_before).unwrap_or_default();
+    lifetime.saturating_sub(BACKDATED)
 }
 
 #[cfg(test)]
@@ -294,8 +294,11 @@ mod tests {
         certs.revoke(&"agent/a".parse().expect("a peer"), now()).expect("revoked");
         sign(&other, "a").expect("another key is signed");
         for name in ["a", "b", "shared"] {
-            let told = sign(&stolen, name).expect_err("refused").to_string();
-            assert!(told.contains("revoked") && told.contains("certs request agent"), "{told}");
+            let message = sign(&stolen, name).expect_err("refused").to_string();
+            assert!(
+                message.contains("revoked") && message.contains("certs request agent"),
+                "{message}"
+            );
         }
         // Nor where the present certificate is shown for another key.
         let listed = certs.list().expect("listed");
@@ -334,8 +337,8 @@ mod tests {
         fs::write(certs.record_path(), format!("{}}}\n", &record[..at])).expect("written");
         assert_eq!(certs.list().expect("listed").len(), 1);
         certs.revoke(&peer, now()).expect("revoked");
-        let told = sign().expect_err("refused").to_string();
-        assert!(told.contains("revoked"), "{told}");
+        let message = sign().expect_err("refused").to_string();
+        assert!(message.contains("revoked"), "{message}");
     }
 
     #[test]
@@ -343,14 +346,18 @@ mod tests {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 30), now() + 500 * DAY).expect("issued");
         let behind = now() + 100 * DAY;
-        let told = certs.renew(&RenewOptions::default(), behind).expect_err("refused").to_string();
-        assert!(told.contains("agent/a is not valid yet") && told.contains("clock"), "{told}");
+        let message =
+            certs.renew(&RenewOptions::default(), behind).expect_err("refused").to_string();
+        assert!(
+            message.contains("agent/a is not valid yet") && message.contains("clock"),
+            "{message}"
+        );
         assert_eq!(renewed(&certs, 501 * DAY)[0].1, Action::Kept, "it is the one that it was");
         let options = RenewOptions { force: true, ..RenewOptions::default() };
         certs.renew(&options, behind).expect("renewed by force");
         // Before the CA's own start nothing is renewed at all.
-        let told = certs.renew(&options, now() - 400 * DAY).expect_err("refused").to_string();
-        assert!(told.contains("the CA is not valid yet"), "{told}");
+        let message = certs.renew(&options, now() - 400 * DAY).expect_err("refused").to_string();
+        assert!(message.contains("the CA is not valid yet"), "{message}");
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
     use std::time::SystemTime;
 
-    fn places() -> (tempfile::TempDir, CertsDir, CertsDir) {
+    fn ca_and_site() -> (tempfile::TempDir, CertsDir, CertsDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let (ca, site) = (CertsDir::new(dir.path().join("ca")), dir.path().join("site"));
         ca.init(&InitOptions::default(), SystemTime::now()).expect("a CA");
@@ -131,10 +131,10 @@ mod tests {
 
     #[test]
     fn a_request_that_was_signed_is_a_credential_where_its_key_is_and_nowhere_else() {
-        let ((_dir, ca, site), now) = (places(), SystemTime::now());
+        let ((_dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
-        let asked = site.request(&peer, false).expect("made");
-        let signed = ca.sign(&asked.csr_path, &wanted, now).expect("signed");
+        let requested = site.request(&peer, false).expect("made");
+        let signed = ca.sign(&requested.csr_path, &wanted, now).expect("signed");
         assert_eq!((signed.action, signed.has_key), (Action::Made, false));
         assert!(!site.dir.join("ca.key").exists() && !ca.leaf_path(&peer, "key").exists());
         for file in ["agent-warehouse.pem", "ca.pem", "crl.pem"] {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn requests_and_what_was_signed_for_them_are_kept_until_the_key_is_another() {
-        let ((_dir, ca, site), now) = (places(), SystemTime::now());
+        let ((_dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
         let ask = |force| {
             let report = site.request(&peer, force).expect("made");
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn of_a_request_that_wishes_to_be_a_ca_a_node_and_another_only_the_key_is_taken() {
-        let ((dir, ca, _), now) = (places(), SystemTime::now());
+        let ((dir, ca, _), now) = (ca_and_site(), SystemTime::now());
         let (_, wanted) = warehouse();
         let key = new_key().expect("a key");
         let mut greedy = CertificateParams::new(vec!["edge-1.example.com".into()]).expect("names");
@@ -196,36 +196,36 @@ mod tests {
 
     #[test]
     fn what_is_no_request_or_not_of_its_own_key_is_not_signed() {
-        let ((dir, ca, site), now) = (places(), SystemTime::now());
+        let ((dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
         let good = fs::read_to_string(site.request(&peer, false).expect("made").csr_path);
         let good = good.expect("read");
         let path = dir.path().join("odd.csr");
-        let told = |text: &[u8]| {
+        let message = |text: &[u8]| {
             fs::write(&path, text).expect("written");
             ca.sign(&path, &wanted, now).expect_err("refused").to_string()
         };
-        assert!(told(b"").contains("0 certificate requests"));
-        assert!(told(format!("{good}{good}").as_bytes()).contains("2 certificate requests"));
-        assert!(told(&good.as_bytes()[..good.len() / 2]).contains("damaged"));
-        assert!(told(&[0x30, 0x82, 0xff]).contains("-inform der"));
+        assert!(message(b"").contains("0 certificate requests"));
+        assert!(message(format!("{good}{good}").as_bytes()).contains("2 certificate requests"));
+        assert!(message(&good.as_bytes()[..good.len() / 2]).contains("damaged"));
+        assert!(message(&[0x30, 0x82, 0xff]).contains("-inform der"));
         // One letter of the body changed: the signature is then that of something else.
         let at = good.len() / 3;
         let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
         let bent = format!("{}{other}{}", &good[..at], &good[at + 1..]);
-        assert!(told(bent.as_bytes()).contains("damaged"));
+        assert!(message(bent.as_bytes()).contains("damaged"));
         fs::write(&path, &good).expect("written");
         ca.sign(&path, &wanted, now).expect("signed");
         ca.revoke(&peer, now).expect("revoked");
-        let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
-        assert!(told.contains("revoked") && told.contains("--force"), "{told}");
+        let message = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
+        assert!(message.contains("revoked") && message.contains("--force"), "{message}");
         let renewed = site.request(&peer, true).expect("made").csr_path;
         ca.sign(renewed, &wanted, now).expect("a new key is signed");
         let node = LeafRequest::new(Role::Node, peer.name.clone());
         assert!(ca.sign(&path, &node, now).expect_err("refused").to_string().contains("--san"));
         ca.issue(&wanted, now).expect("issued");
-        let told = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
-        assert!(told.contains("agent-warehouse.key is not the key of the request"), "{told}");
+        let message = ca.sign(&path, &wanted, now).expect_err("refused").to_string();
+        assert!(message.contains("agent-warehouse.key is not the key of the request"), "{message}");
     }
 
     fn text(path: &std::path::Path) -> String {
@@ -234,10 +234,10 @@ mod tests {
 
     /// A site with a certificate in use, and the key that goes with it.
     fn site_in_use() -> (tempfile::TempDir, CertsDir, CertsDir, PeerName) {
-        let (dir, ca, site) = places();
+        let (dir, ca, site) = ca_and_site();
         let (peer, wanted) = warehouse();
-        let asked = site.request(&peer, false).expect("made");
-        ca.sign(&asked.csr_path, &wanted, SystemTime::now()).expect("signed");
+        let requested = site.request(&peer, false).expect("made");
+        ca.sign(&requested.csr_path, &wanted, SystemTime::now()).expect("signed");
         for file in ["agent-warehouse.pem", "ca.pem", "crl.pem"] {
             fs::copy(ca.dir.join(file), site.dir.join(file)).expect("brought");
         }
@@ -253,13 +253,13 @@ mod tests {
         let (_dir, ca, site, peer) = site_in_use();
         let (cert, key) = site.pair_of(&peer);
         let before = text(&key);
-        let asked = site.request(&peer, true).expect("made");
-        assert!(asked.is_waiting && asked.key_path != key && loads(&site));
+        let requested = site.request(&peer, true).expect("made");
+        assert!(requested.is_waiting && requested.key_path != key && loads(&site));
         assert_eq!(text(&key), before);
         // Repeated, it is the same request; forced again, another one.
         let again = site.request(&peer, false).expect("kept");
         assert_eq!((again.key, again.csr, again.is_waiting), (Action::Kept, Action::Kept, true));
-        let stale = text(&asked.key_path);
+        let stale = text(&requested.key_path);
         let forced = site.request(&peer, true).expect("made");
         assert_eq!((forced.key, forced.csr), (Action::Made, Action::Made));
         assert!(text(&forced.key_path) != stale && text(&key) == before && loads(&site));
@@ -283,22 +283,22 @@ mod tests {
         ca.sign(&first.csr_path, &warehouse().1, SystemTime::now()).expect("signed");
         let second = site.request(&peer, true).expect("made");
         fs::copy(ca.dir.join("agent-warehouse.pem"), &cert).expect("brought");
-        let told = Credentials::from_dir(&site.dir, "agent-warehouse").expect_err("refused");
-        assert!(told.to_string().contains("is not the key of the certificate"), "{told}");
+        let message = Credentials::from_dir(&site.dir, "agent-warehouse").expect_err("refused");
+        assert!(message.to_string().contains("is not the key of the certificate"), "{message}");
         assert_eq!(pair::mend_pair(&cert, &key).expect("looked"), pair::Mended::Nothing);
         assert!(text(&key) == before && second.key_path.exists());
     }
 
     #[test]
     fn a_request_that_is_signed_in_its_own_directory_takes_effect_with_its_key() {
-        let (_dir, ca, _) = places();
+        let (_dir, ca, _) = ca_and_site();
         let ((peer, wanted), now) = (warehouse(), SystemTime::now());
         ca.issue(&wanted, now).expect("issued");
-        let asked = ca.request(&peer, true).expect("made");
-        let new = text(&asked.key_path);
-        assert!(asked.is_waiting && loads(&ca));
-        let signed = ca.sign(&asked.csr_path, &wanted, now).expect("signed");
-        assert!(loads(&ca) && !asked.key_path.exists());
+        let requested = ca.request(&peer, true).expect("made");
+        let new = text(&requested.key_path);
+        assert!(requested.is_waiting && loads(&ca));
+        let signed = ca.sign(&requested.csr_path, &wanted, now).expect("signed");
+        assert!(loads(&ca) && !requested.key_path.exists());
         assert_eq!(text(&signed.key_path), new);
         assert_eq!(ca.request(&peer, false).expect("kept").key_path, signed.key_path);
     }

@@ -146,8 +146,11 @@ mod tests {
             &line.replace("1800000000", "99999999999999999999"),
             &line.replace(secret, &"g".repeat(32)),
         ] {
-            let told = bad.parse::<JoinToken>().expect_err("refused").to_string();
-            assert!(!told.contains(secret) && told.contains("dialback enroll token"), "{told}");
+            let message = bad.parse::<JoinToken>().expect_err("refused").to_string();
+            assert!(
+                !message.contains(secret) && message.contains("dialback enroll token"),
+                "{message}"
+            );
         }
     }
 

@@ -52,7 +52,7 @@ pub(crate) enum TokenUseError {
     #[error("the token has expired")]
     Expired,
     #[error("the token is for another peer")]
-    OtherParty,
+    OtherPeer,
 }
 
 /// One token.
@@ -125,7 +125,7 @@ impl JoinTokens {
             }
             _ if entry.used.is_some() => Err(TokenUseError::Used),
             _ if is_over => Err(TokenUseError::Expired),
-            _ if !is_own => Err(TokenUseError::OtherParty),
+            _ if !is_own => Err(TokenUseError::OtherPeer),
             _ => Ok(GoodToken::Unused { at, peer }),
         }
     }
@@ -250,16 +250,16 @@ mod tests {
         let other = certs.make_token(&peer("caller/a"), HOUR, now()).expect("made");
         let take = |token: &JoinToken, peer: &str, now| {
             let mut tokens = tokens(&certs);
-            let judged = tokens.check(token.secret(), peer, now)?;
-            if let GoodToken::Unused { at, .. } = &judged {
+            let checked = tokens.check(token.secret(), peer, now)?;
+            if let GoodToken::Unused { at, .. } = &checked {
                 tokens.use_up(*at, LEAF.into(), now);
                 tokens.write(&certs.tokens_path()).expect("written");
             }
-            Ok(judged)
+            Ok(checked)
         };
         let unused = |at, whose| Ok(GoodToken::Unused { at, peer: peer(whose) });
-        assert_eq!(take(&token, "agent/b", now()), Err(TokenUseError::OtherParty));
-        assert_eq!(take(&token, "caller/a", now()), Err(TokenUseError::OtherParty));
+        assert_eq!(take(&token, "agent/b", now()), Err(TokenUseError::OtherPeer));
+        assert_eq!(take(&token, "caller/a", now()), Err(TokenUseError::OtherPeer));
         let late = now() + HOUR + Duration::from_secs(1);
         assert_eq!(take(&token, "agent/a", late), Err(TokenUseError::Expired));
         assert_eq!(take(&token, "agent/a", now() + HOUR), unused(0, "agent/a"));
@@ -267,8 +267,8 @@ mod tests {
         assert_eq!(take(&token, "agent/b", now() + HOUR), Err(TokenUseError::Used));
         assert_eq!(take(&token, "agent/a", late), Err(TokenUseError::Used));
         assert_eq!(take(&other, "caller/a", now()), unused(1, "caller/a"));
-        let stranger = JoinToken::new(peer("agent/a"), late, *token.ca_fingerprint());
-        assert_eq!(take(&stranger, "agent/a", now()), Err(TokenUseError::Unknown));
+        let unknown = JoinToken::new(peer("agent/a"), late, *token.ca_fingerprint());
+        assert_eq!(take(&unknown, "agent/a", now()), Err(TokenUseError::Unknown));
     }
 
     #[test]
@@ -296,8 +296,8 @@ mod tests {
         let used = text.replace("\"used\":null", "\"used\":\"2027-01-15T08:00:00Z\"");
         assert_ne!(text, used);
         std::fs::write(certs.tokens_path(), used).expect("written");
-        let judged = tokens(&certs).check(token.secret(), "agent/a", now());
-        assert_eq!(judged, Err(TokenUseError::Used));
+        let checked = tokens(&certs).check(token.secret(), "agent/a", now());
+        assert_eq!(checked, Err(TokenUseError::Used));
     }
 
     #[test]
@@ -343,15 +343,15 @@ mod tests {
         let entry = tokens(&certs).0.remove(0);
         let full = JoinTokens(vec![entry; TOKENS_MAX]);
         full.write(&certs.tokens_path()).expect("written");
-        let told = certs.make_token(&agent, HOUR, later).expect_err("full").to_string();
-        assert!(told.contains("join-tokens.jsonl"), "{told}");
+        let message = certs.make_token(&agent, HOUR, later).expect_err("full").to_string();
+        assert!(message.contains("join-tokens.jsonl"), "{message}");
     }
 
     #[test]
     fn a_broken_line_is_named_and_lets_nobody_in() {
         let (_dir, certs) = with_ca();
         std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
-        let told = JoinTokens::read(&certs.tokens_path()).expect_err("refused").to_string();
-        assert!(told.contains("join-tokens.jsonl:2:"), "{told}");
+        let message = JoinTokens::read(&certs.tokens_path()).expect_err("refused").to_string();
+        assert!(message.contains("join-tokens.jsonl:2:"), "{message}");
     }
 }

@@ -77,7 +77,7 @@ impl NodeConfig {
             file.refuse(&of_agents, "belongs in an agent's file");
             #[cfg(feature = "gateway")]
             let gateway = gateway::read_gateway(file);
-            refuse_doors(file);
+            refuse_unbuilt_tables(file);
             Self {
                 listen,
                 tls,
@@ -142,7 +142,7 @@ impl AgentConfig {
             file.refuse(&["service"], "needs dialback with its feature `forward`");
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
             file.refuse(&of_node, "belongs in a node's file");
-            refuse_doors(file);
+            refuse_unbuilt_tables(file);
             Self {
                 nodes,
                 tls,
@@ -173,7 +173,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
 }
 
 /// Doors that are recorded and not built yet.
-fn refuse_doors(file: &mut Table<'_>) {
+fn refuse_unbuilt_tables(file: &mut Table<'_>) {
     file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]

@@ -98,12 +98,12 @@ const DUPLICATE: &str = "duplicate key";
 
 fn syntax_text(error: &SyntaxError, at: Option<&str>) -> String {
     match at {
-        Some(key) if error.message() == DUPLICATE => format!("{DUPLICATE} `{}`", cut(key)),
+        Some(key) if error.message() == DUPLICATE => format!("{DUPLICATE} `{}`", truncated(key)),
         _ => format!("this is not TOML: {}", error.message().replace('\n', " ")),
     }
 }
 
-fn cut(key: &str) -> String {
+fn truncated(key: &str) -> String {
     printable(&key.chars().take(SHOWN_KEY_CHARS_MAX).collect::<String>())
 }
 
@@ -259,8 +259,8 @@ impl<'a> Table<'a> {
     }
 
     fn unknown(&self, key: &str) -> String {
-        let place = if self.title.is_empty() { "" } else { " in " };
-        let text = format!("unknown key `{}`{place}{}", cut(key), self.title);
+        let header = if self.title.is_empty() { "" } else { " in " };
+        let text = format!("unknown key `{}`{header}{}", truncated(key), self.title);
         match nearest(key, &self.known) {
             Some(near) => format!("{text}, did you mean `{near}`?"),
             None => text,

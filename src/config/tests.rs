@@ -259,15 +259,30 @@ fn rule(line: &str) -> String {
 
 #[test]
 fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
-    let whole = rule("");
+    let complete = rule("");
     for key in ["caller", "agent", "method"] {
-        let lines = whole.lines().filter(|line| !line.starts_with(key));
-        let cut = lines.collect::<Vec<_>>().join("\n");
-        check(node_faults, &whole, &cut, &format!("f:1: [[allow]] has no `{key}`; add a line as"));
+        let lines = complete.lines().filter(|line| !line.starts_with(key));
+        let incomplete = lines.collect::<Vec<_>>().join("\n");
+        check(
+            node_faults,
+            &complete,
+            &incomplete,
+            &format!("f:1: [[allow]] has no `{key}`; add a line as"),
+        );
     }
-    check(node_faults, &whole, &whole.replace("'a'", "'A'"), "f:2: `caller`: name pattern");
-    check(node_faults, &whole, &whole.replace("'b'", "'agent/b'"), "f:3: `agent`: agent pattern");
-    check(node_faults, &whole, &whole.replace("'C/d'", "'C'"), "f:4: `method`: method pattern");
+    check(node_faults, &complete, &complete.replace("'a'", "'A'"), "f:2: `caller`: name pattern");
+    check(
+        node_faults,
+        &complete,
+        &complete.replace("'b'", "'agent/b'"),
+        "f:3: `agent`: agent pattern",
+    );
+    check(
+        node_faults,
+        &complete,
+        &complete.replace("'C/d'", "'C'"),
+        "f:4: `method`: method pattern",
+    );
     check(node_faults, &rule("timeout_max = '1ms'"), &rule("timeout_max = '0s'"), "1ms to 365d");
     check(
         node_faults,
@@ -286,8 +301,8 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
     check(node_faults, &rule("in_flight = 100_000"), &rule("in_flight = 100_001"), "to 100000");
     check(
         node_faults,
-        &whole,
-        &whole.replace("[[", "[").replace("]]", "]"),
+        &complete,
+        &complete.replace("[[", "[").replace("]]", "]"),
         "array of tables, [[allow]]",
     );
 }
@@ -336,12 +351,13 @@ fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
 }
 
 #[test]
-fn doors_that_are_not_built_yet_are_told_from_mistakes() {
-    for (door, name) in [("[[site]]\nhost = 'x'", "[[site]]"), ("[[http]]\nname = 'x'", "[[http]]")]
+fn tables_of_later_versions_are_distinguished_from_mistakes() {
+    for (table, name) in
+        [("[[site]]\nhost = 'x'", "[[site]]"), ("[[http]]\nname = 'x'", "[[http]]")]
     {
         let expected = format!("f:1: {name} is not supported by this version of dialback");
-        assert_eq!(node_faults(door), expected);
-        assert_eq!(agent_faults(door), expected);
+        assert_eq!(node_faults(table), expected);
+        assert_eq!(agent_faults(table), expected);
     }
 }
 

@@ -57,7 +57,7 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
 #[derive(Debug)]
 struct SeenContents {
     /// Told already.
-    told: Contents,
+    reported: Contents,
     /// At the last look.
     last: Contents,
 }
@@ -67,9 +67,9 @@ impl SeenContents {
     /// and are not written at one moment.
     fn look(&mut self, now: Contents) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
-        let is_news = holds_still && now != self.told;
+        let is_news = holds_still && now != self.reported;
         if is_news {
-            self.told = now;
+            self.reported = now;
         }
         is_news
     }
@@ -89,7 +89,7 @@ impl Watch {
     /// Begins with what is there now.
     pub fn new(files: Vec<PathBuf>) -> Self {
         let now = Contents::of(&files);
-        Self { files, seen: SeenContents { told: now, last: now } }
+        Self { files, seen: SeenContents { reported: now, last: now } }
     }
 
     /// Ends when the files hold something else than was told before, and held still for half a
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn what_changes_is_told_once_it_holds_still_and_only_once() {
         let [a, b, c] = [1, 2, 3].map(Contents);
-        let mut seen = SeenContents { told: a, last: a };
-        let told: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
-        assert_eq!(told, [false, false, false, true, false, false, false, false, false, true]);
+        let mut seen = SeenContents { reported: a, last: a };
+        let reported: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
+        assert_eq!(reported, [false, false, false, true, false, false, false, false, false, true]);
     }
 
     #[cfg(unix)]

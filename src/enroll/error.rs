@@ -44,12 +44,12 @@ pub enum EnrollError {
     },
     /// The present certificate has ended, so it cannot be renewed by itself.
     #[error(
-        "certificate expired: {place} was valid until {until}, and the local clock says {now}, so it cannot be renewed; ask the operator of the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
+        "certificate expired: {location} was valid until {until}, and the local clock says {now}, so it cannot be renewed; ask the operator of the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
         role = peer.split(' ').next().unwrap_or_default()
     )]
     TooLate {
         /// The certificate.
-        place: String,
+        location: String,
         /// End of its validity.
         until: Utc,
         /// The local clock.
@@ -156,8 +156,8 @@ impl EnrollError {
 impl From<CredentialsError> for EnrollError {
     fn from(error: CredentialsError) -> Self {
         match error {
-            CredentialsError::Expired { place, until, now, peer } => {
-                Self::TooLate { place, until, now, peer }
+            CredentialsError::Expired { location, until, now, peer } => {
+                Self::TooLate { location, until, now, peer }
             }
             other => Self::Credentials(other),
         }

@@ -37,7 +37,7 @@ pub struct Join {
 /// A machine that has joined.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Joined {
+pub struct JoinedPeer {
     /// Its name.
     pub peer: PeerName,
     /// The serial number in lower-case hexadecimal.
@@ -74,9 +74,9 @@ impl Join {
     ///
     /// # Errors
     /// See [`EnrollError`].
-    pub async fn run(self) -> Result<Joined, EnrollError> {
+    pub async fn run(self) -> Result<JoinedPeer, EnrollError> {
         let files = self.check_here(SystemTime::now())?;
-        let pending = PendingKey::beside(&files.key);
+        let pending = PendingKey::for_key(&files.key);
         let kept = pending.load()?;
         let was_kept = kept.is_some();
         let key = kept.map_or_else(|| pending.make(), Ok)?;
@@ -85,7 +85,7 @@ impl Join {
                 pending.remove()?;
                 return Err(error);
             }
-            asked => asked?,
+            result => result?,
         };
         let joined = self.check(&key, &reply, files)?;
         let CredentialFiles { cert, key: key_path, ca, .. } = &joined.files;
@@ -96,7 +96,7 @@ impl Join {
         replace_pair(cert, &reply.leaf, key_path, &key.key_pem)?;
         pending.remove()?;
         let files = CredentialFiles::in_dir(&self.dir, &self.stem());
-        Ok(Joined { files, ..joined })
+        Ok(JoinedPeer { files, ..joined })
     }
 
     fn stem(&self) -> String {
@@ -153,7 +153,7 @@ impl Join {
         key: &KeyRequest,
         reply: &JoinReply,
         files: CredentialFiles,
-    ) -> Result<Joined, EnrollError> {
+    ) -> Result<JoinedPeer, EnrollError> {
         let bad =
             |why: &str| EnrollError::BadAnswer { address: self.enroller.clone(), why: why.into() };
         if !self.names_ca(reply.ca.as_bytes()) {
@@ -161,7 +161,7 @@ impl Join {
         }
         let joined = checked(key, reply, reply.ca.as_bytes(), self.token.peer());
         let joined = joined.map_err(|why| bad(&why))?;
-        Ok(Joined {
+        Ok(JoinedPeer {
             peer: joined.peer_name().clone(),
             serial: joined.identity().serial().into(),
             not_after: joined.validity().ends.at(),

@@ -221,27 +221,27 @@ async fn serve(
     permit: HandshakePermit,
 ) {
     let from = incoming.remote_address();
-    let asked = tokio::select! {
+    let received = tokio::select! {
         biased;
-        asked = incoming.receive() => asked,
+        received = incoming.receive() => received,
         () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED)),
     };
     // From here on it may use up a token.
     permit.settle();
-    let mut asked = match asked {
-        Ok(asked) => asked,
+    let mut received = match received {
+        Ok(received) => received,
         Err(fault) => return service.note_silent(from, &fault.to_string(), Instant::now()),
     };
     let requester =
-        RequestOrigin { from: asked.remote_address(), identity: asked.identity().cloned() };
-    let request = asked.take_request();
+        RequestOrigin { from: received.remote_address(), identity: received.identity().cloned() };
+    let request = received.take_request();
     let answering = service.clone();
     let reply =
         drain::blocking(move || answering.answer(&requester, &request, Clocks::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
         return tracing::error!("internal error while answering a request from {from}");
     };
-    if let Err(fault) = asked.answer(&reply).await {
+    if let Err(fault) = received.answer(&reply).await {
         service.note_silent(from, &fault.to_string(), Instant::now());
     }
 }

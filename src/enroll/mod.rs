@@ -32,6 +32,6 @@ mod renew;
 mod schedule;
 
 pub use error::EnrollError;
-pub use join::{Join, Joined};
+pub use join::{Join, JoinedPeer};
 pub use listener::{Enroller, EnrollerBuilder, EnrollerError};
 pub use renew::{Renewal, Renewed, Renewing};

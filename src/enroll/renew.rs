@@ -155,7 +155,7 @@ impl Renewal {
     }
 
     async fn keep_young(self) {
-        let (mut said, mut list_from) = (LastLogged::default(), SystemTime::UNIX_EPOCH);
+        let (mut logged, mut list_from) = (LastLogged::default(), SystemTime::UNIX_EPOCH);
         loop {
             let looked = self.look(list_from).await;
             let now = SystemTime::now();
@@ -165,11 +165,11 @@ impl Renewal {
             }
             let wait = match looked {
                 Ok(done) => {
-                    said = LastLogged::default();
+                    logged = LastLogged::default();
                     self.after(&done, now)
                 }
                 Err(error) => {
-                    if said.is_worth_saying(&error, Instant::now()) {
+                    if logged.is_worth_logging(&error, Instant::now()) {
                         tracing::warn!("cannot renew: {error}");
                     }
                     self.after_fault(&error, now)
@@ -238,14 +238,14 @@ impl std::fmt::Debug for Renewing {
 struct LastLogged(Option<(String, Instant)>);
 
 impl LastLogged {
-    fn is_worth_saying(&mut self, error: &EnrollError, now: Instant) -> bool {
+    fn is_worth_logging(&mut self, error: &EnrollError, now: Instant) -> bool {
         let text = error.to_string();
-        let was_said = self.0.as_ref().is_some_and(|(said, when)| {
-            *said == text && now.saturating_duration_since(*when) < RENEWAL_FAULT_LOG_EVERY
+        let was_logged = self.0.as_ref().is_some_and(|(logged, when)| {
+            *logged == text && now.saturating_duration_since(*when) < RENEWAL_FAULT_LOG_EVERY
         });
-        if !was_said {
+        if !was_logged {
             self.0 = Some((text, now));
         }
-        !was_said
+        !was_logged
     }
 }

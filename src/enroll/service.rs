@@ -49,8 +49,8 @@ type Rejection = (JoinRefusal, String);
 
 impl EnrolmentService {
     pub(super) fn new(issuer: EnrolmentIssuer) -> Self {
-        let pace = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
-        let tries = Mutex::new(TokenBuckets::new(pace, COUNTED_ADDRESSES_MAX));
+        let rate = RateLimit::new(TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY);
+        let tries = Mutex::new(TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX));
         Self { issuer, tries, refused: LogLimits::default() }
     }
 
@@ -184,7 +184,7 @@ fn refusal(fault: IssueError) -> Rejection {
         IssueError::Token(TokenUseError::Unknown) => JoinRefusal::TokenUnknown,
         IssueError::Token(TokenUseError::Used) => JoinRefusal::TokenUsed,
         IssueError::Token(TokenUseError::Expired) => JoinRefusal::TokenExpired,
-        IssueError::Token(TokenUseError::OtherParty) => JoinRefusal::OtherParty,
+        IssueError::Token(TokenUseError::OtherPeer) => JoinRefusal::OtherParty,
         IssueError::Role(_) => JoinRefusal::Role,
         IssueError::Request(_) => JoinRefusal::Malformed,
         IssueError::Revoked(_) | IssueError::RevokedKey(_) => JoinRefusal::Revoked,

@@ -124,7 +124,7 @@ impl CloseSequence {
     /// Notes the peer's GOODBYE: it takes no calls and answers none. Returns whether no DRAIN came
     /// before it.
     pub(super) fn peer_says_goodbye(&mut self, frame: &Goodbye) -> bool {
-        let is_news = !self.link.is_peer_leaving();
+        let is_news = !self.link.is_peer_draining();
         // Without a DRAIN before it, any call that was not answered may have been taken.
         self.link.note_drain(u64::MAX);
         self.peer_finished = Some(LinkFault::closed_by_peer(frame.code, frame.text.as_bytes()));

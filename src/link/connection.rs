@@ -91,7 +91,7 @@ struct TakenStreams {
 }
 
 /// No stream has this number: they have 62 bits.
-const NOT_LEAVING: u64 = u64::MAX;
+const NOT_DRAINING: u64 = u64::MAX;
 
 type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
 
@@ -116,10 +116,11 @@ impl Link {
         peer_message_bytes_max: u64,
     ) -> Self {
         // A limit that is not given, as by peers that are older than the key, is not a limit.
-        let said = usize::try_from(peer_message_bytes_max).ok().filter(|said| *said > 0);
+        let announced =
+            usize::try_from(peer_message_bytes_max).ok().filter(|announced| *announced > 0);
         Self(Arc::new(LinkInner {
             net,
-            peer_message_bytes_max: said.unwrap_or(usize::MAX),
+            peer_message_bytes_max: announced.unwrap_or(usize::MAX),
             dialled: dialled.map(Into::into),
             id: LinkId::next(),
             connection,
@@ -131,7 +132,7 @@ impl Link {
             waiting: AtomicUsize::new(0),
             ended: OnceLock::new(),
             taken: StdMutex::default(),
-            peer_took: AtomicU64::new(NOT_LEAVING),
+            peer_took: AtomicU64::new(NOT_DRAINING),
             awaited: UnderWay::default(),
             answered: UnderWay::default(),
             is_replaced: AtomicBool::new(false),
@@ -268,12 +269,12 @@ impl Link {
     /// Notes that the peer is leaving and the last stream of this side that it took. Of two, the
     /// lower one counts.
     pub(crate) fn note_drain(&self, last_stream: u64) {
-        self.0.peer_took.fetch_min(last_stream.min(NOT_LEAVING - 1), Ordering::AcqRel);
+        self.0.peer_took.fetch_min(last_stream.min(NOT_DRAINING - 1), Ordering::AcqRel);
     }
 
     /// Returns whether the peer is leaving. It takes no new calls.
-    pub(crate) fn is_peer_leaving(&self) -> bool {
-        self.0.peer_took.load(Ordering::Acquire) != NOT_LEAVING
+    pub(crate) fn is_peer_draining(&self) -> bool {
+        self.0.peer_took.load(Ordering::Acquire) != NOT_DRAINING
     }
 
     /// Returns whether the leaving peer did not take this stream of this side: nothing was started
@@ -351,8 +352,8 @@ impl Link {
     }
 
     /// Returns when the last frame of the peer came.
-    pub(super) fn heard_at(&self) -> Instant {
-        self.0.pulse.heard_at()
+    pub(super) fn received_at(&self) -> Instant {
+        self.0.pulse.received_at()
     }
 
     /// Returns the present estimate of the round-trip time.

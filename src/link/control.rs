@@ -28,7 +28,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Heartbeat {
     /// Sends a PING this often.
-    Asks(Duration),
+    Sends(Duration),
     /// Expects PINGs.
     Listens,
 }
@@ -84,8 +84,8 @@ impl ControlStream {
         self.peer = Some(peer);
     }
 
-    fn heard(&mut self) {
-        self.pulse.heard();
+    fn note_received(&mut self) {
+        self.pulse.note_received();
         if let Some(peer) = &mut self.peer {
             peer.look();
         }
@@ -93,10 +93,10 @@ impl ControlStream {
 
     /// Starts the heartbeat. The link is lost when nothing was heard for `silence_max`.
     pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
-        self.heard();
+        self.note_received();
         self.silence_max = silence_max;
         self.ticks = match heartbeat {
-            Heartbeat::Asks(every) => {
+            Heartbeat::Sends(every) => {
                 let every = every.max(limits::HEARTBEAT_MIN);
                 let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,11 +207,11 @@ impl ControlStream {
 
     /// Waits for the next step.
     async fn step(&mut self) -> Result<Step, LinkFault> {
-        let silent_at = self.pulse.heard_at().checked_add(self.silence_max);
+        let silent_at = self.pulse.received_at().checked_add(self.silence_max);
         tokio::select! {
             biased;
             frame = self.reader.next() => {
-                self.heard();
+                self.note_received();
                 read(frame).map(Step::Frame)
             }
             () = tick(self.ticks.as_mut()) => Ok(Step::Tick),

@@ -78,11 +78,11 @@ impl DialSettings {
         control.send(&Control::Hello(self.hello_frame())).await?;
         match control.first().await? {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
-                let asked = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
-                let window = endpoint::window_for(self.hello.calls_in_flight_max, asked);
+                let initiated = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
+                let window = endpoint::window_for(self.hello.calls_in_flight_max, initiated);
                 connection.set_receive_window(window.into());
                 control.start_heartbeat(
-                    Heartbeat::Asks(self.limits.heartbeat_every),
+                    Heartbeat::Sends(self.limits.heartbeat_every),
                     self.limits.heartbeat_lost,
                 );
                 Ok((control, welcome))

@@ -97,8 +97,8 @@ pub(super) fn streams_for(calls: usize) -> u32 {
 
 /// Returns the receive window of a connection with this many calls in flight in each direction.
 /// When all of them fill the windows of their streams, the rest keeps the control stream going.
-pub(super) fn window_for(answered: usize, asked: usize) -> u32 {
-    let calls = bounded(answered) + bounded(asked);
+pub(super) fn window_for(answered: usize, initiated: usize) -> u32 {
+    let calls = bounded(answered) + bounded(initiated);
     let streams = limits::STREAM_WINDOW_BYTES.saturating_mul(calls);
     limits::CONNECTION_WINDOW_BASE_BYTES.saturating_add(streams).min(1 << 30)
 }
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn calls_that_stall_in_both_directions_leave_room_for_the_control_stream() {
-        for (answered, asked) in [(0, 128), (256, 32), (32, 256), (0, 0)] {
-            let stalled = (answered + asked) * limits::STREAM_WINDOW_BYTES as usize;
-            let left = window_for(answered, asked) as usize - stalled;
+        for (answered, initiated) in [(0, 128), (256, 32), (32, 256), (0, 0)] {
+            let stalled = (answered + initiated) * limits::STREAM_WINDOW_BYTES as usize;
+            let left = window_for(answered, initiated) as usize - stalled;
             assert_eq!(left, limits::CONNECTION_WINDOW_BASE_BYTES as usize);
         }
         assert_eq!(window_for(usize::MAX, usize::MAX), 1 << 30);

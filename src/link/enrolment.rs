@@ -134,16 +134,16 @@ impl IncomingEnrolment {
             .await
             .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
             .map_err(|error| LinkFault::lost(&error))?;
-        let heard = tokio::time::timeout(JOIN_WAIT_MAX, hear(&connection, &trust_domain))
+        let request = tokio::time::timeout(JOIN_WAIT_MAX, read_request(&connection, &trust_domain))
             .await
             .unwrap_or(Err(LinkFault::Silent("no request came in time")));
-        heard.inspect_err(|fault| {
+        request.inspect_err(|fault| {
             endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
         })
     }
 }
 
-async fn hear(
+async fn read_request(
     connection: &quinn::Connection,
     trust_domain: &str,
 ) -> Result<EnrolmentRequest, LinkFault> {

@@ -82,7 +82,7 @@ pub enum LinkFault {
     },
     /// The peer is leaving. The link is still up, for the calls that are on it.
     #[error("the peer is leaving: {reason}")]
-    Leaving {
+    Draining {
         /// The reason, with control characters escaped.
         reason: String,
     },
@@ -130,8 +130,8 @@ impl LinkFault {
     }
 
     /// The peer is leaving.
-    pub(crate) fn leaving(reason: &str) -> Self {
-        Self::Leaving { reason: text_of(reason.as_bytes()) }
+    pub(crate) fn draining(reason: &str) -> Self {
+        Self::Draining { reason: text_of(reason.as_bytes()) }
     }
 
     /// The peer has closed the link, or has sent GOODBYE.
@@ -161,7 +161,7 @@ impl LinkFault {
             Self::Silent(_) => CloseCode::Idle,
             Self::Closed { code, by_peer: false, .. } => *code,
             // The peer has finished and waits for this, or is about to.
-            Self::Closed { by_peer: true, .. } | Self::Leaving { .. } | Self::NotNewer => {
+            Self::Closed { by_peer: true, .. } | Self::Draining { .. } | Self::NotNewer => {
                 CloseCode::Goodbye
             }
             _ => CloseCode::Protocol,
@@ -193,7 +193,7 @@ impl LinkFault {
                 Reaction::BackOff => Some(BackoffCause::Unreachable),
                 Reaction::BackOffLong => Some(BackoffCause::Refused),
             },
-            Self::Leaving { .. } => None,
+            Self::Draining { .. } => None,
             _ if self.is_refusal() => Some(BackoffCause::Refused),
             _ => Some(BackoffCause::Unreachable),
         }
@@ -321,8 +321,8 @@ mod tests {
         let reason = b"trust domain \"a\", and \x1b[2J".as_slice().into();
         let code = quinn::TransportErrorCode::crypto(42);
         let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
-        let told = LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close)).to_string();
-        assert!(told.contains("trust domain \"a\", and \\u{1b}[2J"), "{told}");
+        let message = LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close)).to_string();
+        assert!(message.contains("trust domain \"a\", and \\u{1b}[2J"), "{message}");
     }
 
     #[test]

@@ -142,8 +142,8 @@ impl Greeted {
     pub(crate) fn into_link(self, grants: Grants, limits: &Limits) -> (Link, ControlStream) {
         let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
         let answered = grants.calls_in_flight_max;
-        let asked = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
-        let window = endpoint::window_for(answered, asked.min(limits.calls_in_flight_max));
+        let initiated = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
+        let window = endpoint::window_for(answered, initiated.min(limits.calls_in_flight_max));
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(answered).into());
         connection.set_receive_window(window.into());
         control.reserve(connection.clone(), limits);

@@ -21,9 +21,9 @@ type Paths = BTreeMap<SocketAddr, Option<IpAddr>>;
 /// Returns whether there is another path to a node than before, or one again. A path that is gone
 /// is ignored, because no socket helps. A node that was not linked before has lost nothing.
 fn has_changed(before: &Paths, after: &Paths) -> bool {
-    after
-        .iter()
-        .any(|(node, path)| path.is_some() && before.get(node).is_some_and(|former| former != path))
+    after.iter().any(|(node, path)| {
+        path.is_some() && before.get(node).is_some_and(|previous| previous != path)
+    })
 }
 
 /// Returns whether the socket, or its binding in a NAT, counts as dead: a PING was sent, and no
@@ -60,7 +60,7 @@ impl PathMonitor {
             return Some("the network has changed");
         }
         let silent =
-            links.iter().map(|link| now.saturating_duration_since(link.heard_at())).min()?;
+            links.iter().map(|link| now.saturating_duration_since(link.received_at())).min()?;
         if is_unresponsive(silent, heartbeat_every, self.renewed_at.map(|at| now - at)) {
             self.renewed_at = Some(now);
             return Some("nothing is heard from any node");

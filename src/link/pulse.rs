@@ -13,7 +13,7 @@ use tokio::{
 /// The heartbeat of one link.
 pub(super) struct Pulse {
     /// When the last frame of the peer came.
-    heard_at: Mutex<Instant>,
+    received_at: Mutex<Instant>,
     /// PINGs sent; the number of the last one.
     sent: AtomicU64,
     /// The highest number that came back in a PONG.
@@ -24,7 +24,7 @@ pub(super) struct Pulse {
 impl Default for Pulse {
     fn default() -> Self {
         Self {
-            heard_at: Mutex::new(Instant::now()),
+            received_at: Mutex::new(Instant::now()),
             sent: AtomicU64::new(0),
             answered: watch::Sender::default(),
             wanted: Notify::new(),
@@ -34,13 +34,13 @@ impl Default for Pulse {
 
 impl Pulse {
     /// When the last frame of the peer came.
-    pub(super) fn heard_at(&self) -> Instant {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn received_at(&self) -> Instant {
+        *self.received_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a frame of the peer came.
-    pub(super) fn heard(&self) {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    pub(super) fn note_received(&self) {
+        *self.received_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Resolves when a PING is wanted.

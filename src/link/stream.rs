@@ -260,7 +260,7 @@ impl FrameReader {
     /// May be dropped and called again: received data is kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadFault> {
         loop {
-            match self.cut()? {
+            match self.next_frame()? {
                 Some(frame) if frame.kind == Kind::Optional => {}
                 Some(frame) => return Ok(Some(frame)),
                 None if self.fill().await? => {}
@@ -297,7 +297,7 @@ impl FrameReader {
     }
 
     /// Cuts one frame out of the received data.
-    fn cut(&mut self) -> Result<Option<Frame>, ReadFault> {
+    fn next_frame(&mut self) -> Result<Option<Frame>, ReadFault> {
         let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
             .map_err(ReadFault::Wire)?;
         let Some(Header { kind, payload_bytes, header_bytes }) = header else { return Ok(None) };

@@ -144,8 +144,8 @@ impl Link {
                 }
                 true
             }
-            Err(lapse) => {
-                self.close_as(&lapse);
+            Err(error) => {
+                self.close_as(&error);
                 false
             }
         }
@@ -160,13 +160,13 @@ impl Link {
         }
     }
 
-    fn close_as(&self, lapse: &RevalidationError) {
-        let code = match lapse {
+    fn close_as(&self, error: &RevalidationError) {
+        let code = match error {
             RevalidationError::Revoked => CloseCode::Revoked,
             RevalidationError::Expired(_) => CloseCode::Expired,
             RevalidationError::Untrusted(_) => CloseCode::TrustChanged,
         };
-        tracing::warn!("closed the link of {}: {lapse}", self.peer());
-        self.end(LinkFault::Closed { code, text: lapse.to_string(), by_peer: false });
+        tracing::warn!("closed the link of {}: {error}", self.peer());
+        self.end(LinkFault::Closed { code, text: error.to_string(), by_peer: false });
     }
 }

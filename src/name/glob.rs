@@ -440,15 +440,15 @@ mod tests {
             ("é", None),
             ("", None),
         ] {
-            let told = bad.parse::<MethodGlob>().expect_err(bad).to_string();
+            let message = bad.parse::<MethodGlob>().expect_err(bad).to_string();
             let right = right.filter(|right| right.parse::<MethodGlob>().is_ok());
-            assert_eq!(told.split_once("; write ").map(|(_, right)| right), right, "{told}");
+            assert_eq!(message.split_once("; write ").map(|(_, right)| right), right, "{message}");
         }
         for (bad, right) in [("Ops", "ops"), ("ware_*", "ware-*"), ("Ware House", "ware-house")] {
-            let told = bad.parse::<NameGlob>().expect_err(bad).to_string();
-            assert!(told.ends_with(&format!("; write {right}")), "{told}");
+            let message = bad.parse::<NameGlob>().expect_err(bad).to_string();
+            assert!(message.ends_with(&format!("; write {right}")), "{message}");
         }
-        let told = "Stock/*".parse::<ServiceGlob>().expect_err("a method").to_string();
-        assert!(told.ends_with("; write Stock"), "{told}");
+        let message = "Stock/*".parse::<ServiceGlob>().expect_err("a method").to_string();
+        assert!(message.ends_with("; write Stock"), "{message}");
     }
 }

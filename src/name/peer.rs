@@ -195,11 +195,11 @@ mod tests {
             ("", None),
             (&long, None),
         ] {
-            let told = bad.parse::<Name>().expect_err(bad).to_string();
-            assert_eq!(told.split_once("; write ").map(|(_, right)| right), right, "{told}");
+            let message = bad.parse::<Name>().expect_err(bad).to_string();
+            assert_eq!(message.split_once("; write ").map(|(_, right)| right), right, "{message}");
         }
-        let told = "Agent/x".parse::<PeerName>().expect_err("a capital").to_string();
-        assert!(told.ends_with("; write agent"), "{told}");
+        let message = "Agent/x".parse::<PeerName>().expect_err("a capital").to_string();
+        assert!(message.ends_with("; write agent"), "{message}");
     }
 
     #[test]

@@ -47,7 +47,7 @@ struct NetworkState {
     /// The number of lost packets of 256.
     loss: u8,
     /// True if all packets are lost.
-    is_cut: bool,
+    is_down: bool,
     /// The wall clock is ahead of the real one by this.
     clock_ahead: Duration,
     sent: u64,
@@ -65,7 +65,7 @@ impl MemoryNet {
             next_port: 50_000,
             delay: Duration::from_millis(1),
             loss: 0,
-            is_cut: false,
+            is_down: false,
             clock_ahead: Duration::ZERO,
             sent: 0,
         };
@@ -89,8 +89,8 @@ impl MemoryNet {
     }
 
     /// Cuts the network, or restores it.
-    pub(crate) fn cut(&self, is_cut: bool) {
-        lock(&self.0.state).is_cut = is_cut;
+    pub(crate) fn set_down(&self, is_down: bool) {
+        lock(&self.0.state).is_down = is_down;
     }
 
     /// Sets the wall clock ahead.
@@ -117,7 +117,7 @@ impl MemoryNet {
         let random = self.next_random();
         let mut state = lock(&self.0.state);
         state.sent += 1;
-        let is_lost = state.is_cut || (random & 0xff) < u64::from(state.loss);
+        let is_lost = state.is_down || (random & 0xff) < u64::from(state.loss);
         let queue = state.sockets.get(&to.port()).and_then(Weak::upgrade);
         queue.filter(|_| !is_lost).map(|queue| (queue, Instant::now() + state.delay))
     }

@@ -45,7 +45,7 @@ pub(super) struct Authorised {
 pub(super) fn authorise(
     shared: &NodeState,
     requester: &PeerName,
-    target: policy::Target<'_>,
+    target: policy::PolicyTarget<'_>,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
     let question = Question { requester, target: Some(target), method };
@@ -85,7 +85,7 @@ pub(super) fn authorise_any(
 #[derive(Clone, Copy)]
 struct Question<'a> {
     requester: &'a PeerName,
-    target: Option<policy::Target<'a>>,
+    target: Option<policy::PolicyTarget<'a>>,
     method: &'a MethodPath,
 }
 
@@ -105,8 +105,8 @@ impl Question<'_> {
     fn refused(self, shared: &NodeState, code: Code, reason: &dyn fmt::Display) {
         let Self { requester: caller, target, method } = self;
         let target = target.map(|target| match target {
-            policy::Target::Agent(name) => PeerName::new(Role::Agent, name.clone()),
-            policy::Target::Node(name) => PeerName::new(Role::Node, name.clone()),
+            policy::PolicyTarget::Agent(name) => PeerName::new(Role::Agent, name.clone()),
+            policy::PolicyTarget::Node(name) => PeerName::new(Role::Node, name.clone()),
         });
         let target = target.as_ref();
         let refused = Event::CallRefused { caller, target, via: None, method, code, reason };

@@ -4,7 +4,7 @@
 use crate::{
     directory::{ListedMethod, ListedService},
     name::{MethodPath, Name, PeerName},
-    policy::{NodePolicy, PolicyView, Target},
+    policy::{NodePolicy, PolicyTarget, PolicyView},
     wire::{MethodInfo, ServiceInfo},
 };
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ impl<'a> Viewer<'a> {
     }
 
     pub(super) fn on(&self, agent: &Name) -> OnAgent<'a> {
-        OnAgent(self.view.as_ref().map(|view| view.on(Target::Agent(agent))))
+        OnAgent(self.view.as_ref().map(|view| view.on(PolicyTarget::Agent(agent))))
     }
 }
 

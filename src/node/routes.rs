@@ -236,5 +236,6 @@ pub(super) fn may_answer(
 ) -> bool {
     let is_own = *requester == shared.peer;
     policy.may_host(agent, method.service())
-        && (is_own || policy.decide(requester, policy::Target::Agent(agent), method).is_allowed())
+        && (is_own
+            || policy.decide(requester, policy::PolicyTarget::Agent(agent), method).is_allowed())
 }

@@ -48,14 +48,14 @@ impl fmt::Display for RequesterGlob {
 
 /// Target of a call: an agent's services, or those of the node itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum PolicyTarget<'a> {
     /// The agent of this name.
     Agent(&'a Name),
     /// The node of this name.
     Node(&'a Name),
 }
 
-impl fmt::Display for Target<'_> {
+impl fmt::Display for PolicyTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(name) => write!(f, "agent {name}"),
@@ -77,10 +77,10 @@ pub enum TargetGlob {
 
 impl TargetGlob {
     /// True if the pattern covers the target.
-    pub fn matches(&self, target: Target<'_>) -> bool {
+    pub fn matches(&self, target: PolicyTarget<'_>) -> bool {
         match (self, target) {
-            (Self::Agents(names), Target::Agent(name)) => names.matches(name),
-            (Self::Nodes(names), Target::Node(name)) => names.matches(name),
+            (Self::Agents(names), PolicyTarget::Agent(name)) => names.matches(name),
+            (Self::Nodes(names), PolicyTarget::Node(name)) => names.matches(name),
             _ => false,
         }
     }
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check_asker(pattern: &str, yes: &[&str], no: &[&str]) {
+    fn check_requester(pattern: &str, yes: &[&str], no: &[&str]) {
         let glob: RequesterGlob = pattern.parse().expect("a pattern");
         for requester in yes {
             assert!(
@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn an_asker_pattern_covers_one_role_and_callers_when_it_names_none() {
-        check_asker("billing", &["caller/billing"], &["agent/billing", "node/billing"]);
-        check_asker("caller/billing", &["caller/billing"], &["agent/billing"]);
-        check_asker("**", &["caller/a", "caller/a.b"], &["agent/a", "node/a"]);
-        check_asker("agent/acme.*", &["agent/acme.a"], &["caller/acme.a", "agent/acme"]);
-        check_asker("node/*", &["node/edge-1"], &["caller/edge-1", "agent/edge-1"]);
+        check_requester("billing", &["caller/billing"], &["agent/billing", "node/billing"]);
+        check_requester("caller/billing", &["caller/billing"], &["agent/billing"]);
+        check_requester("**", &["caller/a", "caller/a.b"], &["agent/a", "node/a"]);
+        check_requester("agent/acme.*", &["agent/acme.a"], &["caller/acme.a", "agent/acme"]);
+        check_requester("node/*", &["node/edge-1"], &["caller/edge-1", "agent/edge-1"]);
     }
 
     #[track_caller]
@@ -146,8 +146,8 @@ mod tests {
         let glob: TargetGlob = pattern.parse().expect("a pattern");
         let peer: PeerName = target.parse().expect("a peer");
         let target = match peer.role {
-            Role::Node => Target::Node(&peer.name),
-            _ => Target::Agent(&peer.name),
+            Role::Node => PolicyTarget::Node(&peer.name),
+            _ => PolicyTarget::Agent(&peer.name),
         };
         assert_eq!(glob.matches(target), expected, "{pattern} against {target:?}");
     }

@@ -13,7 +13,7 @@ mod tests;
 mod view;
 
 pub use agent::{AgentDecision, AgentPolicy};
-pub use glob::{RequesterGlob, Target, TargetGlob};
+pub use glob::{PolicyTarget, RequesterGlob, TargetGlob};
 pub use node::{Decision, Denied, Grant, NodePolicy};
 pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};
 pub use view::PolicyView;

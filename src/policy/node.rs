@@ -1,6 +1,8 @@
 //! The node's rules: who may call what through it, and which agents may answer for a service.
 
-use super::{AllowRule, DenyRule, HostRule, RequesterGlob, Target, TargetGlob, rule::RuleLimits};
+use super::{
+    AllowRule, DenyRule, HostRule, PolicyTarget, RequesterGlob, TargetGlob, rule::RuleLimits,
+};
 use crate::name::{MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
@@ -64,7 +66,7 @@ impl NodePolicy {
     pub fn decide(
         &self,
         requester: &PeerName,
-        target: Target<'_>,
+        target: PolicyTarget<'_>,
         method: &MethodPath,
     ) -> Decision<'_> {
         if let Some(rule) = self.deny.iter().find(|rule| rule.covers(requester, target, method)) {
@@ -90,7 +92,7 @@ impl NodePolicy {
     /// True if the requester may know that the target is there: some allow rule could let it call
     /// something there, and no deny rule takes all of that away. Nobody else learns which agents
     /// exist.
-    pub fn may_see(&self, requester: &PeerName, target: Target<'_>) -> bool {
+    pub fn may_see(&self, requester: &PeerName, target: PolicyTarget<'_>) -> bool {
         self.view(requester).on(target).allows_something()
     }
 
@@ -199,10 +201,10 @@ mod tests {
         rule
     }
 
-    fn target(peer: &PeerName) -> Target<'_> {
+    fn target(peer: &PeerName) -> PolicyTarget<'_> {
         match peer.role {
-            Role::Node => Target::Node(&peer.name),
-            _ => Target::Agent(&peer.name),
+            Role::Node => PolicyTarget::Node(&peer.name),
+            _ => PolicyTarget::Agent(&peer.name),
         }
     }
 
@@ -286,7 +288,7 @@ mod tests {
             ("caller/billing".parse().expect("one"), "a".parse().expect("one"));
         let grant = |method: &str| {
             let method = method.parse().expect("a method");
-            match policy.decide(&requester, Target::Agent(&agent), &method) {
+            match policy.decide(&requester, PolicyTarget::Agent(&agent), &method) {
                 Decision::Allow(grant) => grant,
                 Decision::Deny(denied) => panic!("{denied}"),
             }
@@ -329,7 +331,7 @@ mod tests {
         let sees = |requester: &str, agent: &str, service: &str| {
             let (requester, agent) =
                 (requester.parse().expect("a peer"), agent.parse().expect("a name"));
-            policy.view(&requester).on(Target::Agent(&agent)).allows_some_of(service)
+            policy.view(&requester).on(PolicyTarget::Agent(&agent)).allows_some_of(service)
         };
         assert!(sees("caller/billing", "a", "acme.v1.Stock"));
         assert!(

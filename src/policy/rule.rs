@@ -1,6 +1,6 @@
 //! One rule of `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
 
-use super::{RequesterGlob, Target, TargetGlob};
+use super::{PolicyTarget, RequesterGlob, TargetGlob};
 use crate::{
     limits::RATE_CALLS_MAX,
     name::{MethodGlob, MethodPath, Name, NameError, NameGlob, PeerName, ServiceGlob},
@@ -193,7 +193,7 @@ impl AllowRule {
     pub(super) fn covers(
         &self,
         requester: &PeerName,
-        target: Target<'_>,
+        target: PolicyTarget<'_>,
         method: &MethodPath,
     ) -> bool {
         self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
@@ -273,7 +273,7 @@ impl DenyRule {
     pub(super) fn covers(
         &self,
         requester: &PeerName,
-        target: Target<'_>,
+        target: PolicyTarget<'_>,
         method: &MethodPath,
     ) -> bool {
         self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)

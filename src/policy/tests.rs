@@ -1,14 +1,14 @@
 //! Both policies beside each other: the same patterns over callers and methods, and what each side
 //! makes of several rules.
 
-use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, Target};
+use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, PolicyTarget};
 use crate::name::{MethodPath, Name, PeerName};
 
 /// Decision of the rules on one side: the line of the rule that decides, or nothing.
 type Deciding = Result<u32, &'static str>;
 
 fn node(policy: &NodePolicy, requester: &PeerName, on: &Name, method: &MethodPath) -> Deciding {
-    match policy.decide(requester, Target::Agent(on), method) {
+    match policy.decide(requester, PolicyTarget::Agent(on), method) {
         super::Decision::Allow(grant) => Ok(grant.rule().origin.line),
         super::Decision::Deny(super::Denied::ByRule(_)) => Err("denied"),
         super::Decision::Deny(super::Denied::NoRule) => Err("no rule"),
@@ -29,18 +29,22 @@ fn name(text: &str) -> Name {
 
 /// One rule on each side with these patterns; whether it lets the call pass on both.
 #[track_caller]
-fn check_both([caller, place, method]: [&str; 3], [requester, at, asked]: [&str; 3], passes: bool) {
+fn check_both(
+    [caller, at_pattern, method]: [&str; 3],
+    [requester, at, called]: [&str; 3],
+    passes: bool,
+) {
     let (requester, at) = (requester.parse().expect("a peer"), name(at));
-    let asked = asked.parse().expect("a method");
-    let mut on_node = AllowRule::parse(caller, place, method).expect("a rule");
-    let mut on_agent = AgentRule::parse(place, caller, method).expect("a rule");
+    let called = called.parse().expect("a method");
+    let mut on_node = AllowRule::parse(caller, at_pattern, method).expect("a rule");
+    let mut on_agent = AgentRule::parse(at_pattern, caller, method).expect("a rule");
     on_node.origin = Origin::at("f", 3);
     on_agent.origin = Origin::at("f", 3);
     let expected = if passes { Ok(3) } else { Err("no rule") };
     let (nodes, agents) =
         (NodePolicy::default().allow(on_node), AgentPolicy::default().allow(on_agent));
-    assert_eq!(node(&nodes, &requester, &at, &asked), expected, "of the node");
-    assert_eq!(agent(&agents, &at, &requester, &asked), expected, "of the agent");
+    assert_eq!(node(&nodes, &requester, &at, &called), expected, "of the node");
+    assert_eq!(agent(&agents, &at, &requester, &called), expected, "of the agent");
 }
 
 #[test]

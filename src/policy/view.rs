@@ -1,7 +1,7 @@
 //! A node's rules as one requester meets them: picked out once, where many agents and methods are
 //! looked at for a list.
 
-use super::{AllowRule, DenyRule, NodePolicy, Target};
+use super::{AllowRule, DenyRule, NodePolicy, PolicyTarget};
 use crate::name::{MethodPath, PeerName};
 
 /// The rules that speak of one requester, and after [`PolicyView::on`] of one target. It says what
@@ -28,7 +28,7 @@ impl NodePolicy {
 impl PolicyView<'_> {
     /// Those of them that speak of this target.
     #[must_use]
-    pub fn on(&self, target: Target<'_>) -> Self {
+    pub fn on(&self, target: PolicyTarget<'_>) -> Self {
         let (allow, deny) = (self.allow.iter(), self.deny.iter());
         Self {
             allow: allow.copied().filter(|rule| rule.agent.matches(target)).collect(),
@@ -92,7 +92,7 @@ mod tests {
             }
             for requester in ["caller/ops", "caller/intern.bob", "agent/a"].map(peer) {
                 for on in ["a", "acme.b"].map(|name| name.parse().expect("a name")) {
-                    let (target, mut is_any_open) = (Target::Agent(&on), false);
+                    let (target, mut is_any_open) = (PolicyTarget::Agent(&on), false);
                     let view = policy.view(&requester).on(target);
                     for method in ["S/A", "S/B", "T/A", "acme.v1.X/GetOne"] {
                         let method: MethodPath = method.parse().expect("a method");

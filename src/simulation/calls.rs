@@ -39,7 +39,7 @@ async fn a_call_ends_at_its_deadline_and_the_handler_is_said_to_have_run() {
 async fn a_call_that_runs_when_the_network_is_cut_ends_unknown_soon_after_the_heartbeat() {
     let scene = Scene::open().await;
     let running = scene.holding().await;
-    scene.world.net.cut(true);
+    scene.world.net.set_down(true);
     let began = Instant::now();
     check_status(running.ended().await, Code::Unavailable, Outcome::Unknown);
     assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());

@@ -148,9 +148,9 @@ async fn a_reply_that_continues_after_its_status_is_broken() {
 async fn the_status_of_the_responder_counts_with_its_outcome() {
     for outcome in [Outcome::NotExecuted, Outcome::AppError, Outcome::Unknown] {
         let call = LinkUnderTest::new().await;
-        let said = Status::with_outcome(Code::FailedPrecondition, outcome, "closed on Sundays");
+        let sent = Status::with_outcome(Code::FailedPrecondition, outcome, "closed on Sundays");
         let reply = call.answered_by(async |mut stream| {
-            write_status(&mut stream, &said).await;
+            write_status(&mut stream, &sent).await;
             stream.sender.finish();
             pending().await
         });
@@ -251,10 +251,10 @@ async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
 #[tokio::test(start_paused = true)]
 async fn a_status_within_the_patience_counts() {
     let call = LinkUnderTest::new().await;
-    let said = Status::not_executed(Code::DeadlineExceeded, "it was queued");
+    let sent = Status::not_executed(Code::DeadlineExceeded, "it was queued");
     let reply = call.answered_by(async |mut stream| {
         tokio::time::sleep(TIMEOUT + STATUS_GRACE / 2).await;
-        write_status(&mut stream, &said).await;
+        write_status(&mut stream, &sent).await;
         pending().await
     });
     check_status(reply.await, Code::DeadlineExceeded, Outcome::NotExecuted);

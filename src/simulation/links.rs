@@ -25,7 +25,7 @@ async fn an_agent_dials_until_there_is_a_node() {
 async fn both_ends_notice_that_the_network_is_cut_and_link_again_once_it_is_back() {
     let scene = Scene::open().await;
     let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
-    scene.world.net.cut(true);
+    scene.world.net.set_down(true);
     let began = Instant::now();
     scene.handle.disconnected().await;
     assert!(began.elapsed() < MINUTE, "{:?}", began.elapsed());
@@ -38,7 +38,7 @@ async fn both_ends_notice_that_the_network_is_cut_and_link_again_once_it_is_back
     }
     tokio::time::sleep(HOUR).await;
     assert!(!scene.handle.is_attached());
-    scene.world.net.cut(false);
+    scene.world.net.set_down(false);
     scene.agent.registered(1).await;
     let answer = scene.by_caller().call::<String>("Stage/Echo", "x").timeout(5 * MINUTE).await;
     assert_eq!(answer.as_deref(), Ok("x"));

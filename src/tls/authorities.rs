@@ -28,14 +28,14 @@ impl Authorities {
     /// the same.
     pub(super) fn read(
         pem: &CredentialPem<'_>,
-        places: &SourceNames,
+        sources: &SourceNames,
     ) -> Result<Self, CredentialsError> {
         // One record for both, because the revocation lists of both are in one file and are found
         // by name.
         let mut known = vec![];
-        let clients = Arc::new(roots(pem.ca, &places.ca, &mut known)?);
+        let clients = Arc::new(roots(pem.ca, &sources.ca, &mut known)?);
         let nodes = match pem.node_ca {
-            Some(node_ca) => Arc::new(roots(node_ca, &places.node_ca, &mut known)?),
+            Some(node_ca) => Arc::new(roots(node_ca, &sources.node_ca, &mut known)?),
             None => clients.clone(),
         };
         Ok(Self { clients, nodes, known, are_separate: pem.node_ca.is_some() })
@@ -57,7 +57,7 @@ impl Authorities {
         &self,
         own: &CertifiedKey,
         identity: &Identity,
-        places: &SourceNames,
+        sources: &SourceNames,
         at: SystemTime,
     ) -> Result<(), CredentialsError> {
         if !self.are_separate {
@@ -65,11 +65,11 @@ impl Authorities {
         }
         let role = identity.peer_name().role;
         let (roots, bundle) = match role {
-            Role::Node => (&self.nodes, &places.node_ca),
-            Role::Agent | Role::Caller => (&self.clients, &places.ca),
+            Role::Node => (&self.nodes, &sources.node_ca),
+            Role::Agent | Role::Caller => (&self.clients, &sources.ca),
         };
         trust::expect_signed_by(roots, &own.cert, role, crypto::unix_time(at)).map_err(|error| {
-            let (cert, bundle, why) = (places.cert.clone(), bundle.clone(), error.to_string());
+            let (cert, bundle, why) = (sources.cert.clone(), bundle.clone(), error.to_string());
             CredentialsError::ForeignLeaf { cert, role, bundle, why }
         })
     }
@@ -77,21 +77,21 @@ impl Authorities {
 
 fn roots(
     pem: &[u8],
-    place: &str,
+    location: &str,
     known: &mut Vec<CertificateInfo>,
 ) -> Result<RootCertStore, CredentialsError> {
     let mut store = RootCertStore::empty();
-    for root in certificates(pem, place)? {
-        let info =
-            CertificateInfo::from_der(&root).map_err(|error| damaged(place, error.to_string()))?;
+    for root in certificates(pem, location)? {
+        let info = CertificateInfo::from_der(&root)
+            .map_err(|error| damaged(location, error.to_string()))?;
         if !info.is_ca {
             return Err(CredentialsError::NoAuthority {
-                place: place.into(),
+                location: location.into(),
                 subject: info.subject,
             });
         }
-        expect_own_name(&info, known, place)?;
-        store.add(root).map_err(|error| damaged(place, error.to_string()))?;
+        expect_own_name(&info, known, location)?;
+        store.add(root).map_err(|error| damaged(location, error.to_string()))?;
         known.push(info);
     }
     Ok(store)
@@ -102,14 +102,14 @@ fn roots(
 fn expect_own_name(
     info: &CertificateInfo,
     known: &[CertificateInfo],
-    place: &str,
+    location: &str,
 ) -> Result<(), CredentialsError> {
     let is_namesake = |other: &CertificateInfo| {
         other.subject_der == info.subject_der && other.public_key_der != info.public_key_der
     };
     if known.iter().any(is_namesake) {
         return Err(CredentialsError::TwoAuthorities {
-            place: place.into(),
+            location: location.into(),
             subject: info.subject.clone(),
         });
     }

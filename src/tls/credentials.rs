@@ -40,7 +40,7 @@ struct Material {
     identity: Identity,
     validity: Validity,
     trust: CaTrust,
-    cert_place: String,
+    cert_location: String,
     crl: OwnLists,
     /// Of the texts that trust was built of, in short.
     trust_mark: u64,
@@ -48,7 +48,7 @@ struct Material {
 
 /// Information about the revocation lists.
 struct OwnLists {
-    place: String,
+    location: String,
     next_update: Option<SystemTime>,
     revoked: Revoked,
     marks: Vec<Mark>,
@@ -124,19 +124,19 @@ impl Credentials {
         CredentialFiles::of_only(dir.as_ref(), role)
     }
 
-    fn load(pem: &CredentialPem<'_>, places: &SourceNames) -> Result<Self, CredentialsError> {
-        let chain = certificates(pem.cert, &places.cert)?;
-        let identity = own_identity(&chain, &places.cert)?;
-        let own = certified_key(chain, pem.key, &places.cert, &places.key)?;
-        let authorities = Authorities::read(pem, places)?;
+    fn load(pem: &CredentialPem<'_>, sources: &SourceNames) -> Result<Self, CredentialsError> {
+        let chain = certificates(pem.cert, &sources.cert)?;
+        let identity = own_identity(&chain, &sources.cert)?;
+        let own = certified_key(chain, pem.key, &sources.cert, &sources.key)?;
+        let authorities = Authorities::read(pem, sources)?;
         let validity = authorities
             .validity_of(&own, &identity)
-            .ok_or_else(|| damaged(&places.cert, "its first certificate cannot be read"))?;
+            .ok_or_else(|| damaged(&sources.cert, "its first certificate cannot be read"))?;
         let now = SystemTime::now();
-        expect_current_chain(&validity, now, &places.cert)?;
-        authorities.expect_own(&own, &identity, places, validity.nearest(now))?;
+        expect_current_chain(&validity, now, &sources.cert)?;
+        authorities.expect_own(&own, &identity, sources, validity.nearest(now))?;
         let Lists { all, next_update, revoked, marks } =
-            Lists::read(pem, places, &authorities, &own.cert)?;
+            Lists::read(pem, sources, &authorities, &own.cert)?;
         let is_listed = revoked.names(&own.cert);
         let parts = CaTrustParts {
             clients: authorities.clients,
@@ -146,13 +146,13 @@ impl Credentials {
             trust_domain: identity.trust_domain(),
         };
         let trust = CaTrust::new(&parts).map_err(|error| match error {
-            VerifierBuilderError::InvalidCrl(why) => damaged(&places.crl, format!("{why:?}")),
-            error => damaged(&places.ca, error.to_string()),
+            VerifierBuilderError::InvalidCrl(why) => damaged(&sources.crl, format!("{why:?}")),
+            error => damaged(&sources.ca, error.to_string()),
         })?;
-        let (cert_place, crl_place) = (places.cert.clone(), places.crl.clone());
-        let crl = OwnLists { place: crl_place, next_update, revoked, marks, is_listed };
+        let (cert_location, crl_location) = (sources.cert.clone(), sources.crl.clone());
+        let crl = OwnLists { location: crl_location, next_update, revoked, marks, is_listed };
         let trust_mark = trust_mark(pem);
-        let material = Material { own, identity, validity, trust, cert_place, crl, trust_mark };
+        let material = Material { own, identity, validity, trust, cert_location, crl, trust_mark };
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
@@ -225,15 +225,15 @@ impl Credentials {
     /// # Errors
     /// They are of another role, name or trust domain, or have an older revocation list of a CA.
     pub fn expect_successor(&self, next: &Self) -> Result<(), CredentialsError> {
-        let is_same_party =
+        let is_same_peer =
             self.peer_name() == next.peer_name() && self.trust_domain() == next.trust_domain();
-        if is_same_party {
+        if is_same_peer {
             let (before, next) = (&self.material.crl, &next.material.crl);
-            return lists::expect_successors(&before.marks, &next.marks, &next.place);
+            return lists::expect_successors(&before.marks, &next.marks, &next.location);
         }
         let named = |one: &Self| format!("{} of {}", one.peer_name(), one.trust_domain());
-        Err(CredentialsError::OtherParty {
-            place: next.material.cert_place.clone(),
+        Err(CredentialsError::OtherPeer {
+            location: next.material.cert_location.clone(),
             found: named(next),
             wanted: named(self),
         })
@@ -245,7 +245,7 @@ impl Credentials {
             return Ok(());
         }
         Err(CredentialsError::WrongRole {
-            place: self.material.cert_place.clone(),
+            location: self.material.cert_location.clone(),
             found: self.peer_name().clone(),
             wanted,
         })
@@ -300,10 +300,10 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Material { identity, cert_place, .. } = &*self.material;
+        let Material { identity, cert_location, .. } = &*self.material;
         f.debug_struct("Credentials")
             .field("identity", identity)
-            .field("cert", cert_place)
+            .field("cert", cert_location)
             .field("post_quantum", &self.post_quantum)
             .finish()
     }
@@ -317,29 +317,32 @@ fn trust_mark(pem: &CredentialPem<'_>) -> u64 {
     hasher.finish()
 }
 
-fn own_identity(chain: &[CertificateDer<'_>], place: &str) -> Result<Identity, CredentialsError> {
+fn own_identity(
+    chain: &[CertificateDer<'_>],
+    location: &str,
+) -> Result<Identity, CredentialsError> {
     let leaf = chain.first().ok_or(IdentityError::NoCertificate);
     let identity = leaf
         .and_then(Identity::of_leaf)
-        .map_err(|source| CredentialsError::NoParty { place: place.into(), source })?;
-    expect_current(&identity, SystemTime::now(), place)?;
+        .map_err(|source| CredentialsError::NoIdentity { location: location.into(), source })?;
+    expect_current(&identity, SystemTime::now(), location)?;
     Ok(identity)
 }
 
 fn expect_current(
     identity: &Identity,
     now: SystemTime,
-    place: &str,
+    location: &str,
 ) -> Result<(), CredentialsError> {
-    let (place, now_utc) = (place.to_owned(), Utc(now));
+    let (location, now_utc) = (location.to_owned(), Utc(now));
     if now < identity.not_before() {
         let since = Utc(identity.not_before());
-        return Err(CredentialsError::NotValidYet { place, since, now: now_utc });
+        return Err(CredentialsError::NotValidYet { location, since, now: now_utc });
     }
     if now > identity.not_after() {
         let until = Utc(identity.not_after());
         let peer = identity.peer_name().to_string().replace('/', " ");
-        return Err(CredentialsError::Expired { place, until, now: now_utc, peer });
+        return Err(CredentialsError::Expired { location, until, now: now_utc, peer });
     }
     Ok(())
 }
@@ -349,18 +352,18 @@ fn expect_current(
 fn expect_current_chain(
     validity: &Validity,
     now: SystemTime,
-    place: &str,
+    location: &str,
 ) -> Result<(), CredentialsError> {
     let Validity { starts, ends, is_known } = validity;
     let now_utc = Utc(now);
     match (starts.intermediate(), ends.intermediate()) {
         (Some(_), _) if *is_known && now < starts.at() => {
-            let (place, since) = (starts.subject(place), Utc(starts.at()));
-            Err(CredentialsError::NotValidYet { place, since, now: now_utc })
+            let (location, since) = (starts.subject(location), Utc(starts.at()));
+            Err(CredentialsError::NotValidYet { location, since, now: now_utc })
         }
         (_, Some(subject)) if *is_known && now > ends.at() => {
-            let (place, subject, until) = (place.into(), subject.into(), Utc(ends.at()));
-            Err(CredentialsError::IntermediateExpired { place, subject, until, now: now_utc })
+            let (location, subject, until) = (location.into(), subject.into(), Utc(ends.at()));
+            Err(CredentialsError::IntermediateExpired { location, subject, until, now: now_utc })
         }
         _ => Ok(()),
     }

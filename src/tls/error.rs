@@ -34,28 +34,28 @@ pub enum CredentialsError {
         source: io::Error,
     },
     /// A file is readable and has nothing of the wanted kind in it.
-    #[error("{place} holds no {wanted}: {found}")]
+    #[error("{location} holds no {wanted}: {found}")]
     Lacking {
         /// The file.
-        place: String,
+        location: String,
         /// The kind that is required.
         wanted: &'static str,
         /// The kind that was found.
         found: &'static str,
     },
     /// A file has the wanted kind of content and it is broken.
-    #[error("{place} is damaged: {why}; copy it again, or create a new one")]
+    #[error("{location} is damaged: {why}; copy it again, or create a new one")]
     Damaged {
         /// The file.
-        place: String,
+        location: String,
         /// The fault.
         why: String,
     },
     /// A file that is whole and not supported: UTF-16, DER, an encrypted key, DSA.
-    #[error("{place} cannot be used: {why}")]
+    #[error("{location} cannot be used: {why}")]
     Unusable {
         /// The file.
-        place: String,
+        location: String,
         /// The fault and the remedy.
         why: String,
     },
@@ -81,20 +81,20 @@ pub enum CredentialsError {
         cert: String,
     },
     /// The certificate names no peer.
-    #[error("{place} cannot be used")]
-    NoParty {
+    #[error("{location} cannot be used")]
+    NoIdentity {
         /// The file.
-        place: String,
+        location: String,
         /// The reason.
         source: IdentityError,
     },
     /// The certificate holds later only.
     #[error(
-        "{place} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
+        "{location} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
     NotValidYet {
         /// The file.
-        place: String,
+        location: String,
         /// Start of its validity.
         since: Utc,
         /// The local clock.
@@ -102,11 +102,11 @@ pub enum CredentialsError {
     },
     /// The certificate holds no longer.
     #[error(
-        "{place} has expired: it was valid until {until}, and the local clock says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
+        "{location} has expired: it was valid until {until}, and the local clock says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
     )]
     Expired {
         /// The file.
-        place: String,
+        location: String,
         /// End of its validity.
         until: Utc,
         /// The local clock.
@@ -116,11 +116,11 @@ pub enum CredentialsError {
     },
     /// An intermediate in the chain of the certificate has expired.
     #[error(
-        "the intermediate certificate {subject} in {place} has expired: it was valid until {until}, and the local clock says {now}; append the current certificate of that CA to the leaf in the file, or check the clock"
+        "the intermediate certificate {subject} in {location} has expired: it was valid until {until}, and the local clock says {now}; append the current certificate of that CA to the leaf in the file, or check the clock"
     )]
     IntermediateExpired {
         /// The file.
-        place: String,
+        location: String,
         /// Subject of the intermediate.
         subject: String,
         /// End of its validity.
@@ -130,11 +130,11 @@ pub enum CredentialsError {
     },
     /// A leaf where a CA is wanted.
     #[error(
-        "{place} holds {subject:?}, which is not a CA certificate; name the file with the CA's certificate (ca.pem)"
+        "{location} holds {subject:?}, which is not a CA certificate; name the file with the CA's certificate (ca.pem)"
     )]
     NoAuthority {
         /// The file.
-        place: String,
+        location: String,
         /// The certificate's subject.
         subject: String,
     },
@@ -154,11 +154,11 @@ pub enum CredentialsError {
     },
     /// Revocation lists, and none of a CA that is known here: every peer would be refused.
     #[error(
-        "{place} has no revocation list of a known CA: its lists are of {found}, and the CAs in {bundle} are {known}; copy the crl.pem of that CA (`dialback certs crl`)"
+        "{location} has no revocation list of a known CA: its lists are of {found}, and the CAs in {bundle} are {known}; copy the crl.pem of that CA (`dialback certs crl`)"
     )]
     ForeignLists {
         /// The lists' file.
-        place: String,
+        location: String,
         /// Issuers of the lists.
         found: String,
         /// The CAs' file.
@@ -168,21 +168,21 @@ pub enum CredentialsError {
     },
     /// A list that says it is of a known CA, and is not.
     #[error(
-        "bad signature: the revocation list of {issuer} in {place} is not signed by the known CA of that name; it was modified, or is of another CA with this name: copy the crl.pem of the CA"
+        "bad signature: the revocation list of {issuer} in {location} is not signed by the known CA of that name; it was modified, or is of another CA with this name: copy the crl.pem of the CA"
     )]
     ForgedList {
         /// The lists' file.
-        place: String,
+        location: String,
         /// Issuer of the list.
         issuer: String,
     },
     /// A list that is older than the one that is in use, for a peer that runs.
     #[error(
-        "the revocation list of {issuer} in {place} ({found}) is older than the one in use ({in_use}), so certificates revoked in between would be accepted; copy the newer list, or restart to go back"
+        "the revocation list of {issuer} in {location} ({found}) is older than the one in use ({in_use}), so certificates revoked in between would be accepted; copy the newer list, or restart to go back"
     )]
     OlderList {
         /// The lists' file.
-        place: String,
+        location: String,
         /// Issuer of the list.
         issuer: String,
         /// Number and date of the list.
@@ -192,21 +192,21 @@ pub enum CredentialsError {
     },
     /// Two CAs that cannot be told apart by name.
     #[error(
-        "{place} holds two CAs with the same name, {subject:?}, and revocation lists are found by name; remove one, or create a CA with another name"
+        "{location} holds two CAs with the same name, {subject:?}, and revocation lists are found by name; remove one, or create a CA with another name"
     )]
     TwoAuthorities {
         /// The file.
-        place: String,
+        location: String,
         /// The name.
         subject: String,
     },
     /// Credentials of another role than the one this side needs.
     #[error(
-        "wrong role: {place} is the certificate of {found}, and role {wanted} is required here; name a certificate of role {wanted} with --cert and --key, or issue one with `dialback certs issue {wanted} NAME`"
+        "wrong role: {location} is the certificate of {found}, and role {wanted} is required here; name a certificate of role {wanted} with --cert and --key, or issue one with `dialback certs issue {wanted} NAME`"
     )]
     WrongRole {
         /// The file.
-        place: String,
+        location: String,
         /// The peer that it names.
         found: PeerName,
         /// The role that is required.
@@ -214,11 +214,11 @@ pub enum CredentialsError {
     },
     /// Credentials of another peer than the running one.
     #[error(
-        "{place} is the certificate of {found}, and {wanted} runs here; run another peer in a process of its own"
+        "{location} is the certificate of {found}, and {wanted} runs here; run another peer in a process of its own"
     )]
-    OtherParty {
+    OtherPeer {
         /// The file.
-        place: String,
+        location: String,
         /// The peer that it names.
         found: String,
         /// The running peer.

@@ -45,7 +45,7 @@ type CredentialMarks = (String, SystemTime, Option<SystemTime>);
 /// Says each worry when it is new, and again after a while.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiryWarnings {
-    said: Option<(CredentialMarks, Vec<Warning>, SystemTime)>,
+    logged: Option<(CredentialMarks, Vec<Warning>, SystemTime)>,
 }
 
 impl ExpiryWarnings {
@@ -59,15 +59,15 @@ impl ExpiryWarnings {
         }
         let marks: CredentialMarks =
             (identity.serial().into(), validity.ends.at(), credentials.crl_next_update());
-        let was_said = self.said.as_ref().is_some_and(|(of, said, when)| {
+        let was_logged = self.logged.as_ref().is_some_and(|(of, logged, when)| {
             let is_recent = now.duration_since(*when).is_ok_and(|ago| ago < EXPIRY_WARNING_EVERY);
-            *of == marks && *said == found && is_recent
+            *of == marks && *logged == found && is_recent
         });
-        if was_said {
+        if was_logged {
             return Vec::new();
         }
         let lines = found.iter().map(|warning| line(*warning, credentials, now)).collect();
-        self.said = Some((marks, found, now));
+        self.logged = Some((marks, found, now));
         lines
     }
 }
@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn what_is_left_is_told_roughly() {
         let now = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
-        let told = |left| rough(now + left, now);
-        assert_eq!(told(Duration::from_secs(12)), "12 s");
-        assert_eq!(told(HOUR - Duration::from_secs(1)), "59 min");
-        assert_eq!((told(47 * HOUR), told(49 * HOUR)), ("47 h".into(), "2 days".into()));
+        let shown = |left| rough(now + left, now);
+        assert_eq!(shown(Duration::from_secs(12)), "12 s");
+        assert_eq!(shown(HOUR - Duration::from_secs(1)), "59 min");
+        assert_eq!((shown(47 * HOUR), shown(49 * HOUR)), ("47 h".into(), "2 days".into()));
         assert_eq!(rough(now - HOUR, now), "0 s");
     }
 }

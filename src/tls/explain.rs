@@ -140,19 +140,19 @@ impl RejectionCause {
     }
 
     fn fact(self, rejected_by: RejectedBy) -> String {
-        let words = self.words(rejected_by);
+        let description = self.description(rejected_by);
         let (peer, certificate) = match rejected_by {
             RejectedBy::Us => ("rejected the peer", "rejected the peer's certificate"),
             RejectedBy::Peer => ("the peer rejected us", "the peer rejected our certificate"),
         };
         match self {
-            Self::OtherVersion | Self::Unknown => words.into(),
-            Self::NoCertificate => format!("{peer}: {words}"),
-            _ => format!("{certificate}: {words}"),
+            Self::OtherVersion | Self::Unknown => description.into(),
+            Self::NoCertificate => format!("{peer}: {description}"),
+            _ => format!("{certificate}: {description}"),
         }
     }
 
-    const fn words(self, rejected_by: RejectedBy) -> &'static str {
+    const fn description(self, rejected_by: RejectedBy) -> &'static str {
         match (self, rejected_by) {
             (Self::Expired, _) => "certificate expired, or an intermediate in its chain",
             (Self::NotValidYet, _) => "certificate not valid yet, or an intermediate in its chain",
@@ -243,15 +243,15 @@ impl RejectionCause {
 /// Writes Unix times, which rustls reports in seconds, as dates.
 fn dated(text: &str) -> String {
     let is_moment = |word: &str| word.len() == 10 && word.bytes().all(|b| b.is_ascii_digit());
-    let words = text.split(' ').filter(|word| !word.starts_with("(UNIX)"));
-    let words = words.map(|word| match word.trim_end_matches(',') {
+    let description = text.split(' ').filter(|word| !word.starts_with("(UNIX)"));
+    let description = description.map(|word| match word.trim_end_matches(',') {
         number if is_moment(number) => match number.parse() {
             Ok(seconds) => Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string(),
             Err(_) => word.to_owned(),
         },
         _ => word.to_owned(),
     });
-    words.collect::<Vec<_>>().join(" ")
+    description.collect::<Vec<_>>().join(" ")
 }
 
 fn has(text: &str, any: &[&str]) -> bool {
@@ -261,42 +261,43 @@ fn has(text: &str, any: &[&str]) -> bool {
 /// The part of rustls' text that adds information, on one line and of bounded length.
 fn detail(text: &str) -> String {
     let ours = text.split_once(UNFIT_MARK).map(|(_, after)| after.trim_end_matches(')'));
-    let words = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));
-    printable(&words.chars().take(300).collect::<String>())
+    let description = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));
+    printable(&description.chars().take(300).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(rejected_by: RejectedBy, alert: u8, text: &str) -> Explanation {
+    fn explained(rejected_by: RejectedBy, alert: u8, text: &str) -> Explanation {
         explain(HandshakeFault { rejected_by, alert, text })
     }
 
     #[test]
     fn every_alert_of_a_certificate_is_about_identity_and_alpn_is_about_the_protocol() {
         for alert in [42, 43, 44, 45, 46, 48, 49, 51, 116] {
-            assert!(told(RejectedBy::Peer, alert, "").is_identity(), "alert {alert}");
+            assert!(explained(RejectedBy::Peer, alert, "").is_identity(), "alert {alert}");
         }
-        assert_eq!(told(RejectedBy::Peer, 120, "").kind, FaultKind::Protocol);
-        assert_eq!(told(RejectedBy::Peer, 40, "").kind, FaultKind::Other);
+        assert_eq!(explained(RejectedBy::Peer, 120, "").kind, FaultKind::Protocol);
+        assert_eq!(explained(RejectedBy::Peer, 40, "").kind, FaultKind::Other);
     }
 
     #[test]
     fn moments_are_told_as_dates_where_the_time_is_what_is_wrong() {
         let text = "invalid peer certificate: certificate expired: verification time 1795943790 (UNIX), but certificate is not valid after 1795857390 (86400 seconds ago)";
-        let (again, told) = (told, told(RejectedBy::Us, 45, text));
+        let (again, explained) = (explained, explained(RejectedBy::Us, 45, text));
         for part in ["time 2026-11-29T09:16:30Z but", "after 2026-11-28T09:16:30Z (86400 seconds"] {
-            assert!(told.reason.contains(part), "{}", told.reason);
+            assert!(explained.reason.contains(part), "{}", explained.reason);
         }
-        assert!(!told.reason.contains("UNIX"), "{}", told.reason);
+        assert!(!explained.reason.contains("UNIX"), "{}", explained.reason);
         let other = "invalid peer certificate: UnknownIssuer 1795857390 (UNIX)";
         assert!(again(RejectedBy::Us, 48, other).reason.contains("1795857390 (UNIX)"));
     }
 
     #[test]
-    fn what_is_told_depends_on_who_judged() {
-        let (ours, theirs) = (told(RejectedBy::Us, 48, ""), told(RejectedBy::Peer, 48, ""));
+    fn the_explanation_depends_on_the_side_that_rejected() {
+        let (ours, theirs) =
+            (explained(RejectedBy::Us, 48, ""), explained(RejectedBy::Peer, 48, ""));
         assert!(ours.to_string().starts_with("rejected the peer's certificate: unknown CA"));
         assert!(theirs.to_string().starts_with("the peer rejected our certificate: unknown CA"));
         assert!(theirs.to_string().contains("the peer's ca.pem"));
@@ -305,15 +306,20 @@ mod tests {
     #[test]
     fn a_peers_words_refine_within_the_alert_and_never_beyond_it() {
         assert!(
-            told(RejectedBy::Peer, 48, "ExpiredRevocationList").reason.contains("revocation list")
+            explained(RejectedBy::Peer, 48, "ExpiredRevocationList")
+                .reason
+                .contains("revocation list")
         );
-        assert!(told(RejectedBy::Peer, 44, "ExpiredRevocationList").reason.contains("revoked"));
+        assert!(
+            explained(RejectedBy::Peer, 44, "ExpiredRevocationList").reason.contains("revoked")
+        );
     }
 
     #[test]
-    fn control_characters_of_a_peer_do_not_reach_the_terminal_and_long_texts_are_cut() {
-        let told = told(RejectedBy::Peer, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
-        assert!(!told.to_string().chars().any(char::is_control));
-        assert!(told.reason.len() < 500);
+    fn control_characters_of_a_peer_are_escaped_and_long_texts_are_truncated() {
+        let explained =
+            explained(RejectedBy::Peer, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
+        assert!(!explained.to_string().chars().any(char::is_control));
+        assert!(explained.reason.len() < 500);
     }
 }

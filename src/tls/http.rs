@@ -32,7 +32,7 @@ const HTTP_1: &[u8] = b"http/1.1";
 #[derive(Clone)]
 pub struct ServerCertificate {
     own: Arc<CertifiedKey>,
-    place: String,
+    location: String,
 }
 
 impl ServerCertificate {
@@ -61,18 +61,18 @@ impl ServerCertificate {
     fn load(
         cert: &[u8],
         key: &[u8],
-        [cert_place, key_place]: [String; 2],
+        [cert_location, key_location]: [String; 2],
     ) -> Result<Self, CredentialsError> {
-        let chain = sections::certificates(cert, &cert_place)?;
-        let own = sections::certified_key(chain, key, &cert_place, &key_place)?;
-        Ok(Self { own, place: cert_place })
+        let chain = sections::certificates(cert, &cert_location)?;
+        let own = sections::certified_key(chain, key, &cert_location, &key_location)?;
+        Ok(Self { own, location: cert_location })
     }
 }
 
 impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { own: _, place } = self;
-        f.debug_struct("ServerCertificate").field("place", place).finish()
+        let Self { own: _, location } = self;
+        f.debug_struct("ServerCertificate").field("place", location).finish()
     }
 }
 
@@ -167,7 +167,7 @@ impl ClientCertificate {
     ) -> Result<Self, CredentialsError> {
         let identity = chain.first().ok_or(super::IdentityError::NoCertificate);
         let identity = identity.and_then(Identity::of_leaf).map_err(|source| {
-            CredentialsError::NoParty { place: "the caller's certificate".into(), source }
+            CredentialsError::NoIdentity { location: "the caller's certificate".into(), source }
         })?;
         let verified = Mutex::new(Verification::new(credentials, &chain, &identity));
         Ok(Self { chain, identity, verified })

@@ -90,9 +90,9 @@ impl Identity {
 /// The one URI of a leaf. Two parsers must agree on it: webpki, which verified the chain, passes
 /// over names that are not UTF-8, and a name that one of them does not see must not pass unnoticed.
 fn only_uri(leaf: &CertificateDer<'_>, info: &CertificateInfo) -> Result<String, IdentityError> {
-    let judged = webpki::EndEntityCert::try_from(leaf)
+    let parsed = webpki::EndEntityCert::try_from(leaf)
         .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
-    let seen: Vec<&str> = judged.valid_uri_names().collect();
+    let seen: Vec<&str> = parsed.valid_uri_names().collect();
     match (seen.as_slice(), info.uri_sans.as_slice()) {
         ([], []) => Err(IdentityError::NoUri),
         ([one], [same]) if one == same => Ok((*one).to_owned()),

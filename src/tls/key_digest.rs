@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn a_key_has_one_digest_in_every_encoding_and_another_key_has_another() {
         let (x, y) = ([7; 32], [9; 32]);
-        let whole = [&[4][..], &x, &y].concat();
-        let digest = key_digest(&p256(&whole)).expect("a digest");
+        let point = [&[4][..], &x, &y].concat();
+        let digest = key_digest(&p256(&point)).expect("a digest");
         for mark in [2, 3] {
             let compressed = [&[mark][..], &x].concat();
             assert_eq!(key_digest(&p256(&compressed)).as_ref(), Some(&digest));

@@ -174,12 +174,12 @@ fn modulus_bits(numbers: &[Any<'_>]) -> Option<usize> {
     Some(modulus.len() * 8 - modulus[0].leading_zeros() as usize)
 }
 
-const WORDS_OF_OTHERS: &str = "it is binary, and PEM is wanted; if it is DER, `openssl x509`, `openssl req`, `openssl crl` or `openssl pkey` with `-inform der -in FILE -out NEW` makes PEM of it";
+const OTHER_BINARY: &str = "it is binary, and PEM is wanted; if it is DER, `openssl x509`, `openssl req`, `openssl crl` or `openssl pkey` with `-inform der -in FILE -out NEW` makes PEM of it";
 
 /// Format of a binary file, with the command that converts it to PEM.
-pub(super) fn words_of_binary(bytes: &[u8]) -> String {
+pub(super) fn describe_binary(bytes: &[u8]) -> String {
     let Some(parts) = parts(bytes) else {
-        return WORDS_OF_OTHERS.into();
+        return OTHER_BINARY.into();
     };
     let is_oid = |part: &Any<'_>, wanted: &str| {
         part.header.tag().0 == 6
@@ -210,7 +210,7 @@ pub(super) fn words_of_binary(bytes: &[u8]) -> String {
         [algorithm, key] if algorithm.header.tag().0 == 16 && key.header.tag().0 == 4 => {
             ("an encrypted private key in DER", "openssl pkey -inform der -in FILE -out NEW")
         }
-        _ => return WORDS_OF_OTHERS.into(),
+        _ => return OTHER_BINARY.into(),
     };
     format!("it is {what}, and PEM is wanted; `{command}` makes PEM of it")
 }

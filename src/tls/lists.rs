@@ -48,7 +48,7 @@ impl Mark {
         }
     }
 
-    fn words(&self) -> String {
+    fn description(&self) -> String {
         let of = certificate_info::Utc(self.this_update);
         self.number.map_or_else(|| format!("of {of}"), |number| format!("number {number} of {of}"))
     }
@@ -58,18 +58,18 @@ impl Lists {
     /// The lists of some credentials, if they have any; `chain` is their own.
     pub(super) fn read(
         pem: &CredentialPem<'_>,
-        places: &SourceNames,
+        sources: &SourceNames,
         authorities: &Authorities,
         chain: &[CertificateDer<'_>],
     ) -> Result<Self, CredentialsError> {
         let Some(text) = pem.crl else { return Ok(Self::default()) };
         let mut found = vec![];
-        for list in wanted_sections(text, pem::PemKind::Crl, "revocation list", &places.crl)? {
+        for list in wanted_sections(text, pem::PemKind::Crl, "revocation list", &sources.crl)? {
             let info = CrlInfo::from_der(&list)
-                .map_err(|error| damaged(&places.crl, error.to_string()))?;
+                .map_err(|error| damaged(&sources.crl, error.to_string()))?;
             found.push((info, CertificateRevocationListDer::from(list)));
         }
-        expect_known(&found, authorities, chain, places)?;
+        expect_known(&found, authorities, chain, sources)?;
         found.sort_by_key(|(info, _)| Reverse((info.number, info.this_update)));
         let newest: Vec<&CrlInfo> = newest_of_each(&found).collect();
         let entries = newest.iter().flat_map(|info| {
@@ -88,7 +88,7 @@ impl Lists {
 pub(super) fn expect_successors(
     before: &[Mark],
     next: &[Mark],
-    place: &str,
+    location: &str,
 ) -> Result<(), CredentialsError> {
     let older = next.iter().find_map(|mark| {
         let other = before.iter().find(|other| other.issuer == mark.issuer)?;
@@ -97,10 +97,10 @@ pub(super) fn expect_successors(
     match older {
         None => Ok(()),
         Some((mark, other)) => Err(CredentialsError::OlderList {
-            place: place.into(),
+            location: location.into(),
             issuer: mark.issuer.clone(),
-            found: mark.words(),
-            in_use: other.words(),
+            found: mark.description(),
+            in_use: other.description(),
         }),
     }
 }
@@ -112,7 +112,7 @@ fn expect_known(
     found: &[(CrlInfo, CertificateRevocationListDer<'_>)],
     authorities: &Authorities,
     chain: &[CertificateDer<'_>],
-    places: &SourceNames,
+    sources: &SourceNames,
 ) -> Result<(), CredentialsError> {
     let intermediates = chain.iter().skip(1).filter_map(|one| CertificateInfo::from_der(one).ok());
     let intermediates: Vec<CertificateInfo> = intermediates.collect();
@@ -129,7 +129,7 @@ fn expect_known(
             .any(|ca| certificate_info::is_list_signed_by(der, &ca.public_key_der, algorithms))
         {
             let issuer = list.issuer.clone();
-            return Err(CredentialsError::ForgedList { place: places.crl.clone(), issuer });
+            return Err(CredentialsError::ForgedList { location: sources.crl.clone(), issuer });
         }
     }
     if is_any_known {
@@ -137,9 +137,9 @@ fn expect_known(
     }
     let names = |names: Vec<&str>| names.join(", ");
     Err(CredentialsError::ForeignLists {
-        place: places.crl.clone(),
+        location: sources.crl.clone(),
         found: names(found.iter().map(|(list, _)| list.issuer.as_str()).collect()),
-        bundle: places.ca.clone(),
+        bundle: sources.ca.clone(),
         known: names(known().map(|ca| ca.subject.as_str()).collect()),
     })
 }

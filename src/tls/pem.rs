@@ -59,7 +59,7 @@ impl PemKind {
     }
 
     /// Description in place of the required kind.
-    const fn words(self) -> &'static str {
+    const fn description(self) -> &'static str {
         match self {
             Self::Certificate => "it holds a certificate",
             Self::Crl => "it holds a revocation list",
@@ -95,7 +95,7 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
     }
     let found = framed(text)?;
     if found.is_empty() && (text.first() == Some(&0x30) || text.contains(&0)) {
-        return Err(unusable(key_kind::words_of_binary(text)));
+        return Err(unusable(key_kind::describe_binary(text)));
     }
     Ok(found)
 }
@@ -165,7 +165,7 @@ pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
         Err(_) => "it is cut off or damaged",
         Ok(found) => found
             .first()
-            .map_or("it has no PEM section (\"-----BEGIN ...\")", |block| block.kind.words()),
+            .map_or("it has no PEM section (\"-----BEGIN ...\")", |block| block.kind.description()),
     }
 }
 
@@ -453,8 +453,8 @@ mod tests {
             ("-----END CERTIFICATE----- x", "alone in its line"),
             ("-----BEGIN anything-----", "capitals"),
         ] {
-            let told = count(&format!("{ONE}{line}\n{ONE}")).expect_err(line);
-            assert!(told.contains("line 4") && told.contains(word), "{line}: {told}");
+            let message = count(&format!("{ONE}{line}\n{ONE}")).expect_err(line);
+            assert!(message.contains("line 4") && message.contains(word), "{line}: {message}");
         }
     }
 
@@ -462,8 +462,8 @@ mod tests {
     fn line_numbers_count_all_kinds_of_line_ends() {
         for ending in ["\n", "\r\n", "\r"] {
             let text = format!("{ONE}-----BEGIN X509 CRL-----\nAAAA\n").replace('\n', ending);
-            let told = count(&text).expect_err("cut off");
-            assert!(told.contains("X509 CRL that begins in line 4"), "{told}");
+            let message = count(&text).expect_err("cut off");
+            assert!(message.contains("X509 CRL that begins in line 4"), "{message}");
         }
     }
 
@@ -480,8 +480,8 @@ mod tests {
             (with(b"\xfe\xff", &be), "UTF-16 "),
             (with(b"\xff\xfe\0\0", &wide), "UTF-32 "),
         ] {
-            let told = blocks(&text).expect_err(name).to_string();
-            assert!(told.contains(name) && told.contains("iconv"), "{told}");
+            let message = blocks(&text).expect_err(name).to_string();
+            assert!(message.contains(name) && message.contains("iconv"), "{message}");
         }
     }
 }

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 pub(super) fn certificates(
     text: &[u8],
-    place: &str,
+    location: &str,
 ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let found = wanted_sections(text, pem::PemKind::Certificate, "certificate", place)?;
+    let found = wanted_sections(text, pem::PemKind::Certificate, "certificate", location)?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
@@ -18,52 +18,53 @@ pub(super) fn wanted_sections(
     text: &[u8],
     kind: pem::PemKind,
     wanted: &'static str,
-    place: &str,
+    location: &str,
 ) -> Result<Vec<Vec<u8>>, CredentialsError> {
-    let found = pem::bodies(text, kind).map_err(|error| unfit(place, error))?;
+    let found = pem::bodies(text, kind).map_err(|error| unfit(location, error))?;
     if found.is_empty() {
-        return Err(lacking(text, wanted, place));
+        return Err(lacking(text, wanted, location));
     }
     Ok(found)
 }
 
-fn lacking(text: &[u8], wanted: &'static str, place: &str) -> CredentialsError {
+fn lacking(text: &[u8], wanted: &'static str, location: &str) -> CredentialsError {
     let found = pem::what_is_there(text);
-    CredentialsError::Lacking { place: place.into(), wanted, found }
+    CredentialsError::Lacking { location: location.into(), wanted, found }
 }
 
 /// A chain with its key, which must be a pair.
 pub(super) fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key_pem: &[u8],
-    cert_place: &str,
-    key_place: &str,
+    cert_location: &str,
+    key_location: &str,
 ) -> Result<Arc<CertifiedKey>, CredentialsError> {
-    let key = private_key(key_pem, key_place)?;
+    let key = private_key(key_pem, key_location)?;
     let der = Zeroizing::new(key.secret_der().to_vec());
     match CertifiedKey::from_der(chain, key, &crypto::provider()) {
         Ok(own) => Ok(Arc::new(own)),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(CredentialsError::KeyMismatch { key: key_place.into(), cert: cert_place.into() })
-        }
-        Err(_) => Err(unfit(key_place, key_kind::fault_of(&der))),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(CredentialsError::KeyMismatch {
+            key: key_location.into(),
+            cert: cert_location.into(),
+        }),
+        Err(_) => Err(unfit(key_location, key_kind::fault_of(&der))),
     }
 }
 
 /// The one private key of a text.
-fn private_key(text: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    let key = pem::private_key(text).map_err(|error| unfit(place, error))?;
-    key.ok_or_else(|| lacking(text, "private key", place))
+fn private_key(text: &[u8], location: &str) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    let key = pem::private_key(text).map_err(|error| unfit(location, error))?;
+    key.ok_or_else(|| lacking(text, "private key", location))
 }
 
 /// Tells what is not supported from what is damaged.
-pub(super) fn unfit(place: &str, error: PemError) -> CredentialsError {
+pub(super) fn unfit(location: &str, error: PemError) -> CredentialsError {
     match error {
-        PemError::Unusable { why } => CredentialsError::Unusable { place: place.into(), why },
-        error => damaged(place, error.to_string()),
+        PemError::Unusable { why } => CredentialsError::Unusable { location: location.into(), why },
+        error => damaged(location, error.to_string()),
     }
 }
 
-pub(super) fn damaged(place: &str, why: impl Into<String>) -> CredentialsError {
-    CredentialsError::Damaged { place: place.into(), why: why.into() }
+pub(super) fn damaged(location: &str, why: impl Into<String>) -> CredentialsError {
+    CredentialsError::Damaged { location: location.into(), why: why.into() }
 }

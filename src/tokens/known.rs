@@ -139,7 +139,7 @@ mod tests {
     fn a_token_is_its_callers_up_to_its_end_and_no_one_elses() {
         let (billing, first) = made("billing", now());
         let (ops, second) = made("ops", now() + DAY);
-        let (stranger, _) = made("billing", now() + DAY);
+        let (unknown, _) = made("billing", now() + DAY);
         let tokens = tokens(&format!("# who\n\n{first}\r\n  {second}")).expect("tokens");
         let caller =
             |token: &BearerToken, at| tokens.caller(token.as_str(), at).map(ToString::to_string);
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(caller(&ops, now() + DAY), Ok("caller/ops".into()));
         let late = now() + Duration::from_secs(1);
         assert_eq!(caller(&billing, late), Err(BearerTokenError::Expired));
-        assert_eq!(caller(&stranger, now()), Err(BearerTokenError::Unknown));
+        assert_eq!(caller(&unknown, now()), Err(BearerTokenError::Unknown));
         for shown in ["", "dbt1_", &billing.as_str()[..76], "hunter2"] {
             assert_eq!(tokens.caller(shown, now()), Err(BearerTokenError::Malformed), "{shown}");
         }
@@ -174,15 +174,18 @@ mod tests {
     fn every_fault_is_told_at_once_with_its_line() {
         let (_, line) = made("billing", now());
         let text = format!("{line}\nbilling\n# fine\n{line}\nA b c d\n");
-        let told = tokens(&text).expect_err("refused").to_string();
-        let lines: Vec<_> = told.lines().collect();
-        assert_eq!(lines.len(), 3, "{told}");
-        assert!(lines[0].starts_with("tokens:2: has 1 fields"), "{told}");
-        assert!(lines[1].starts_with("tokens:4: duplicate token: it is also in line 1"), "{told}");
-        assert!(lines[2].starts_with("tokens:5: "), "{told}");
+        let message = tokens(&text).expect_err("refused").to_string();
+        let lines: Vec<_> = message.lines().collect();
+        assert_eq!(lines.len(), 3, "{message}");
+        assert!(lines[0].starts_with("tokens:2: has 1 fields"), "{message}");
+        assert!(
+            lines[1].starts_with("tokens:4: duplicate token: it is also in line 1"),
+            "{message}"
+        );
+        assert!(lines[2].starts_with("tokens:5: "), "{message}");
         let not_text = [line.as_bytes(), b"\n\xff\xfe\n"].concat();
-        let told = parse(Path::new("tokens"), &not_text).expect_err("refused").to_string();
-        assert!(told.starts_with("tokens:2: is not UTF-8 text"), "{told}");
+        let message = parse(Path::new("tokens"), &not_text).expect_err("refused").to_string();
+        assert!(message.starts_with("tokens:2: is not UTF-8 text"), "{message}");
     }
 
     #[test]
@@ -196,8 +199,8 @@ mod tests {
         }
         assert_eq!(tokens(&text).expect("tokens").len(), BEARER_TOKENS_MAX);
         assert!(text.len() < BEARER_FILE_BYTES_MAX, "the bound on bytes is not met first");
-        let told = tokens(&format!("{text}{line}\n")).expect_err("refused").to_string();
-        assert!(told.contains("tokens:10001: "), "{told}");
+        let message = tokens(&format!("{text}{line}\n")).expect_err("refused").to_string();
+        assert!(message.contains("tokens:10001: "), "{message}");
     }
 
     #[cfg(unix)]
@@ -223,7 +226,7 @@ mod tests {
         assert!(Tokens::read(&path).expect("read").is_empty());
         fs::write(&path, "#".repeat(BEARER_FILE_BYTES_MAX + 1)).expect("written");
         assert!(refused().contains("more than 4 MiB"), "{}", refused());
-        let told = Tokens::read(dir.path());
-        assert!(matches!(told, Err(TokensError::Unreadable { .. })), "{told:?}");
+        let message = Tokens::read(dir.path());
+        assert!(matches!(message, Err(TokensError::Unreadable { .. })), "{message:?}");
     }
 }

@@ -119,8 +119,8 @@ mod tests {
 
     #[track_caller]
     fn check_refused(line: &str, text: &str) {
-        let told = TokenInfo::parse(line).expect_err("refused");
-        assert!(told.contains(text), "{told}");
+        let message = TokenInfo::parse(line).expect_err("refused");
+        assert!(message.contains(text), "{message}");
     }
 
     #[test]
@@ -145,8 +145,8 @@ mod tests {
     fn a_token_that_stands_in_the_wrong_place_is_not_repeated() {
         let token = format!("dbt1_{}", "7".repeat(72));
         for field in line().split(' ') {
-            let told = TokenInfo::parse(&line().replace(field, &token)).expect_err("refused");
-            assert!(!told.contains("777"), "{told}");
+            let message = TokenInfo::parse(&line().replace(field, &token)).expect_err("refused");
+            assert!(!message.contains("777"), "{message}");
         }
     }
 }

@@ -227,8 +227,8 @@ mod tests {
         file.create(&name("billing"), DAY, now()).expect("made");
         let faulty = text(&file) + "ops\n";
         fs::write(&file.path, &faulty).expect("written");
-        let told = file.create(&name("ops"), DAY, now()).expect_err("refused").to_string();
-        assert!(told.contains("tokens:4: "), "{told}");
+        let message = file.create(&name("ops"), DAY, now()).expect_err("refused").to_string();
+        assert!(message.contains("tokens:4: "), "{message}");
         assert!(file.revoke(&name("billing"), None).is_err());
         assert_eq!(text(&file), faulty);
     }

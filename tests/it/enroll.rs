@@ -12,7 +12,7 @@ use crate::world::soon;
 use dialback::{
     CertificateInfo, CredentialFiles, Credentials, NodeAddress, Role,
     certs::{CertsDir, InitOptions, JoinToken, LeafRequest},
-    enroll::{EnrollError, Enroller, Join, Joined},
+    enroll::{EnrollError, Enroller, Join, JoinedPeer},
 };
 use std::{
     fs,
@@ -67,7 +67,7 @@ impl Site {
         at: SocketAddr,
         token: &JoinToken,
         dir: &str,
-    ) -> Result<Joined, EnrollError> {
+    ) -> Result<JoinedPeer, EnrollError> {
         soon("joining ends", Join::new(address(at), token.clone(), self.path(dir)).run()).await
     }
 }

@@ -508,7 +508,7 @@ async fn credentials_of_another_identity_are_refused_and_nothing_changes() {
     for refused in [of_node.map(drop), of_agent.map(drop), of_caller] {
         let refused = refused.expect_err("another peer was accepted");
         let is_other =
-            matches!(&refused, StartError::Credentials(CredentialsError::OtherParty { .. }));
+            matches!(&refused, StartError::Credentials(CredentialsError::OtherPeer { .. }));
         assert!(is_other && refused.to_string().contains("runs here"), "{refused}");
     }
     assert_eq!(setup.agent.credentials().identity().serial(), before);

@@ -13,7 +13,7 @@ use dialback::{
     Code, Credentials, CredentialsError, Name, NodeAddress, Role, Status, Utc,
     certs::JoinToken,
     config::TlsFiles,
-    enroll::{EnrollError, Enroller, Join, Joined, Renewal, Renewed},
+    enroll::{EnrollError, Enroller, Join, JoinedPeer, Renewal, Renewed},
 };
 use std::{
     future::Future,
@@ -106,7 +106,7 @@ fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     tell(&wait_for(Join::new(enroll, token, dir).force(force).run())?)
 }
 
-fn tell(joined: &Joined) -> Result<(), Failure> {
+fn tell(joined: &JoinedPeer) -> Result<(), Failure> {
     let show = |path: &Path| escape(&path.to_string_lossy());
     let whose =
         format!("{}, serial {}, holds until {}", joined.peer, joined.serial, Utc(joined.not_after));

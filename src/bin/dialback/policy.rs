@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use dialback::{
     MethodPath, NodePolicy, PeerName, Role,
     config::{NodeConfig, PolicyFile},
-    policy::Target,
+    policy::PolicyTarget,
 };
 use std::path::{Path, PathBuf};
 
@@ -105,8 +105,8 @@ fn test(
     method: &MethodPath,
 ) -> Result<(), Failure> {
     let target = match agent.role {
-        Role::Node => Target::Node(&agent.name),
-        _ => Target::Agent(&agent.name),
+        Role::Node => PolicyTarget::Node(&agent.name),
+        _ => PolicyTarget::Agent(&agent.name),
     };
     let decision = policy.decide(caller, target, method);
     print(&escape(&decision.to_string()))?;

@@ -179,10 +179,10 @@ async fn drain_names_the_last_stream_that_was_taken_and_refuses_later_ones() {
 #[tokio::test(start_paused = true)]
 async fn of_two_drains_the_lower_stream_counts() {
     let closing = Closing::new().await;
-    assert!(!closing.link.is_peer_leaving() && !closing.link.is_past_drain(1 << 60));
+    assert!(!closing.link.is_peer_draining() && !closing.link.is_past_drain(1 << 60));
     closing.sequence.peer_drains(&drain_of_peer(40));
     closing.sequence.peer_drains(&drain_of_peer(80));
-    assert!(closing.link.is_peer_leaving());
+    assert!(closing.link.is_peer_draining());
     assert!(closing.link.is_past_drain(44) && !closing.link.is_past_drain(40));
 }
 
@@ -229,7 +229,7 @@ async fn a_passive_side_follows_the_peer_to_the_end() {
     let frame = soon(drained).await;
     let Ok(Control::Drain(drain)) = frame else { panic!("{frame:?}") };
     assert_eq!(drain.reason, TEXT);
-    assert!(dialled.is_peer_leaving() && signals.drain.done(SECOND).await);
+    assert!(dialled.is_peer_draining() && signals.drain.done(SECOND).await);
     signals.goodbye.notify();
     let closed = async {
         tokio::select! {

@@ -44,8 +44,8 @@ async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them()
         let served = async {
             loop {
                 // The newest is polled first and the one whose turn it is last.
-                let newcomer = poll_once(opening(&link).as_mut()).await;
-                assert!(newcomer.is_pending(), "a newcomer overtook waiter {first}");
+                let late = poll_once(opening(&link).as_mut()).await;
+                assert!(late.is_pending(), "a newcomer overtook waiter {first}");
                 for later in (first + 1..waiting.len()).rev() {
                     let overtook = poll_once(waiting[later].as_mut()).await;
                     assert!(overtook.is_pending(), "waiter {later} overtook waiter {first}");

@@ -150,11 +150,14 @@ impl<R: Routes> Ingress<R> {
             Target::Here if method.service() == DIRECTORY => {
                 Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None })
             }
-            Target::Here => {
-                authorise::authorise(shared, requester, policy::Target::Node(&shared.name), method)
-            }
+            Target::Here => authorise::authorise(
+                shared,
+                requester,
+                policy::PolicyTarget::Node(&shared.name),
+                method,
+            ),
             Target::Agent(name) => {
-                authorise::authorise(shared, requester, policy::Target::Agent(name), method)
+                authorise::authorise(shared, requester, policy::PolicyTarget::Agent(name), method)
             }
             Target::Service => authorise::authorise_any(shared, requester, method),
         }

@@ -147,11 +147,13 @@ fn hand_over(from: &mut Connection, to: &mut Connection) -> Result<(), Error> {
 }
 
 fn refusal(by: Side, error: &Error, met: &mut Met) -> Refusal {
-    let told = match by {
+    let message = match by {
         Side::Accepting => hand_over(&mut met.accepting, &mut met.dialling),
         Side::Dialling => hand_over(&mut met.dialling, &mut met.accepting),
     };
-    let Err(Error::AlertReceived(alert)) = told else { panic!("{error} was not told: {told:?}") };
+    let Err(Error::AlertReceived(alert)) = message else {
+        panic!("{error} was not told: {message:?}")
+    };
     let alert = u8::from(alert);
     let ours =
         explain(HandshakeFault { rejected_by: RejectedBy::Us, alert, text: &error.to_string() });
@@ -170,8 +172,8 @@ fn refused(agent: Peer, node: Peer, by: Side, word: &str) -> Refusal {
     let refusal = meet(agent, node).err().expect("a refusal");
     assert_eq!(refusal.by, by, "{refusal:?}");
     assert!(refusal.ours.is_identity() && refusal.theirs.is_identity(), "{refusal:?}");
-    for told in [&refusal.ours, &refusal.theirs] {
-        assert!(told.to_string().contains(word), "{told} does not say {word:?}");
+    for message in [&refusal.ours, &refusal.theirs] {
+        assert!(message.to_string().contains(word), "{message} does not say {word:?}");
     }
     refusal
 }
@@ -215,8 +217,8 @@ impl rustls::client::ResolvesClientCert for Nothing {
 #[test]
 fn a_leaf_of_another_ca_is_refused_on_both_sides() {
     let [ca, other] = [ca(), ca()];
-    let stranger = || signed(&other, &profile(&other, "agent/warehouse"));
-    refused(Peer::showing(&ca, &stranger()), Peer::node(&ca), Side::Accepting, "unknown CA");
+    let foreign_leaf = || signed(&other, &profile(&other, "agent/warehouse"));
+    refused(Peer::showing(&ca, &foreign_leaf()), Peer::node(&ca), Side::Accepting, "unknown CA");
     let false_node = signed(&other, &profile(&other, "node/edge-1"));
     refused(Peer::agent(&ca), Peer::showing(&ca, &false_node), Side::Dialling, "unknown CA");
     accepted(Peer::agent(&ca), Peer::node(&ca));
@@ -268,13 +270,13 @@ fn a_revoked_leaf_is_refused_on_both_sides_and_others_are_not() {
         let entries: Vec<_> = serials.iter().map(entry).collect();
         ca.crl(&entries, 2, now, now + DAY).expect("signed")
     };
-    let minding =
+    let checking =
         |leaf: &LeafPem, list: &str| Peer::of(&load(leaf, ca.pem(), Some(list)).expect("loaded"));
     let list = revoking(&[&agent.serial, &node.serial]);
-    refused(Peer::showing(&ca, &agent), minding(&node, &list), Side::Accepting, "revoked");
-    refused(minding(&agent, &list), Peer::showing(&ca, &node), Side::Dialling, "revoked");
-    accepted(Peer::of(&good), minding(&node, &list));
-    accepted(minding(&agent, &revoking(&[])), minding(&node, &revoking(&[])));
+    refused(Peer::showing(&ca, &agent), checking(&node, &list), Side::Accepting, "revoked");
+    refused(checking(&agent, &list), Peer::showing(&ca, &node), Side::Dialling, "revoked");
+    accepted(Peer::of(&good), checking(&node, &list));
+    accepted(checking(&agent, &revoking(&[])), checking(&node, &revoking(&[])));
 }
 
 #[test]
@@ -282,13 +284,13 @@ fn an_expired_revocation_list_loads_and_lets_nobody_in() {
     let (ca, now) = (ca(), SystemTime::now());
     let node = signed(&ca, &profile(&ca, "node/edge-1"));
     let list = |until| ca.crl(&[], 1, now - 9 * DAY, until).expect("signed");
-    let minding = |list: &str| load(&node, ca.pem(), Some(list)).expect("loaded");
-    let old = minding(&list(now - DAY));
+    let checking = |list: &str| load(&node, ca.pem(), Some(list)).expect("loaded");
+    let old = checking(&list(now - DAY));
     let refusal = meet(Peer::agent(&ca), Peer::of(&old)).err().expect("a refusal");
     assert!(refusal.ours.reason.contains("our revocation list has expired"), "{refusal:?}");
     assert!(refusal.ours.is_identity() && refusal.by == Side::Accepting);
     assert!(old.crl_next_update().is_some_and(|until| until < now));
-    accepted(Peer::agent(&ca), Peer::of(&minding(&list(now + DAY))));
+    accepted(Peer::agent(&ca), Peer::of(&checking(&list(now + DAY))));
 }
 
 #[test]
@@ -296,9 +298,9 @@ fn whoever_is_of_a_ca_that_no_list_covers_is_let_in_by_neither_side() {
     let ([ca, other], now) = ([ca(), ca()], SystemTime::now());
     let both = ca.pem().to_owned() + other.pem();
     let list = other.crl(&[], 1, now, now + DAY).expect("signed");
-    let minding =
+    let checking =
         |peer| load(&signed(&ca, &profile(&ca, peer)), &both, Some(&list)).expect("loaded");
-    let (node, agent) = (minding("node/edge-1"), minding("agent/warehouse"));
+    let (node, agent) = (checking("node/edge-1"), checking("agent/warehouse"));
     let refusal = meet(Peer::agent(&ca), Peer::of(&node)).err().expect("a refusal");
     assert!(refusal.ours.reason.contains("no revocation list here covers"), "{refusal:?}");
     let refusal = meet(Peer::of(&agent), Peer::node(&ca)).err().expect("a refusal");
@@ -458,7 +460,7 @@ fn local_faults_are_found_before_any_peer_is_met() {
     let swapped = LeafPem { cert: leaf.key.to_string(), ..leaf.clone() };
     let empty = LeafPem { cert: String::new(), ..leaf.clone() };
     let list = ca.crl(&[], 1, now, now + DAY).expect("signed");
-    for (told, words) in [
+    for (message, words) in [
         (fault(&expired, ca.pem(), None), ["expired", "clock"]),
         (fault(&early, ca.pem(), None), ["not valid yet", "clock"]),
         (fault(&mixed, ca.pem(), None), ["not the key", "created together"]),
@@ -470,14 +472,17 @@ fn local_faults_are_found_before_any_peer_is_met() {
         (fault(&leaf, ca.pem(), Some(ca.pem())), ["revocation list", "certificate"]),
         (fault(&leaf, ca.pem(), Some(&list[..list.len() / 2])), ["revocation list", "damaged"]),
     ] {
-        assert!(words.iter().all(|word| told.contains(word)), "{told} lacks one of {words:?}");
+        assert!(
+            words.iter().all(|word| message.contains(word)),
+            "{message} lacks one of {words:?}"
+        );
     }
     let loaded = load(&leaf, &format!("{}{}{0}", ca.pem(), other.pem()), Some(&list));
     let loaded = loaded.expect("a CA that stands twice is one CA");
     assert_eq!(loaded.peer_name().to_string(), "agent/warehouse");
     assert!(loaded.expect_role(Role::Agent).is_ok());
-    let told = loaded.expect_role(Role::Node).expect_err("refused").to_string();
-    assert!(told.contains("role") && told.contains("agent/warehouse"), "{told}");
+    let message = loaded.expect_role(Role::Node).expect_err("refused").to_string();
+    assert!(message.contains("role") && message.contains("agent/warehouse"), "{message}");
     assert!(!format!("{loaded:?}").contains("PRIVATE"));
 }
 

@@ -52,8 +52,8 @@ fn each_role_is_believed_when_its_own_ca_has_signed_it_and_not_when_the_other_ha
             false => (&separate.clients, &separate.nodes),
         };
         accepted(separate.showing(own, peer), separate.peer("node/edge-1"));
-        let false_party = separate.showing(other, peer);
-        refused(false_party, separate.peer("node/edge-1"), Side::Accepting, "unknown CA");
+        let false_client = separate.showing(other, peer);
+        refused(false_client, separate.peer("node/edge-1"), Side::Accepting, "unknown CA");
     }
     accepted(separate.peer("agent/warehouse"), separate.showing(&separate.nodes, "node/edge-1"));
     let false_node = separate.showing(&separate.clients, "node/edge-1");
@@ -85,19 +85,19 @@ fn a_leaf_that_the_cas_of_its_role_did_not_sign_does_not_load() {
             false => (&separate.clients, &separate.nodes, "the CA text"),
         };
         assert!(separate.load(&leaf(own), None).is_ok());
-        let told = separate.load(&leaf(other), None).expect_err("refused").to_string();
-        assert!(told.contains(bundle) && told.contains("swapped"), "{told}");
+        let message = separate.load(&leaf(other), None).expect_err("refused").to_string();
+        assert!(message.contains(bundle) && message.contains("swapped"), "{message}");
     }
     let leaf = signed(&separate.clients, &profile(&separate.clients, "agent/warehouse"));
     let with = |node_ca: &str| {
-        let told = Credentials::from_pem(&CredentialPem {
+        let message = Credentials::from_pem(&CredentialPem {
             cert: leaf.cert.as_bytes(),
             key: leaf.key.as_bytes(),
             ca: separate.clients.pem().as_bytes(),
             node_ca: Some(node_ca.as_bytes()),
             ..CredentialPem::default()
         });
-        told.map_err(|error| error.to_string())
+        message.map_err(|error| error.to_string())
     };
     assert!(with("").expect_err("refused").contains("the text of the nodes' CA"));
     assert!(with(&leaf.cert).expect_err("refused").contains("not a CA"));
@@ -124,19 +124,19 @@ fn lists_of_both_cas_are_minded_and_a_ca_without_a_list_lets_nobody_in() {
     };
     let agent = signed(&separate.clients, &profile(&separate.clients, "agent/warehouse"));
     let node = signed(&separate.nodes, &profile(&separate.nodes, "node/edge-1"));
-    let minding =
+    let checking =
         |leaf: &LeafPem, lists: &str| Peer::of(&separate.load(leaf, Some(lists)).expect("loaded"));
-    let (clean_parties, clean_nodes) = (list(&separate.clients, &[]), list(&separate.nodes, &[]));
-    let both = format!("{clean_parties}{clean_nodes}");
-    accepted(minding(&agent, &both), minding(&node, &both));
+    let (clean_clients, clean_nodes) = (list(&separate.clients, &[]), list(&separate.nodes, &[]));
+    let both = format!("{clean_clients}{clean_nodes}");
+    accepted(checking(&agent, &both), checking(&node, &both));
     let without_agent = format!("{clean_nodes}{}", list(&separate.clients, &[&agent.serial]));
-    refused(minding(&agent, &both), minding(&node, &without_agent), Side::Accepting, "revoked");
-    let without_node = format!("{clean_parties}{}", list(&separate.nodes, &[&node.serial]));
-    refused(minding(&agent, &without_node), minding(&node, &both), Side::Dialling, "revoked");
+    refused(checking(&agent, &both), checking(&node, &without_agent), Side::Accepting, "revoked");
+    let without_node = format!("{clean_clients}{}", list(&separate.nodes, &[&node.serial]));
+    refused(checking(&agent, &without_node), checking(&node, &both), Side::Dialling, "revoked");
     for (agents_lists, nodes_lists, by) in
-        [(&both, &clean_nodes, Side::Accepting), (&clean_parties, &both, Side::Dialling)]
+        [(&both, &clean_nodes, Side::Accepting), (&clean_clients, &both, Side::Dialling)]
     {
-        let met = meet(minding(&agent, agents_lists), minding(&node, nodes_lists));
+        let met = meet(checking(&agent, agents_lists), checking(&node, nodes_lists));
         let refusal = met.err().expect("a refusal");
         assert_eq!(refusal.by, by);
         assert!(refusal.ours.reason.contains("no revocation list here covers"), "{refusal:?}");

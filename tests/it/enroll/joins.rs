@@ -6,7 +6,7 @@ use dialback::{Agent, JoinRefusal, Node, NodePolicy};
 const LONG: Duration = Duration::from_secs(90 * 24 * 3600);
 
 #[track_caller]
-fn refused(result: Result<Joined, EnrollError>, wanted: JoinRefusal) {
+fn refused(result: Result<JoinedPeer, EnrollError>, wanted: JoinRefusal) {
     match result {
         Err(EnrollError::Refused { code, .. }) => assert_eq!(code, wanted),
         other => panic!("{wanted} was expected, but it was {other:?}"),

@@ -10,7 +10,7 @@ use dialback::{
 /// Leafs that are due five seconds after they were signed, which leaves three to a busy machine.
 const SHORT: Duration = Duration::from_secs(8);
 
-async fn joined(site: &Site, at: SocketAddr) -> Joined {
+async fn joined(site: &Site, at: SocketAddr) -> JoinedPeer {
     site.join(at, &site.token("agent/a"), "m").await.expect("joined")
 }
 

@@ -138,7 +138,7 @@ impl ActiveLink for FakeActive {
             ended = ended.wait_for(Option::is_some) => {
                 EndReason::Ended(ended.ok().and_then(|fault| fault.clone()).expect("a fault"))
             }
-            () = state.drained.notified() => EndReason::Draining(LinkFault::leaving("maintenance")),
+            () = state.drained.notified() => EndReason::Draining(LinkFault::draining("maintenance")),
         }
     }
 

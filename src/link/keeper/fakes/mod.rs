@@ -234,7 +234,7 @@ impl KeeperHooks for FakeRole {
 
     fn down(&self, fault: &LinkFault) {
         let what = match fault {
-            LinkFault::Leaving { .. } => "draining".to_owned(),
+            LinkFault::Draining { .. } => "draining".to_owned(),
             LinkFault::Silent(why) => (*why).to_owned(),
             LinkFault::Closed { code, .. } => code.to_string(),
             other => other.to_string(),
