@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schemas_say_what_the_methods_take_at_most() {
+    fn the_schemas_have_the_limits_of_the_methods() {
         let codes: Vec<_> = (1..=16).filter_map(Code::from_number).map(Code::as_str).collect();
         assert_eq!(schema("Fail")["properties"]["code"]["enum"], serde_json::json!(codes));
         let bytes = &schema("Bytes")["properties"];
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_taken_however_they_are_written_and_no_others() {
+    fn integers_are_read_in_every_notation_and_fractions_are_refused() {
         let ms = |text: &str| {
             let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
             let cbor = encode_value(&value).expect("CBOR");
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn ledger_ids_have_no_room_for_a_second_line() {
+    fn a_ledger_id_with_a_line_break_is_refused() {
         for good in ["a", "A-b_9", &"x".repeat(64)] {
             assert!(is_ledger_id(good), "{good:?} was refused");
         }

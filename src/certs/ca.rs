@@ -235,7 +235,7 @@ mod tests {
     use crate::tls::CrlInfo;
 
     #[test]
-    fn a_ca_says_its_trust_domain_signs_leafs_only_and_has_a_name_of_its_own() {
+    fn a_ca_names_its_trust_domain_signs_only_leafs_and_has_a_unique_name() {
         let now = SystemTime::now();
         let ca = Ca::generate("acme.example", now).expect("made");
         let other = Ca::generate("acme.example", now).expect("made");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_list_says_what_it_was_told() {
+    fn a_revocation_list_has_the_given_dates_number_and_entries() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let ca = Ca::generate("d", now).expect("made");
         let revoked = [RevokedSerial { serial: "40ff00".into(), since: now }];

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_party_is_revoked_with_all_its_serials_and_others_are_not() {
+    fn a_peer_is_revoked_with_all_its_serials_and_others_are_not() {
         let (_dir, certs) = with_ca();
         let serials: BTreeSet<_> =
             [false, true, true].map(|force| issue(&certs, "agent/a", force).1).into();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_party_that_was_revoked_gets_a_new_certificate_when_it_is_issued_again() {
+    fn a_revoked_peer_gets_a_new_certificate_when_it_is_issued_again() {
         let (_dir, certs) = with_ca();
         let (_, old) = issue(&certs, "agent/a", false);
         assert_eq!(issue(&certs, "agent/a", false), (Action::Kept, old.clone()));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_never_goes_back_and_nothing_is_forgotten_whatever_becomes_of_the_list() {
+    fn the_number_never_decreases_and_no_entry_is_lost_when_the_list_is_lost() {
         let (_dir, certs) = with_ca();
         let first = fs::read(certs.crl_path()).expect("read");
         let (_, serial) = issue(&certs, "agent/a", false);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_or_number_that_cannot_be_read_is_named_with_the_way_out() {
+    fn an_unreadable_list_or_number_is_named_with_its_remedy() {
         let (_dir, certs) = with_ca();
         let message = || certs.crl(now()).expect_err("refused").to_string();
         let good = fs::read_to_string(certs.crl_path()).expect("read");

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_ca_is_not_kept_and_not_replaced_unasked() {
+    fn an_expired_ca_is_refused_and_replaced_only_by_force() {
         let ((_dir, certs), now) = (empty(), SystemTime::now());
         init(&certs, now);
         let message = certs.init(&InitOptions::default(), now + 4_000 * DAY).expect_err("refused");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn inspect_shows_certificates_and_lists_and_says_when_there_are_none() {
+    fn inspect_shows_certificates_and_lists_and_reports_a_file_without_any() {
         let ((_dir, certs), now) = (empty(), SystemTime::now());
         let paths = init(&certs, now);
         let shown = |path| inspect(path).expect("read")[0].to_string();
@@ -317,7 +317,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_key_of_the_ca_is_its_owners_alone() {
+    fn only_the_owner_can_read_the_key_of_the_ca() {
         use std::os::unix::fs::PermissionsExt;
         let ((_dir, certs), now) = (empty(), SystemTime::now());
         let mode = fs::metadata(init(&certs, now).ca_key_path).expect("there").permissions().mode();

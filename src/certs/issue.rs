@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_issued_loads_as_credentials_of_its_party() {
+    fn an_issued_certificate_loads_as_credentials_of_its_peer() {
         let now = SystemTime::now();
         let (dir, certs) = with_ca_at(now);
         let node = request_for(Role::Node, "edge-1", &["localhost", "127.0.0.1"]);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_cannot_be_met_say_what_to_do() {
+    fn an_impossible_request_is_refused_with_its_remedy() {
         // Certificates count whole seconds, and so does the limit at which this test looks.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (dir, certs) = with_ca_at(now);

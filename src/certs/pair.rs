@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_replaced_and_nothing_stays_beside_it() {
+    fn a_pair_is_replaced_and_no_temporary_file_stays() {
         let (ca, leafs) = leafs();
         let dir = tempfile::tempdir().expect("a directory");
         let (cert, key) = (dir.path().join("a.pem"), dir.path().join("a.key"));

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_its_last_third_is_made_again_as_it_was_and_the_rest_is_kept() {
+    fn certificates_in_their_last_third_are_renewed_unchanged_and_others_are_kept() {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
         certs.issue(&request(Role::Node, "n", 90), now()).expect("issued");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_party_is_renewed_by_name_a_revoked_one_never_and_none_beyond_the_end_of_the_ca() {
+    fn one_peer_is_renewed_by_name_a_revoked_one_never_and_none_beyond_the_end_of_the_ca() {
         let (_dir, certs) = with_ca();
         for name in ["a", "b"] {
             certs.issue(&request(Role::Agent, name, 90), now()).expect("issued");
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_is_left_alone_until_expired_is_asked_for() {
+    fn an_expired_certificate_is_renewed_only_with_the_option_expired() {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 30), now()).expect("issued");
         certs.issue(&request(Role::Agent, "b", 90), now()).expect("issued");
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn by_a_clock_that_is_behind_nothing_good_is_renewed_but_by_force() {
+    fn a_clock_that_is_behind_renews_no_valid_certificate_except_by_force() {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 30), now() + 500 * DAY).expect("issued");
         let behind = now() + 100 * DAY;
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_new_ca_everything_is_due_and_the_list_is_seen_to() {
+    fn after_a_new_ca_all_certificates_and_the_list_are_renewed() {
         let (_dir, certs) = with_ca();
         certs.issue(&request(Role::Agent, "a", 90), now()).expect("issued");
         certs

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_signed_is_a_credential_where_its_key_is_and_nowhere_else() {
+    fn a_signed_request_loads_only_with_its_key() {
         let ((_dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
         let requested = site.request(&peer, false).expect("made");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_what_was_signed_for_them_are_kept_until_the_key_is_another() {
+    fn requests_and_their_certificates_are_kept_until_the_key_changes() {
         let ((_dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
         let ask = |force| {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_request_that_wishes_to_be_a_ca_a_node_and_another_only_the_key_is_taken() {
+    fn only_the_key_of_a_request_is_used_even_if_it_requests_to_be_a_ca() {
         let ((dir, ca, _), now) = (ca_and_site(), SystemTime::now());
         let (_, wanted) = warehouse();
         let key = new_key().expect("a key");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_or_not_of_its_own_key_is_not_signed() {
+    fn a_text_that_is_not_a_request_or_lacks_proof_of_its_key_is_not_signed() {
         let ((dir, ca, site), now) = (ca_and_site(), SystemTime::now());
         let (peer, wanted) = warehouse();
         let good = fs::read_to_string(site.request(&peer, false).expect("made").csr_path);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_request_leaves_the_key_in_use_in_its_place_until_the_certificate_is_here() {
+    fn a_forced_request_keeps_the_key_in_use_until_its_certificate_arrives() {
         let (_dir, ca, site, peer) = site_in_use();
         let (cert, key) = site.pair_of(&peer);
         let before = text(&key);

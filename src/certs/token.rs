@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_or_changed_in_form_is_refused_and_not_repeated() {
+    fn a_truncated_or_altered_token_is_refused_and_not_repeated_in_the_error() {
         let line = token().to_line();
         let secret = line.split(':').nth(3).expect("a secret");
         for bad in [

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_once_for_its_party_and_in_its_time() {
+    fn a_token_is_valid_once_for_its_peer_until_its_end() {
         let (_dir, certs) = with_ca();
         let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
         let other = certs.make_token(&peer("caller/a"), HOUR, now()).expect("made");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_is_forgotten_once_its_token_is_over_and_the_use_is_not() {
+    fn an_expired_token_keeps_its_use_and_drops_its_certificate() {
         let (_dir, certs) = with_ca();
         let agent = peer("agent/a");
         let token = certs.make_token(&agent, HOUR, now()).expect("made");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_an_earlier_release_used_is_used() {
+    fn a_use_recorded_by_an_earlier_release_counts() {
         let (_dir, certs) = with_ca();
         let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
         let text = files::read(&certs.tokens_path()).expect("read");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_kept_and_the_file_is_its_owners_alone() {
+    fn the_file_holds_no_secret_and_only_its_owner_can_read_it() {
         let (_dir, certs) = with_ca();
         let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
         let text = files::read(&certs.tokens_path()).expect("read");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_forgotten_a_week_after_their_time_and_more_than_the_bound_are_refused() {
+    fn tokens_are_deleted_a_week_after_their_end_and_one_past_the_limit_is_refused() {
         let (_dir, certs) = with_ca();
         let agent = peer("agent/a");
         certs.make_token(&agent, HOUR, now()).expect("made");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_is_named_and_lets_nobody_in() {
+    fn a_broken_line_is_named_and_admits_no_peer() {
         let (_dir, certs) = with_ca();
         std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
         let message = JoinTokens::read(&certs.tokens_path()).expect_err("refused").to_string();

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_and_well_typed_passes() {
+    fn known_keys_of_the_right_type_pass() {
         check("", &[]);
         check("listen = 'a'\n[tls]\ncert = 'c'\n[[allow]]\ncaller = 'x'\n", &[]);
         check("\u{feff}listen = 'a'\r\n[tls]\r\ncert = 'c'\r\n", &[]);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn syntax_errors_are_told_beside_the_other_faults_and_without_their_echoes() {
+    fn syntax_errors_are_reported_with_the_other_faults_and_without_consequential_ones() {
         check(
             "listen = 30s\nx = 1\n[tls]\ncert = 5\n[[allow]]\n",
             &[

@@ -117,7 +117,7 @@ fn a_forward_has_a_name_of_its_own_and_an_upstream() {
 }
 
 #[test]
-fn an_empty_file_is_all_defaults_and_allows_nobody() {
+fn an_empty_file_has_all_defaults_and_allows_no_call() {
     let config = NodeConfig::parse("", "node.toml").expect("a config");
     assert_eq!((config.listen, config.tls), (None, TlsFiles::default()));
     assert_eq!(config.policy, NodePolicy::default());
@@ -217,7 +217,7 @@ fn a_forwarded_service_has_a_name_and_an_upstream_and_trust_only_for_https() {
 
 #[cfg(feature = "forward")]
 #[test]
-fn forwarded_services_arrive_as_they_are_written() {
+fn forwarded_services_are_read_as_written() {
     let text = "[[service]]\nname = 'A'\nforward = 'https://app:8443/x/'\nupstream_ca = 'ca.pem'\n\
                 format = 'cbor'\nmethods = ['Hello']\nkeep_alive = false\nmetadata = ['Tenant']\n[[service]]\nname = 'B'\nforward = 'http://b'";
     let config = AgentConfig::parse(text, "agent.toml").expect("a config");
@@ -258,7 +258,7 @@ fn rule(line: &str) -> String {
 }
 
 #[test]
-fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
+fn a_rule_has_all_three_matchers_and_limits_in_range() {
     let complete = rule("");
     for key in ["caller", "agent", "method"] {
         let lines = complete.lines().filter(|line| !line.starts_with(key));
@@ -308,7 +308,7 @@ fn a_rule_has_all_three_matchers_and_bounds_within_reason() {
 }
 
 #[test]
-fn a_deny_and_an_agents_rule_have_no_bounds() {
+fn deny_rules_and_rules_of_agents_have_no_limits() {
     let deny = rule("").replace("allow", "deny");
     check(node_faults, &deny, &format!("{deny}idempotent = true"), "has no meaning in a [[deny]]");
     let own = rule("").replace("agent", "node");
@@ -320,7 +320,7 @@ fn a_deny_and_an_agents_rule_have_no_bounds() {
 }
 
 #[test]
-fn the_bounds_of_a_rule_arrive() {
+fn the_limits_of_a_rule_are_read() {
     let text = rule(
         "timeout_max = '90s'\nidempotent = true\nmessage_max = '8MiB'\nrate = '6000/m'\nin_flight = 4",
     );
@@ -363,7 +363,7 @@ fn tables_of_later_versions_are_distinguished_from_mistakes() {
 
 #[cfg(feature = "gateway")]
 #[test]
-fn the_gateway_says_where_it_is_and_who_may_pass() {
+fn the_gateway_has_an_address_and_an_access_mode() {
     let text = "[gateway]\nlisten = '127.0.0.1:8080'\ntokens = 'certs/tokens'\nanonymous = 'everybody'\ncors_origins = ['https://app.example.com', 'http://localhost:3000']\n[gateway.tls]\ncert = 'c.pem'\nkey = 'c.key'\n";
     let gateway = NodeConfig::parse(text, "f").expect("a config").gateway.expect("a gateway");
     let tls = GatewayTls { certificate: Some(["c.pem".into(), "c.key".into()]) };
@@ -401,7 +401,7 @@ fn the_gateway_says_where_it_is_and_who_may_pass() {
 
 #[cfg(feature = "gateway")]
 #[test]
-fn a_gateway_that_strangers_reach_is_neither_plain_nor_anonymous() {
+fn a_gateway_beyond_loopback_is_neither_plain_nor_anonymous() {
     let outside = "[gateway]\nlisten = '0.0.0.0:8080'\ntokens = 't'\n";
     let proxied = format!("{outside}trusted_proxy = ['10.0.0.0/8', '192.0.2.1']\n");
     check(node_faults, &proxied, outside, "f:2: `listen`: plain HTTP is allowed on loopback only");
@@ -454,7 +454,7 @@ fn limits_have_a_range_each() {
 }
 
 #[test]
-fn silence_is_judged_only_after_a_ping_was_due() {
+fn the_silence_limit_is_longer_than_the_heartbeat() {
     let good = "[limits]\nheartbeat_every = '11s'";
     check(node_faults, good, "[limits]\n\nheartbeat_every = '12s'", "must be longer than");
     check(
@@ -466,7 +466,7 @@ fn silence_is_judged_only_after_a_ping_was_due() {
 }
 
 #[test]
-fn limits_arrive_and_the_others_keep_their_defaults() {
+fn named_limits_are_read_and_the_others_keep_their_defaults() {
     let text = "[limits]\nqueue_max = 7\ndrain_max = '3s'\nmessage_bytes_max = '1MiB'";
     let limits = NodeConfig::parse(text, "f").expect("a config").limits;
     assert_eq!((limits.queue_max, limits.message_bytes_max), (7, 1 << 20));
@@ -510,7 +510,7 @@ fn the_cas_of_nodes_and_the_scope_of_lists_are_read_where_they_belong() {
 }
 
 #[test]
-fn cert_key_and_ca_go_together_once_all_sources_have_spoken() {
+fn cert_key_and_ca_are_required_together_after_all_sources_are_merged() {
     let some = |text: &str| Some(PathBuf::from(text));
     let flags = TlsFiles { cert: some("flag.pem"), ..TlsFiles::default() };
     let gap = flags.complete().expect_err("a gap").to_string();
@@ -560,7 +560,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_of_our_own_words_makes_the_parser_panic(
+    fn no_text_of_known_keys_makes_the_parser_panic(
         words in prop::collection::vec(prop::sample::select(vec![
             "[", "]", "[[", "]]", "\n", "=", "\"", "'", ",", ".", "{", "}", "#", "é", "\r",
             "listen", "tls", "allow", "limits", "nodes", "caller", "queue_max", "30", "5s", "true",

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_durations_are_refused() {
+    fn texts_that_are_not_durations_are_refused() {
         for bad in [
             "",
             "s",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_is_told_to_name_a_unit() {
+    fn a_number_without_a_unit_is_refused_with_the_remedy() {
         let error = parse_duration("30").expect_err("no unit").to_string();
         assert_eq!(error, "duration \"30\" has no unit; write 500ms, 5s, 2m, 1h or 30d");
     }

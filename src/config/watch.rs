@@ -134,7 +134,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn what_changes_is_told_once_it_holds_still_and_only_once() {
+    fn a_change_is_reported_once_after_it_has_settled() {
         let [a, b, c] = [1, 2, 3].map(Contents);
         let mut seen = SeenContents { reported: a, last: a };
         let reported: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
@@ -143,7 +143,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_symbolic_link_that_is_swapped_a_file_that_goes_and_one_that_comes_are_changes() {
+    fn a_swapped_symbolic_link_a_removed_file_and_a_new_file_are_changes() {
         use std::os::unix::fs::symlink;
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_replaced_by_a_newer_one_of_its_ca_and_by_no_other() {
+    fn a_list_is_replaced_only_by_a_newer_one_of_its_ca() {
         let now = SystemTime::now();
         let [ca, other] = std::array::from_fn(|_| Ca::generate("d", now).expect("made"));
         let dir = tempfile::tempdir().expect("a directory");
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_due_at_two_thirds_and_none_never() {
+    fn a_list_is_due_at_two_thirds_and_a_missing_one_never() {
         let now = SystemTime::UNIX_EPOCH + 20_000 * DAY;
         let ca = Ca::generate("d", now).expect("made");
         let dir = tempfile::tempdir().expect("a directory");

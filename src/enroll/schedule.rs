@@ -37,7 +37,7 @@ mod tests {
     const START: SystemTime = SystemTime::UNIX_EPOCH;
 
     #[test]
-    fn it_is_due_just_before_two_thirds_and_not_before_three_fifths() {
+    fn a_renewal_is_due_before_two_thirds_and_not_before_three_fifths() {
         let days = |chance| {
             let due = due(START, START + 90 * DAY, chance);
             due.duration_since(START).expect("later").as_secs_f64() / DAY.as_secs_f64()
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_tried_again_more_often_when_there_is_less_left_and_always_within_bounds() {
+    fn retries_become_more_frequent_toward_expiry_and_stay_within_their_limits() {
         let wait = |left, is_refusal| retry(START + left, START, is_refusal, 0.0);
         assert_eq!(wait(30 * DAY, false), RENEWAL_RETRY_MAX);
         assert_eq!(wait(400 * SECOND, false), 20 * SECOND);
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chance_of_a_certificate_does_not_change_and_differs_among_them() {
+    fn the_jitter_of_a_certificate_is_constant_and_differs_from_that_of_others() {
         assert_eq!(chance_of("40aa0000"), 0.0);
         assert_eq!(chance_of("40aaffff"), 1.0);
         for odd in ["", "4", "zz", "é"] {

@@ -276,7 +276,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_the_network_says_of_an_address_is_told_apart() {
+    fn network_errors_of_an_address_are_distinguished() {
         let fault = |kind: io::ErrorKind| LinkFault::unreachable(address(), &kind.into());
         let refused = fault(io::ErrorKind::ConnectionRefused);
         assert!(matches!(refused, LinkFault::ConnectionRefused { .. }), "{refused}");
@@ -303,7 +303,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_path_below_1200_bytes_gets_a_word_of_size() {
+    fn a_path_below_1200_bytes_is_reported_with_its_size() {
         let too_long = io::Error::from_raw_os_error(90);
         let fault = LinkFault::unreachable(address(), &too_long);
         assert!(matches!(fault, LinkFault::MtuTooSmall { .. }), "{fault}");

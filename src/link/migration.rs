@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn another_way_to_a_node_is_a_change_and_so_is_one_that_is_back() {
+    fn a_new_path_to_a_node_is_a_change_and_so_is_a_restored_one() {
         let here = paths([(1, Some(7)), (2, Some(7))]);
         for (after, expected) in [
             (paths([(1, Some(7)), (2, Some(7))]), false),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_longer_than_a_heartbeat_and_its_answer_is_worth_one_new_socket() {
+    fn silence_longer_than_a_heartbeat_and_its_answer_takes_one_new_socket() {
         let every = 5 * SECOND;
         assert!(!is_unresponsive(7 * SECOND, every, None));
         assert!(is_unresponsive(8 * SECOND, every, None));

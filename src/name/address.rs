@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn a_text_that_is_not_an_address_is_refused() {
         for bad in [
             "",
             ":4433",
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn something_else_than_a_node_has_a_port_of_its_own_where_none_is_named() {
+    fn an_address_without_a_port_gets_the_given_default_port() {
         let port = |text| NodeAddress::parse_with_port(text, 4434).map(|address| address.port());
         assert_eq!(
             (port("ca.example.com"), port("[::1]"), port("a:1")),

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn name_patterns_cover_labels_and_never_reach_over_a_dot() {
+    fn name_patterns_cover_labels_and_never_cross_a_dot() {
         check_name("warehouse", &["warehouse"], &["warehouse-1", "acme.warehouse", "warehous"]);
         check_name("*", &["a", "warehouse"], &["a.b"]);
         check_name("acme.*", &["acme.a"], &["acme", "acme.a.b", "acmee.a"]);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_name_patterns_are_refused() {
+    fn texts_that_are_not_name_patterns_are_refused() {
         for bad in ["", ".", "a..b", "*a", "a*b", "***", "A", "a/b", "**.**.**.a", "é"] {
             assert!(bad.parse::<NameGlob>().is_err(), "{bad:?} was taken for a pattern");
         }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_method_patterns_are_refused() {
+    fn texts_that_are_not_method_patterns_are_refused() {
         for bad in
             ["", "*", "a", "a/", "/b", "a/**", "a/b/c", "a/1b", "ftp:x", "http:", "a-b/c", "a/*b"]
         {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_forwards_that_do_not_exist_are_no_patterns() {
+    fn unknown_kinds_of_forwards_are_refused() {
         for bad in ["http:grafana", "http:*", "mcp:tools", "mcp:tools/x"] {
             let fault = bad.parse::<MethodGlob>().expect_err(bad).to_string();
             assert!(fault.contains("does not have"), "{fault}");
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pattern_is_told_with_its_right_spelling_where_that_can_be_guessed() {
+    fn a_wrong_pattern_is_refused_with_the_likely_spelling() {
         for (bad, right) in [
             ("*", Some("*/*")),
             ("**", Some("*/*")),

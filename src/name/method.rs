@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_is_a_kind_and_a_partys_kind_of_name_and_no_rpc_method() {
+    fn a_forward_has_a_kind_and_a_name_and_is_not_an_rpc_method() {
         for (text, kind, name) in [
             ("tcp:db", "tcp", "db"),
             ("tcp:acme.db-1", "tcp", "acme.db-1"),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_method_is_refused() {
+    fn a_text_that_is_not_a_method_is_refused() {
         for bad in [
             "",
             "Hello",

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_is_told_with_its_right_spelling_where_that_can_be_guessed() {
+    fn a_wrong_name_is_refused_with_the_likely_spelling() {
         let long = "A".repeat(300);
         for (bad, right) in [
             ("Warehouse", Some("warehouse")),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_party_is_written_role_slash_name() {
+    fn a_peer_is_written_role_slash_name() {
         let peer: PeerName = "agent/acme.warehouse-1".parse().expect("a peer");
         assert_eq!((peer.role, peer.name.as_str()), (Role::Agent, "acme.warehouse-1"));
         assert_eq!(peer.to_string(), "agent/acme.warehouse-1");

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_that_nobody_listens_on_is_told_and_a_silent_one_is_not() {
+    async fn a_closed_port_is_reported_and_a_silent_one_is_not() {
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let (_refusing, refuses) = refusing();
         let error = tokio::select! {
@@ -74,7 +74,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn an_address_to_which_nothing_can_be_sent_is_told() {
+    async fn an_unreachable_address_is_reported() {
         let error = obstacle("255.255.255.255:4433".parse().expect("an address")).await;
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }

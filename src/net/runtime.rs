@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_waits_runs_even_if_nobody_wakes_it_again() {
+    fn a_waiting_driver_runs_without_another_wake() {
         on_one_worker(async {
             let world = TestDrivers::start().await;
             for _ in 0..5 {

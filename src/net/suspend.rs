@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_tick_is_no_pause_and_a_gap_over_half_a_second_is() {
+    fn a_late_tick_is_not_a_suspend_and_a_gap_over_half_a_second_is() {
         let tick = at(1_000, 70);
         for late in [0, 100, 500] {
             assert_eq!(pause(tick, at(1_000 + late, 70 + late)), None, "{late} ms");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_goes_on_for_deadlines_and_a_suspended_machine_does_not() {
+    fn deadlines_count_time_stopped_and_not_time_suspended_with_the_machine() {
         let tick = at(5_000, 5_000);
         assert_eq!(pause(tick, at(25_000, 25_000)), Some(Pause { gap: 20_000, suspended: 0 }));
         assert_eq!(pause(tick, at(25_000, 5_100)), Some(Pause { gap: 20_000, suspended: 19_900 }));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_comes_off_the_deadline_and_what_is_past_it_is_refused() {
+    fn suspended_time_is_deducted_from_the_deadline_and_a_passed_deadline_is_refused() {
         let now = Instant::now() + Duration::from_secs(1_000);
         let lost = Duration::from_secs(3);
         let after = |seconds| deadline_after(now + Duration::from_secs(seconds), lost, now);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn of_pauses_again_and_again_only_the_last_is_owed_where_ticks_on_time_lie_between() {
+    fn only_the_last_of_several_pauses_with_punctual_ticks_between_is_deducted() {
         let pauses = Pauses::default();
         pauses.begin(at(100_000, 100_000));
         let mut now = 100_000;
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_loses_what_it_may_have_lain_unread_and_nothing_else() {
+    fn a_request_loses_only_the_time_that_it_may_have_been_unread() {
         let deadline = Instant::now() + Duration::from_secs(10);
         let fresh = Entered { owed: 0, suspended: 0 };
         let suspend = Suspend::default();

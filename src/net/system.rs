@@ -97,7 +97,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_socket_has_more_room_than_the_system_gives_by_itself() {
+    fn a_socket_has_larger_buffers_than_the_system_default() {
         let size =
             |socket: UdpSocket| socket2::SockRef::from(&socket).recv_buffer_size().expect("a size");
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -107,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_this_machine_is_known_without_a_packet() {
+    fn the_local_path_is_found_without_a_packet() {
         let from = system().source_address(([127, 0, 0, 1], 9).into()).expect("a way");
         assert!(from.is_loopback(), "{from}");
     }
 
     #[test]
-    fn without_tokio_the_error_says_so() {
+    fn a_missing_runtime_is_reported() {
         let error = system().runtime().expect_err("no runtime").to_string();
         assert!(error.contains("no tokio runtime is running"), "{error}");
     }

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_rule_all_that_it_does_not_cover_is_denied() {
+    fn with_a_rule_every_call_that_it_does_not_cover_is_denied() {
         let mut rule = AgentRule::parse("edge-*", "billing", "HelloService/*").expect("a rule");
         rule.origin = Origin::at("agent.toml", 9);
         let policy = AgentPolicy::default().allow(rule);

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_asker_pattern_covers_one_role_and_callers_when_it_names_none() {
+    fn a_requester_pattern_covers_one_role_and_callers_when_it_names_none() {
         check_requester("billing", &["caller/billing"], &["agent/billing", "node/billing"]);
         check_requester("caller/billing", &["caller/billing"], &["agent/billing"]);
         check_requester("**", &["caller/a", "caller/a.b"], &["agent/a", "node/a"]);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_patterns_are_refused() {
+    fn texts_that_are_not_patterns_are_refused() {
         for bad in ["", "boss/a", "agent/", "/a", "agent/a/b", "Agent/a", "a b"] {
             assert!(bad.parse::<RequesterGlob>().is_err(), "{bad:?} was taken for a requester");
         }

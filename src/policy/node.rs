@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_several_allow_rules_decides_with_its_bounds() {
+    fn the_first_of_several_allow_rules_decides_with_its_limits() {
         let mut first = allow(1, "billing", "**", "Stock/*");
         first.timeout_max = Some(Duration::from_secs(1));
         first.message_bytes_max = Some(10);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_call_something_sees_it_unless_all_of_it_is_denied() {
+    fn a_requester_that_may_call_a_method_sees_its_service_unless_all_of_it_is_denied() {
         let policy = NodePolicy::default()
             .allow(allow(1, "billing", "acme.*", "Stock/*"))
             .allow(allow(2, "intern.*", "**", "Stock/*"))
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn allow_all_opens_every_method_to_every_role_and_says_that_a_program_did_it() {
+    fn allow_all_opens_every_method_to_every_role_and_names_the_program_as_origin() {
         let policy = NodePolicy::allow_all();
         for requester in ["caller/a.b", "agent/a", "node/a"] {
             for on in ["agent/x.y", "node/x"] {

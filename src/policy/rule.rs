@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_the_same_for_its_counts_until_who_what_or_how_much_changes() {
+    fn a_rule_keeps_its_counts_until_its_patterns_or_limits_change() {
         let rule = || {
             let mut rule = AllowRule::parse("billing", "acme.*", "Stock/*").expect("a rule");
             rule.rate = Some(Rate::per_second(5));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_shown_with_what_it_bounds() {
+    fn a_rule_is_shown_with_its_limits() {
         let mut rule = AllowRule::parse("billing", "acme.*", "Stock/*").expect("a rule");
         assert_eq!(rule.to_string(), "billing on acme.* Stock/*");
         assert!(!rule.counts_calls());

@@ -72,7 +72,7 @@ fn patterns_mean_the_same_on_both_sides() {
 }
 
 #[test]
-fn every_rpc_method_is_no_forward_and_a_forward_is_no_rpc_method() {
+fn patterns_of_rpc_methods_cover_no_forward_and_the_reverse() {
     let call = ["caller/ops", "store", "Stock/List"];
     for (method, passes) in
         [("*/*", true), ("Stock/*", true), ("tcp:stock", false), ("tcp:**", false)]
@@ -99,7 +99,7 @@ fn every_rpc_method_is_no_forward_and_a_forward_is_no_rpc_method() {
 }
 
 #[test]
-fn of_several_rules_the_first_that_covers_a_call_decides_on_both_sides() {
+fn the_first_rule_that_covers_a_call_decides_on_both_sides() {
     let rows = [("ops", "Stock/Drop"), ("ops", "Stock/*"), ("*", "*/List"), ("ops", "*/*")];
     let (mut nodes, mut agents) = (NodePolicy::default(), AgentPolicy::default());
     for (line, (caller, method)) in (1..).zip(rows) {

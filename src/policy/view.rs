@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_view_says_of_a_method_what_the_policy_says(
+        fn a_view_decides_methods_as_the_policy_does(
             allow in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..4),
             deny in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..3),
         ) {

@@ -27,7 +27,7 @@ async fn lost_packets_cost_time_and_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_ends_at_its_deadline_and_the_handler_is_said_to_have_run() {
+async fn a_call_ends_at_its_deadline_with_the_outcome_of_a_started_handler() {
     let scene = Scene::open().await;
     let began = Instant::now();
     let answer = scene.by_caller().call::<()>("Stage/Never", &()).timeout(HOUR).await;
@@ -36,7 +36,7 @@ async fn a_call_ends_at_its_deadline_and_the_handler_is_said_to_have_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_runs_when_the_network_is_cut_ends_unknown_soon_after_the_heartbeat() {
+async fn a_running_call_ends_unknown_soon_after_the_heartbeat_when_the_network_is_lost() {
     let scene = Scene::open().await;
     let running = scene.holding().await;
     scene.world.net.set_down(true);

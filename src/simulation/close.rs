@@ -34,17 +34,17 @@ async fn agent_shuts_down(node: Node, agent: Agent) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_leaves_finishes_its_calls_and_takes_no_more() {
+async fn an_agent_that_shuts_down_finishes_its_calls_and_takes_no_more() {
     check_finishes_its_calls(agent_shuts_down).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_leaves_finishes_its_calls_and_takes_no_more() {
+async fn a_node_that_shuts_down_finishes_its_calls_and_takes_no_more() {
     check_finishes_its_calls(node_shuts_down).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_cancels_its_calls() {
+async fn a_caller_that_closes_cancels_its_calls() {
     let scene = Scene::open().await;
     let running = scene.holding().await;
     scene.caller.close().await;
@@ -76,13 +76,13 @@ async fn check_shuts_down_after_a_minute<F: Future<Output = ()> + Send + 'static
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_leaves_waits_for_calls_no_longer_than_drain_max() {
+async fn a_node_that_shuts_down_waits_for_calls_no_longer_than_drain_max() {
     let scene = draining_for_a_minute().await;
     check_shuts_down_after_a_minute(scene, node_shuts_down).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_leaves_waits_for_calls_no_longer_than_drain_max() {
+async fn an_agent_that_shuts_down_waits_for_calls_no_longer_than_drain_max() {
     let scene = draining_for_a_minute().await;
     check_shuts_down_after_a_minute(scene, agent_shuts_down).await;
 }

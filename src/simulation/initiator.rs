@@ -240,7 +240,7 @@ async fn only_unavailable_and_safe_failures_are_for_the_next_link() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
+async fn a_call_without_a_reply_ends_after_its_deadline_and_the_grace_period() {
     let call = LinkUnderTest::new().await;
     let began = Instant::now();
     let reply = call.answered_by(async |_stream| pending().await);
@@ -249,7 +249,7 @@ async fn a_call_without_a_reply_ends_after_its_deadline_and_the_patience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_within_the_patience_counts() {
+async fn a_status_within_the_grace_period_counts() {
     let call = LinkUnderTest::new().await;
     let sent = Status::not_executed(Code::DeadlineExceeded, "it was queued");
     let reply = call.answered_by(async |mut stream| {

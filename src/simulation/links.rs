@@ -22,7 +22,7 @@ async fn an_agent_dials_until_there_is_a_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_ends_notice_that_the_network_is_cut_and_link_again_once_it_is_back() {
+async fn both_ends_notice_a_lost_network_and_link_again_once_it_is_back() {
     let scene = Scene::open().await;
     let (mut of_node, mut of_agent) = (scene.node.events(), scene.agent.events());
     scene.world.net.set_down(true);
@@ -85,7 +85,7 @@ async fn links_end_when_the_wall_clock_passes_the_end_of_a_certificate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_the_node_lets_go_comes_back() {
+async fn an_agent_that_the_node_disconnects_comes_back() {
     let scene = Scene::open().await;
     for _ in 0..3 {
         let mut events = scene.agent.events();

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_that_of_fips_180() {
+    fn a_digest_matches_fips_180() {
         let digest = sha256(b"abc");
         assert_eq!(digest[..8], [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea]);
         let mut other = digest;

@@ -132,7 +132,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     #[test]
-    fn the_last_third_of_a_life_is_worth_a_word_and_what_is_before_is_not() {
+    fn the_last_third_of_a_lifetime_is_warned_about_and_the_time_before_is_not() {
         let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let life = [start, start + 90 * HOUR];
         assert_eq!(warnings(life, None, start + 59 * HOUR), []);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_list_that_ends_is_worth_a_word() {
+    fn a_revocation_list_near_expiry_is_warned_about() {
         let start = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let life = [start, start + 900 * HOUR];
         let with = |end| warnings(life, Some(end), start);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_roughly() {
+    fn the_remaining_time_is_rounded() {
         let now = SystemTime::UNIX_EPOCH + 1_000_000 * HOUR;
         let shown = |left| rough(now + left, now);
         assert_eq!(shown(Duration::from_secs(12)), "12 s");

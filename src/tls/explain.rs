@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_told_as_dates_where_the_time_is_what_is_wrong() {
+    fn times_are_shown_as_dates_if_the_time_is_at_fault() {
         let text = "invalid peer certificate: certificate expired: verification time 1795943790 (UNIX), but certificate is not valid after 1795857390 (86400 seconds ago)";
         let (again, explained) = (explained, explained(RejectedBy::Us, 45, text));
         for part in ["time 2026-11-29T09:16:30Z but", "after 2026-11-28T09:16:30Z (86400 seconds"] {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_words_refine_within_the_alert_and_never_beyond_it() {
+    fn the_text_of_a_peer_refines_the_alert_and_never_overrides_it() {
         assert!(
             explained(RejectedBy::Peer, 48, "ExpiredRevocationList")
                 .reason

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_that_of_rfc_4231_and_of_no_other_text() {
+    fn a_tag_matches_rfc_4231_and_differs_for_another_text() {
         // Test case 2 of the RFC; a short key is the same as one filled up with zeros.
         let mut bytes = [0; MacKey::KEY_BYTES];
         bytes[..4].copy_from_slice(b"Jefe");

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_found_whatever_stands_between_them() {
+    fn blocks_are_found_with_any_text_between_them() {
         for remark in [
             "",
             "\n\n",

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_known_by_its_shape_and_is_whole() {
+    fn a_token_is_recognised_by_its_form_and_is_complete() {
         let token = BearerToken::generate();
         let text = token.as_str();
         assert!(text.starts_with("dbt1_") && text.len() == 77, "{text}");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_cut_or_damaged_anywhere_is_none() {
+    fn a_truncated_or_damaged_copy_is_refused() {
         let token = BearerToken::generate();
         let text = token.as_str();
         for at in 0..text.len() {

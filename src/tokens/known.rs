@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_its_callers_up_to_its_end_and_no_one_elses() {
+    fn a_token_names_its_caller_until_it_expires() {
         let (billing, first) = made("billing", now());
         let (ops, second) = made("ops", now() + DAY);
         let (unknown, _) = made("billing", now() + DAY);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_whose_hashes_begin_alike_are_told_apart() {
+    fn tokens_whose_hashes_share_a_prefix_are_distinguished() {
         let (token, line) = made("billing", now());
         let digest = token.digest();
         let mut alike = digest;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_at_once_with_its_line() {
+    fn all_faults_are_reported_together_with_their_lines() {
         let (_, line) = made("billing", now());
         let text = format!("{line}\nbilling\n# fine\n{line}\nA b c d\n");
         let message = tokens(&text).expect_err("refused").to_string();
@@ -205,7 +205,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_get_at_or_that_is_no_such_file_is_refused() {
+    fn a_file_with_an_open_mode_and_a_directory_are_refused() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("tokens");

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_whole_says_what_is_wrong_with_it() {
+    fn an_incomplete_line_is_refused_with_its_fault() {
         check_refused("billing", "1 fields");
         check_refused(&format!("{} more", line()), "5 fields");
         check_refused(&line().replace("billing", "Billing"), "not a caller's name");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_stands_in_the_wrong_place_is_not_repeated() {
+    fn a_token_in_the_wrong_field_is_not_repeated_in_the_error() {
         let token = format!("dbt1_{}", "7".repeat(72));
         for field in line().split(' ') {
             let message = TokenInfo::parse(&line().replace(field, &token)).expect_err("refused");

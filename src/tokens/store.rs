@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_cannot_be_revoked_and_nothing_changes() {
+    fn revoking_an_unknown_token_fails_and_changes_nothing() {
         let (_dir, file) = place();
         let refused = |whose, id| file.revoke(&name(whose), id).expect_err("refused").to_string();
         assert!(refused("billing", None).contains("does not exist"));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_add_at_once_all_find_their_token_in_the_file() {
+    fn concurrent_additions_all_reach_the_file() {
         let (_dir, file) = place();
         let make = || file.create(&name("billing"), DAY, now()).expect("made");
         let made: Vec<_> = std::thread::scope(|scope| {

@@ -83,7 +83,7 @@ async fn drain_is_sent_once_with_reason_and_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drain_is_done_when_it_was_handed_over_and_not_before() {
+async fn drain_is_done_only_after_it_was_handed_over() {
     let mut closing = Closing::new().await;
     closing.signals.drain.notify();
     // A frame from before.
@@ -148,7 +148,7 @@ async fn an_abort_closes_the_link_with_drained_at_any_stage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_link_says_so_and_gives_its_calls_all_the_time_they_need() {
+async fn a_replaced_link_sends_its_reason_and_sets_no_deadline_for_its_calls() {
     let mut closing = Closing::new().await;
     closing.link.replace();
     let drain = closing.sequence.drain();
@@ -177,7 +177,7 @@ async fn drain_names_the_last_stream_that_was_taken_and_refuses_later_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_drains_the_lower_stream_counts() {
+async fn the_lower_last_stream_of_two_drains_counts() {
     let closing = Closing::new().await;
     assert!(!closing.link.is_peer_draining() && !closing.link.is_past_drain(1 << 60));
     closing.sequence.peer_drains(&drain_of_peer(40));
@@ -187,7 +187,7 @@ async fn of_two_drains_the_lower_stream_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_is_news_unless_a_drain_came_before_it() {
+async fn a_goodbye_is_reported_unless_a_drain_preceded_it() {
     let mut closing = Closing::new().await;
     assert!(closing.sequence.peer_says_goodbye(&goodbye_of_peer()));
     assert!(!closing.link.is_past_drain(1 << 60), "any call may have been taken");
@@ -198,7 +198,7 @@ async fn a_goodbye_is_news_unless_a_drain_came_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_receiver_closes_when_its_replies_are_here_and_not_before() {
+async fn the_last_receiver_closes_only_after_its_replies_arrived() {
     let [(link, _control), _peer] = Ends::new().linked().await;
     let mut sequence = CloseSequence::passive(link.clone());
     let stream = soon(opening(&link)).await.expect("a stream");

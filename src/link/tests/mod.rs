@@ -31,7 +31,7 @@ async fn all_streams(link: &Link) -> Vec<CallStream> {
 
 // Not on paused time: it polls without a pause, and time would not advance.
 #[tokio::test]
-async fn streams_go_to_those_who_wait_in_their_order_and_nobody_overtakes_them() {
+async fn streams_are_granted_in_the_order_of_waiting() {
     let ends = Ends::new();
     let [(link, _control), (peer, _its_control)] = ends.linked().await;
     let _held = all_streams(&link).await;

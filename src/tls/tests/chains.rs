@@ -38,7 +38,7 @@ fn a_chain_is_valid_as_long_as_its_leaf_if_the_intermediate_outlasts_it() {
 }
 
 #[test]
-fn revoked_intermediates_count_only_if_the_whole_chain_is_looked_up() {
+fn revoked_intermediates_count_only_if_all_of_the_chain_is_looked_up() {
     let chain = outer_and_inner();
     let entry = |der: &CertificateDer<'_>| {
         let info = CertificateInfo::from_der(der).expect("read");

@@ -179,7 +179,7 @@ fn refused(agent: Peer, node: Peer, by: Side, word: &str) -> Refusal {
 }
 
 #[test]
-fn agents_and_callers_and_nodes_are_let_in_and_known_by_their_leafs() {
+fn agents_callers_and_nodes_are_accepted_and_identified_by_their_leafs() {
     let ca = ca();
     for peer in ["agent/warehouse", "caller/ops", "node/edge-2"] {
         let met = accepted(Peer::of(&credentials(&ca, peer)), Peer::node(&ca));
@@ -193,7 +193,7 @@ fn agents_and_callers_and_nodes_are_let_in_and_known_by_their_leafs() {
 }
 
 #[test]
-fn a_peer_that_shows_no_certificate_gets_nothing() {
+fn a_peer_without_a_certificate_is_refused() {
     let ca = ca();
     let mut bare = Peer::agent(&ca);
     bare.client.client_auth_cert_resolver = Arc::new(Nothing);
@@ -225,7 +225,7 @@ fn a_leaf_of_another_ca_is_refused_on_both_sides() {
 }
 
 #[test]
-fn a_bundle_of_two_cas_lets_in_leafs_of_both() {
+fn a_bundle_of_two_cas_accepts_leafs_of_both() {
     let (old, new) = (ca(), ca());
     let bundle = format!("{}{}", old.pem(), new.pem());
     for signer in [&old, &new] {
@@ -251,7 +251,7 @@ fn an_expired_leaf_is_refused_on_both_sides() {
 }
 
 #[test]
-fn a_leaf_that_is_not_valid_yet_is_refused_with_a_word_about_the_clock() {
+fn a_leaf_that_is_not_valid_yet_is_refused_and_the_clock_is_named() {
     let ca = ca();
     let early = |peer| Peer::odd(&ca, peer, |leaf| leaf.not_before = SystemTime::now() + DAY);
     let refusal = refused(early("agent/warehouse"), Peer::node(&ca), Side::Accepting, "clock");
@@ -280,7 +280,7 @@ fn a_revoked_leaf_is_refused_on_both_sides_and_others_are_not() {
 }
 
 #[test]
-fn an_expired_revocation_list_loads_and_lets_nobody_in() {
+fn an_expired_revocation_list_loads_and_admits_no_peer() {
     let (ca, now) = (ca(), SystemTime::now());
     let node = signed(&ca, &profile(&ca, "node/edge-1"));
     let list = |until| ca.crl(&[], 1, now - 9 * DAY, until).expect("signed");
@@ -294,7 +294,7 @@ fn an_expired_revocation_list_loads_and_lets_nobody_in() {
 }
 
 #[test]
-fn whoever_is_of_a_ca_that_no_list_covers_is_let_in_by_neither_side() {
+fn a_peer_of_a_ca_without_a_list_is_refused_on_both_sides() {
     let ([ca, other], now) = ([ca(), ca()], SystemTime::now());
     let both = ca.pem().to_owned() + other.pem();
     let list = other.crl(&[], 1, now, now + DAY).expect("signed");
@@ -316,7 +316,7 @@ fn node_of(ca: &Ca, cas: &str, list: &str) -> Credentials {
 }
 
 #[test]
-fn of_two_lists_of_one_ca_the_newer_one_counts_wherever_it_stands() {
+fn the_newer_of_two_lists_of_one_ca_counts_in_any_order() {
     let (ca, now) = (ca(), SystemTime::now());
     let (agent, node) = (profile(&ca, "agent/warehouse"), profile(&ca, "node/edge-1"));
     let (agent, node) = (signed(&ca, &agent), signed(&ca, &node));
@@ -330,7 +330,7 @@ fn of_two_lists_of_one_ca_the_newer_one_counts_wherever_it_stands() {
 }
 
 #[test]
-fn a_party_of_another_trust_domain_is_refused_on_both_sides() {
+fn a_peer_of_another_trust_domain_is_refused_on_both_sides() {
     let ca = ca();
     let of_acme = |peer: &'static str| {
         Peer::odd(&ca, peer, |leaf| leaf.uris = vec![format!("spiffe://acme.example/{peer}")])
@@ -340,7 +340,7 @@ fn a_party_of_another_trust_domain_is_refused_on_both_sides() {
 }
 
 #[test]
-fn an_agent_or_caller_does_not_pass_as_a_node_whatever_else_its_leaf_says() {
+fn an_agent_or_caller_is_never_accepted_as_a_node() {
     let ca = ca();
     for peer in ["agent/warehouse", "caller/ops"] {
         // As issued: neither the usage nor the host of a node.
@@ -363,7 +363,7 @@ fn an_agent_or_caller_does_not_pass_as_a_node_whatever_else_its_leaf_says() {
 }
 
 #[test]
-fn a_leaf_with_two_names_or_none_or_a_bent_one_is_refused() {
+fn a_leaf_with_two_names_none_or_a_malformed_one_is_refused() {
     let ca = ca();
     let good = "spiffe://dialback.local/agent/warehouse";
     let named = |uris: &[&str]| {
@@ -384,7 +384,7 @@ fn a_leaf_with_two_names_or_none_or_a_bent_one_is_refused() {
 }
 
 #[test]
-fn a_node_is_believed_under_the_hosts_of_its_leaf_only() {
+fn a_node_is_accepted_only_under_the_hosts_of_its_leaf() {
     let ca = ca();
     for host in ["localhost", "127.0.0.1"] {
         assert!(meet_at(host, Peer::agent(&ca), Peer::node(&ca)).is_ok(), "{host}");
@@ -398,7 +398,7 @@ fn a_node_is_believed_under_the_hosts_of_its_leaf_only() {
 }
 
 #[test]
-fn another_protocol_is_no_question_of_identity() {
+fn a_protocol_mismatch_is_not_an_identity_error() {
     let ca = ca();
     let mut older = Peer::agent(&ca);
     older.client.alpn_protocols = vec![b"dialback/0".to_vec()];
@@ -410,7 +410,7 @@ fn another_protocol_is_no_question_of_identity() {
 }
 
 #[test]
-fn nothing_is_resumed_and_nothing_is_sent_early() {
+fn sessions_are_not_resumed_and_no_early_data_is_sent() {
     let ca = ca();
     let Peer { client, server } = Peer::node(&ca);
     assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
@@ -427,7 +427,7 @@ fn nothing_is_resumed_and_nothing_is_sent_early() {
 
 #[cfg(feature = "aws-lc-rs")]
 #[test]
-fn the_key_exchange_is_hybrid_and_can_be_made_plain() {
+fn the_key_exchange_is_hybrid_and_can_be_switched_to_classical() {
     let ca = ca();
     let group = |post_quantum| {
         let agent = credentials(&ca, "agent/warehouse").with_post_quantum(post_quantum);
@@ -439,7 +439,7 @@ fn the_key_exchange_is_hybrid_and_can_be_made_plain() {
 }
 
 #[test]
-fn local_faults_are_found_before_any_peer_is_met() {
+fn local_faults_are_found_before_a_handshake() {
     let ([ca, other], now) = ([ca(), ca()], SystemTime::now());
     let good = profile(&ca, "agent/warehouse");
     let leaf = signed(&ca, &good);
@@ -487,7 +487,7 @@ fn local_faults_are_found_before_any_peer_is_met() {
 }
 
 #[test]
-fn facts_tell_what_people_ask_for() {
+fn certificate_info_has_names_dates_and_usages() {
     let ca = ca();
     let leaf = signed(&ca, &profile(&ca, "node/edge-1"));
     let shown = CertificateInfo::all_from_pem(leaf.cert.as_bytes()).expect("read")[0].to_string();

@@ -43,7 +43,7 @@ impl SeparateCas {
 }
 
 #[test]
-fn each_role_is_believed_when_its_own_ca_has_signed_it_and_not_when_the_other_has() {
+fn each_role_is_accepted_only_with_a_leaf_of_its_own_ca() {
     let separate = SeparateCas::new();
     for peer in ["agent/warehouse", "caller/ops", "node/edge-2"] {
         accepted(separate.peer(peer), separate.peer("node/edge-1"));
@@ -63,7 +63,7 @@ fn each_role_is_believed_when_its_own_ca_has_signed_it_and_not_when_the_other_ha
 }
 
 #[test]
-fn one_bundle_of_both_cas_would_believe_a_node_of_either() {
+fn one_bundle_of_both_cas_accepts_a_node_of_either() {
     let SeparateCas { clients, nodes } = SeparateCas::new();
     let bundle = format!("{}{}", clients.pem(), nodes.pem());
     let peer = |ca: &Ca, peer| {
@@ -115,7 +115,7 @@ fn a_nodes_leaf_for_servers_only_loads() {
 }
 
 #[test]
-fn lists_of_both_cas_are_minded_and_a_ca_without_a_list_lets_nobody_in() {
+fn lists_of_both_cas_are_checked_and_a_ca_without_a_list_admits_no_peer() {
     let (separate, now) = (SeparateCas::new(), SystemTime::now());
     let list = |ca: &Ca, serials: &[&str]| {
         let entry = |serial: &&str| RevokedSerial { serial: (*serial).into(), since: now };

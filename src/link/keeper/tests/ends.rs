@@ -38,7 +38,7 @@ async fn the_end_of_a_draining_link_ends_the_wait_and_resets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_dials_are_no_news_while_the_peer_drains() {
+async fn failed_dials_are_not_reported_while_the_peer_drains() {
     let role = draining().await;
     role.answer_dial(Err(silence()));
     role.pass(SECOND).await;

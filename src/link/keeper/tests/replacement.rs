@@ -8,7 +8,7 @@ use crate::{link::fault::LinkFault, wire::CloseCode};
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
-async fn a_replacement_is_published_before_the_calls_on_the_former_link_end() {
+async fn a_replacement_is_published_before_the_calls_on_the_retiring_link_end() {
     let role = replaced().await;
     role.pass(60 * MINUTE).await;
     role.check(&[]);
