@@ -1,4 +1,4 @@
-//! The CAs that a peer trusts, and about whom.
+//! The CAs that a peer trusts, by the role of the peers that they sign.
 
 use super::{
     certificate_info::CertificateInfo,
@@ -41,7 +41,7 @@ impl Authorities {
         Ok(Self { clients, nodes, known, are_separate: pem.node_ca.is_some() })
     }
 
-    /// Validity of our own chain, by the CAs of our role.
+    /// Validity of the own chain, by the CAs of its role.
     pub(super) fn validity_of(&self, own: &CertifiedKey, identity: &Identity) -> Option<Validity> {
         let role = identity.peer_name().role;
         let roots = if role == Role::Node { &self.nodes } else { &self.clients };

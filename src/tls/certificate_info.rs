@@ -150,7 +150,8 @@ impl CertificateInfo {
             GeneralName::URI(uri) => self.uri_sans.push((*uri).into()),
             GeneralName::DNSName(name) => self.dns_sans.push((*name).into()),
             GeneralName::IPAddress(octets) => self.ip_sans.extend(address(octets)),
-            // An unreadable URI still counts as one, so that it cannot hide beside a readable one.
+            // An unreadable URI still counts as one, so that a second name cannot hide next to a
+            // readable one.
             GeneralName::Invalid(tag, octets) if tag.0 == 6 => {
                 self.uri_sans.push(String::from_utf8_lossy(octets).into_owned());
             }
@@ -193,16 +194,16 @@ pub struct CrlInfo {
     pub this_update: SystemTime,
     /// End of its validity. Past it new links are refused.
     pub next_update: Option<SystemTime>,
-    /// The certificates that no longer hold.
+    /// The revoked certificates.
     pub revoked: Vec<RevokedSerial>,
 }
 
-/// One certificate that no longer holds.
+/// One revoked certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokedSerial {
     /// Its serial number in lower-case hexadecimal.
     pub serial: String,
-    /// Since when.
+    /// Time of the revocation.
     pub since: SystemTime,
 }
 
@@ -262,7 +263,7 @@ pub(super) fn is_list_signed_by(
     })
 }
 
-/// The same of a certificate.
+/// True if a certificate is signed with this key.
 pub(super) fn is_signed_by(
     certificate: &[u8],
     public_key_der: &[u8],

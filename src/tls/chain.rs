@@ -13,10 +13,10 @@ use std::{cmp::Reverse, fmt, iter, time::SystemTime};
 /// more. webpki follows six intermediates.
 const CERTIFICATES_MAX: usize = 8;
 
-/// A name is cut there: it is for people, and a peer may have written it.
+/// Names are truncated to this length: they are for people, and a peer may have chosen them.
 const SUBJECT_CHARS_MAX: usize = 100;
 
-/// A moment at which a chain starts or ends to hold, and which of its certificates decides that.
+/// Start or end of a chain's validity, and the certificate that decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainBound {
     at: SystemTime,
@@ -68,9 +68,9 @@ impl fmt::Display for ChainBound {
 /// Validity of a peer's own chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validity {
-    /// From here on.
+    /// Start of the validity.
     pub starts: ChainBound,
-    /// Up to here.
+    /// End of the validity.
     pub ends: ChainBound,
     /// True if it leads to a CA that is known here. Without, the intermediates that signed it are
     /// taken from the chain itself.
@@ -109,8 +109,8 @@ pub(super) fn end_of(
     Some(chain.end(&holds_at).unwrap_or_else(|| chain.end_by_signatures()))
 }
 
-/// The intermediate that a verifier blames, in words, if its error is about the time of one. TLS
-/// hands on that a certificate has expired, and not which.
+/// Text about the expired intermediate, if the error of a verifier is about one. TLS hands on that
+/// a certificate has expired, and not which.
 pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
     let (leaf, others) = chain.split_first()?;
     let of = |der: &CertificateDer<'_>| CertificateInfo::from_der(der).ok();
@@ -184,9 +184,9 @@ impl<'a> Chain<'a> {
         Some(Self { leaf, others: certificates.flatten().collect() })
     }
 
-    /// The last moment at which the chain holds. Only what ends before the leaf can end the chain,
-    /// and only if no other path lasts longer: a certificate that ends and that no path needs does
-    /// not count. Verifies nothing where all outlast the leaf.
+    /// The end of the chain's validity. Only what ends before the leaf can end the chain, and only
+    /// if no other path lasts longer: a certificate that ends and that no path needs does not
+    /// count. Verifies nothing where all outlast the leaf.
     fn end(&self, holds_at: impl Fn(SystemTime) -> bool) -> Option<ChainBound> {
         let leaf = self.leaf.end();
         let mut ends: Vec<_> = self.others.iter().map(Certificate::end).collect();

@@ -32,7 +32,7 @@ impl Claim {
     }
 }
 
-/// A certificate that was good once and is refused now.
+/// A certificate that was accepted before and is refused now.
 #[cfg(feature = "gateway")]
 impl From<&Identity> for Claim {
     fn from(identity: &Identity) -> Self {

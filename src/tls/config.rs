@@ -22,7 +22,7 @@ pub(super) fn accepting(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    // A resumed session is not asked for a certificate again, so a revoked peer could come back.
+    // A resumed session does not show a certificate again, so a revoked peer could come back.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;

@@ -52,7 +52,7 @@ struct OwnLists {
     next_update: Option<SystemTime>,
     revoked: Revoked,
     marks: Vec<Mark>,
-    /// They name our own certificate.
+    /// True if they contain the own certificate.
     is_listed: bool,
 }
 
@@ -68,7 +68,7 @@ impl Credentials {
     /// Loads the files that are named. A revocation list that is named must be there.
     ///
     /// A certificate that belongs to a key that `dialback certs request` made is loaded with that
-    /// key, also while the key of the certificate before it is still in its place.
+    /// key, also while the key file still has the key of the previous certificate.
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let loaded = Self::from_exactly(at);
         let is_key_wrong = match &loaded {
@@ -100,8 +100,7 @@ impl Credentials {
         };
         let Some(crl) = &at.crl else { return Self::load(&pem, &SourceNames::of(at)) };
         let crl = match files::read_lists(crl) {
-            // A certificate that has expired is the first to tell of: a new one brings its list
-            // with it.
+            // An expired certificate is reported first: a new one brings its list with it.
             Err(missing @ CredentialsError::MissingList { .. }) => {
                 return Self::load(&pem, &SourceNames::of(at)).and(Err(missing));
             }
@@ -156,17 +155,17 @@ impl Credentials {
         Ok(Self { material: Arc::new(material), post_quantum: true })
     }
 
-    /// Our identity.
+    /// The own identity.
     pub fn identity(&self) -> &Identity {
         &self.material.identity
     }
 
-    /// Our role and name.
+    /// The own role and name.
     pub fn peer_name(&self) -> &PeerName {
         self.identity().peer_name()
     }
 
-    /// The trust domain that we and our peers belong to.
+    /// The trust domain of this peer and of its peers.
     pub fn trust_domain(&self) -> &str {
         self.identity().trust_domain()
     }
@@ -192,8 +191,8 @@ impl Credentials {
         self.material.crl.is_listed
     }
 
-    /// Judges the chain of a peer again, as a handshake would now: that of a node if it was dialled
-    /// by a name.
+    /// Verifies the chain of a peer again, as a handshake would now; as that of a node if it was
+    /// dialled by a name.
     pub(crate) fn revalidate(
         &self,
         chain: &[CertificateDer<'_>],
@@ -204,7 +203,7 @@ impl Credentials {
         revalidation::revalidate(trust, &crl.revoked, chain, dialled, now)
     }
 
-    /// True if these are the very ones, and not others that may say the same.
+    /// True if both are the same instance, and not an equal one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.material, &other.material)
     }
@@ -219,8 +218,8 @@ impl Credentials {
         self.material.trust_mark == other.material.trust_mark
     }
 
-    /// Refuses credentials in whose place others cannot be put while a peer runs: it would be
-    /// another peer.
+    /// Refuses credentials that cannot replace these in a running peer, because they are of another
+    /// peer.
     ///
     /// # Errors
     /// They are of another role, name or trust domain, or have an older revocation list of a CA.
@@ -264,7 +263,8 @@ impl Credentials {
         self.accepting_config_of_one(alpn, &ClaimSlot::default())
     }
 
-    /// The same for one handshake, which puts what a rejected certificate claims into this slot.
+    /// TLS for one handshake on the accepting side, which stores the claim of a rejected
+    /// certificate in this slot.
     pub(crate) fn accepting_config_of_one(
         &self,
         alpn: &[u8],
@@ -309,7 +309,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// For a word in the log about what has changed, and for nothing else.
+/// Used only to log which part has changed.
 fn trust_mark(pem: &CredentialPem<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     let CredentialPem { cert: _, key: _, ca, node_ca, crl, crl_scope } = pem;

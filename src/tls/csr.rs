@@ -48,7 +48,7 @@ impl CsrInfo {
     }
 }
 
-/// By what rcgen brings along, and by all that TLS knows: P-521 is not among the former.
+/// Verifies with the algorithms of rcgen and those of TLS: P-521 is not among the former.
 fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), PemError> {
     let (key, signature) =
         (&request.certification_request_info.subject_pki, &request.signature_value.data);

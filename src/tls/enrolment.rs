@@ -2,8 +2,8 @@
 //! enroller by its CA.
 //!
 //! An enroller has a certificate of its own kind: its one URI name is
-//! `spiffe://TRUST-DOMAIN/enroller`, which is the name of no peer, so that it passes for none, and
-//! none passes for it.
+//! `spiffe://TRUST-DOMAIN/enroller`, which cannot be the name of a peer, so that neither is
+//! accepted as the other.
 
 use super::{
     certificate_info::CertificateInfo,
@@ -127,7 +127,7 @@ fn roots(cas: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Credentials
     Ok(store)
 }
 
-/// By what an enroller is known.
+/// The trust anchor by which an enroller is recognised.
 #[derive(Debug)]
 enum KnownCa {
     /// Its CA has this fingerprint.

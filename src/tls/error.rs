@@ -166,7 +166,7 @@ pub enum CredentialsError {
         /// The CAs that are known.
         known: String,
     },
-    /// A list that says it is of a known CA, and is not.
+    /// A list that names a known CA as its issuer, and is not signed by it.
     #[error(
         "bad signature: the revocation list of {issuer} in {location} is not signed by the known CA of that name; it was modified, or is of another CA with this name: copy the crl.pem of the CA"
     )]
@@ -190,7 +190,7 @@ pub enum CredentialsError {
         /// The list in use.
         in_use: String,
     },
-    /// Two CAs that cannot be told apart by name.
+    /// Two CAs with the same name.
     #[error(
         "{location} holds two CAs with the same name, {subject:?}, and revocation lists are found by name; remove one, or create a CA with another name"
     )]

@@ -4,18 +4,18 @@ use super::{Credentials, Utc};
 use crate::limits::{CRL_NEAR_EXPIRY, EXPIRY_WARNING_EVERY};
 use std::time::{Duration, SystemTime};
 
-/// PemKind of a warning.
+/// Kind of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warning {
     /// Less than a third of the life of the certificate, or of its chain, is left.
     EndsSoon,
-    /// It has ended.
+    /// It has expired.
     HasEnded,
-    /// Our own lists name it.
+    /// The own revocation lists contain it.
     IsRevoked,
     /// The revocation list ends soon.
     ListEndsSoon,
-    /// It has ended.
+    /// It has expired.
     ListHasEnded,
 }
 
@@ -42,7 +42,7 @@ fn warnings(
 /// The certificate, chain and list of a warning: reading the same ones again is not new.
 type CredentialMarks = (String, SystemTime, Option<SystemTime>);
 
-/// Says each worry when it is new, and again after a while.
+/// Logs each warning when it is new, and again after a while.
 #[derive(Debug, Default)]
 pub(crate) struct ExpiryWarnings {
     logged: Option<(CredentialMarks, Vec<Warning>, SystemTime)>,

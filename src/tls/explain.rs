@@ -27,7 +27,7 @@ pub(crate) enum RejectedBy {
     Peer,
 }
 
-/// PemKind of a failed handshake.
+/// Kind of a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// A certificate was rejected: UNAUTHENTICATED.
@@ -82,7 +82,7 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     Explanation { kind, reason, remedy, is_not_valid_yet: cause == RejectionCause::NotValidYet }
 }
 
-/// RejectionCause of a rejection, as far as alert and text tell.
+/// Cause of a rejection, as far as alert and text show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RejectionCause {
     Expired,
@@ -102,15 +102,14 @@ enum RejectionCause {
 }
 
 impl RejectionCause {
-    /// The alert decides the class, which the text can only make finer: a peer's words are not
-    /// proof.
+    /// The alert decides the class, which the text can only make finer: a peer's text is not proof.
     ///
     /// Which error gives which alert: rustls, `impl From<CertificateError> for AlertDescription`.
     fn of(alert: u8, text: &str) -> Self {
         match alert {
             42 if has(text, &["not valid for name", "NotValidForName"]) => Self::WrongHost,
             42 if has(text, &["BadEncoding", "UnhandledCritical"]) => Self::Unreadable,
-            // Without words, the name that was dialled is by far the likeliest.
+            // Without a text, a mismatch of the dialled name is by far the likeliest.
             42 => Self::WrongHost,
             43 => Self::WrongUsage,
             44 => Self::Revoked,
@@ -258,7 +257,7 @@ fn has(text: &str, any: &[&str]) -> bool {
     any.iter().any(|part| text.contains(part))
 }
 
-/// The part of rustls' text that adds information, on one line and of bounded length.
+/// The part of rustls' text that adds information, on one line and of limited length.
 fn detail(text: &str) -> String {
     let ours = text.split_once(UNFIT_MARK).map(|(_, after)| after.trim_end_matches(')'));
     let description = ours.unwrap_or_else(|| text.trim_start_matches("invalid peer certificate: "));

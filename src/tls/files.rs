@@ -1,4 +1,4 @@
-//! Which files credentials are read from, and what must hold of them before they are parsed.
+//! The files of credentials: their paths, and the checks before they are parsed.
 
 use super::{certificate_info::CertificateInfo, error::CredentialsError};
 use crate::name::{Name, Role};
@@ -84,10 +84,10 @@ impl CredentialFiles {
         files
     }
 
-    /// The revocation list that belongs beside a CA of these files and is missing there.
+    /// The revocation list that belongs to a CA of these files and is missing.
     ///
-    /// A list belongs beside a `ca.pem` that `dialback certs` made, which always makes a list with
-    /// it, and beside one whose directory has the number of a list. See decision 0028.
+    /// A list belongs to a `ca.pem` that `dialback certs` made, which always makes a list with it,
+    /// and to one whose directory has the number of a list. See decision 0028.
     pub fn missing_list(&self) -> Option<PathBuf> {
         let cas = [Some(&self.ca), self.node_ca.as_ref()];
         cas.into_iter().flatten().find_map(|ca| missing_list_beside(ca))
@@ -108,8 +108,7 @@ impl CredentialFiles {
     }
 }
 
-/// Path of a requested key beside the one in use until its certificate is here:
-/// `.agent-warehouse.key.requested`.
+/// Path of a requested key until its certificate arrives: `.agent-warehouse.key.requested`.
 pub(crate) fn requested_key(key: &Path) -> PathBuf {
     let name = key.file_name().unwrap_or_default().to_string_lossy();
     key.with_file_name(format!(".{name}.requested"))
@@ -121,7 +120,7 @@ fn missing_list_beside(ca: &Path) -> Option<PathBuf> {
         return None;
     }
     let had_one = || ca.with_file_name("crl.number").exists();
-    // A CA that cannot be read is told of when the files are loaded.
+    // A CA that cannot be read is reported when the files are loaded.
     let cas = CertificateInfo::all_from_pem(&read(ca).ok()?).ok()?;
     (cas.iter().any(CertificateInfo::is_ca_with_list) || had_one()).then_some(list)
 }

@@ -1,4 +1,4 @@
-//! Bytes as digits in hexadecimal, and back.
+//! Hexadecimal encoding and decoding.
 
 /// Appends two lower-case digits a byte. A text with room for them leaves no copy behind.
 pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {

@@ -82,8 +82,7 @@ pub(crate) struct HttpTls {
     certificate: Option<ServerCertificate>,
 }
 
-/// A handshake that failed because a certificate was refused, and what that certificate says of
-/// itself.
+/// A handshake that failed because a certificate was refused, and the claim of itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{fault}")]
 pub(crate) struct RejectedCertificate {
@@ -99,9 +98,8 @@ impl HttpTls {
 
     /// The handshake, by the credentials of the moment.
     ///
-    /// # Errors
-    /// It failed; the text says why. Within it is a [`RejectedCertificate`], if one was shown and
-    /// refused.
+    /// # Errors It failed; the text has the reason. Within it is a [`RejectedCertificate`], if one
+    /// was shown and refused.
     pub(crate) async fn accept<S>(
         &self,
         credentials: &Credentials,
@@ -112,8 +110,8 @@ impl HttpTls {
     {
         let slot = ClaimSlot::default();
         let own = self.certificate.as_ref().map(|own| &own.own);
-        // Made for each handshake, because each has a slot of its own: a few allocations beside the
-        // handshake's signatures.
+        // Made for each handshake, because each has a slot of its own: a few allocations in
+        // addition to the handshake's signatures.
         let config = credentials.http_config(own, &[H2, HTTP_1], &slot);
         let config = config.map_err(io::Error::other)?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;

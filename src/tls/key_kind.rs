@@ -1,5 +1,5 @@
-//! The kind of a key by its DER, to tell a key that is not supported from one that is damaged. And
-//! what a binary file is.
+//! The kind of a key by its DER, to distinguish an unsupported key from a damaged one; and the kind
+//! of a binary file.
 
 use super::pem_error::PemError;
 use x509_parser::{

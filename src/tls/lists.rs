@@ -106,7 +106,7 @@ pub(super) fn expect_successors(
 }
 
 /// One of them at least has to be of a CA that is known here, and those that say they are have to
-/// be signed by it. The list of an intermediate that only peers show cannot be judged before they
+/// be signed by it. The list of an intermediate that only peers show cannot be checked before they
 /// do.
 fn expect_known(
     found: &[(CrlInfo, CertificateRevocationListDer<'_>)],

@@ -1,5 +1,5 @@
-//! The one reader of PEM (RFC 7468): finds the blocks of a text, says by line what is wrong with
-//! it, and decodes what is wanted.
+//! The reader of PEM (RFC 7468): finds the blocks of a text, reports faults by line, and decodes
+//! the required kinds.
 //!
 //! Stricter than most readers in one regard: a line that was meant to start or end a block and does
 //! not is a fault, because the block would be left out in silence. Text between blocks is ignored.
@@ -174,7 +174,7 @@ impl PemBlock<'_> {
         let label = match self.kind {
             PemKind::Crl => "X509 CRL",
             PemKind::Csr => "CERTIFICATE REQUEST",
-            // The library takes more care with what it knows to be secret.
+            // The library decodes data that it knows to be secret in constant time.
             kind if kind.is_key() => "PRIVATE KEY",
             _ => "CERTIFICATE",
         };
@@ -191,7 +191,7 @@ impl PemBlock<'_> {
         match <(SectionKind, Vec<u8>)>::from_pem_slice(&text) {
             Ok((_, body)) if !body.is_empty() => Ok(Zeroizing::new(body)),
             Ok(_) => Err(self.damaged("is empty")),
-            // The library's own words may quote a line of a key.
+            // The library's own text may quote a line of a key.
             Err(_) => Err(self.damaged("is not base64")),
         }
     }

@@ -10,7 +10,7 @@ pub enum PemError {
         /// The parser's error.
         why: String,
     },
-    /// The text or what is in it is whole and of a kind that is not supported: UTF-16, DER, an
+    /// The text or its content is undamaged and of a kind that is not supported: UTF-16, DER, an
     /// encrypted key, DSA.
     #[error("{why}")]
     Unusable {

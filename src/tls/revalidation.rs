@@ -52,8 +52,8 @@ impl Revoked {
     }
 }
 
-/// Judges a chain as a handshake would now. `host` is the name by which the peer was dialled, if it
-/// was.
+/// Verifies a chain as a handshake would now. `host` is the name by which the peer was dialled, if
+/// it was.
 ///
 /// A revocation list that has expired rejects new links and closes none: it revokes no peer that is
 /// linked.

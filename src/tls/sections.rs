@@ -57,7 +57,7 @@ fn private_key(text: &[u8], location: &str) -> Result<PrivateKeyDer<'static>, Cr
     key.ok_or_else(|| lacking(text, "private key", location))
 }
 
-/// Tells what is not supported from what is damaged.
+/// Distinguishes unsupported content from damaged content.
 pub(super) fn unfit(location: &str, error: PemError) -> CredentialsError {
     match error {
         PemError::Unusable { why } => CredentialsError::Unusable { location: location.into(), why },

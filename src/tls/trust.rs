@@ -1,4 +1,4 @@
-//! CaTrust in CAs: which chain is vouched for, by whom, at which moment.
+//! Trust in CAs: verifies chains by the CAs of a role, at a given time.
 
 use super::{
     chain::{self, ChainBound},
@@ -22,7 +22,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// IdentityParts of a trust.
+/// Parts of a [`CaTrust`].
 pub(super) struct CaTrustParts<'a> {
     /// The CAs of agents and callers.
     pub(super) clients: Arc<RootCertStore>,
@@ -36,7 +36,7 @@ pub(super) struct CaTrustParts<'a> {
     pub(super) trust_domain: &'a str,
 }
 
-/// CaTrust of both sides: built once when credentials are loaded, shared by every configuration.
+/// Trust of both sides: built once when credentials are loaded, shared by every configuration.
 #[derive(Clone, Debug)]
 pub(super) struct CaTrust {
     accepting: Arc<ClientChains>,
@@ -66,7 +66,8 @@ impl CaTrust {
         Ok(Self { accepting, dialling, clients, nodes })
     }
 
-    /// True if the CAs of a role vouch for a chain at a moment. Lists and hosts are not asked.
+    /// True if the CAs of a role have signed a chain that is valid at this time. Lists and hosts
+    /// are not checked.
     pub(super) fn vouches_for(
         &self,
         chain: &[CertificateDer<'_>],
@@ -77,7 +78,7 @@ impl CaTrust {
         expect_signed_by(roots, chain, role, at).is_ok()
     }
 
-    /// The verifier of clients, which puts what a rejected certificate claims into this slot.
+    /// The verifier of clients, which stores the claim of a rejected certificate in this slot.
     pub(super) fn client_verifier(
         &self,
         is_mandatory: bool,
@@ -99,8 +100,8 @@ impl CaTrust {
         })
     }
 
-    /// Judges a chain as the handshake of the side that it faces does: as that of a node if it was
-    /// dialled by a name.
+    /// Verifies a chain as the handshake of the side that it faces does: as that of a node if it
+    /// was dialled by a name.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -149,7 +150,7 @@ impl CaTrustParts<'_> {
 }
 
 /// True if a chain leads to one of these CAs at a moment, for what its role has to show it for.
-/// Lists and hosts are not asked.
+/// Lists and hosts are not checked.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],

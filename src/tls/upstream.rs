@@ -1,5 +1,5 @@
-//! TLS towards the upstream of a forward: CAs that were stated, the host's name, and nothing else
-//! that this machine may trust.
+//! TLS to the upstream of a forward: trusts only the configured CAs and the host's name, and no
+//! other CA of this machine.
 
 use super::{config, crypto::provider, pem};
 use rustls::{RootCertStore, client::WebPkiServerVerifier};
@@ -16,10 +16,9 @@ pub(crate) struct UpstreamTls {
 }
 
 impl UpstreamTls {
-    /// Believes the CAs of a PEM text for a host, which may be a name or an IP address.
+    /// Trusts the CAs of a PEM text for a host, which may be a name or an IP address.
     ///
-    /// # Errors
-    /// The fault of either.
+    /// # Errors The CAs or the host cannot be read.
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is not a host name or address"))?;

@@ -1,4 +1,4 @@
-//! Verifiers of certificates in TLS handshakes: of those who dial, and of nodes that are dialled.
+//! Verifiers of certificates in TLS handshakes: of clients, and of nodes that are dialled.
 
 use super::{
     chain,
@@ -124,8 +124,8 @@ fn chain_of<'a>(
     iter::once(leaf).chain(intermediates).cloned().collect()
 }
 
-/// Logs who was refused, within bounds. TLS hands on the reason and not the name, and an unverified
-/// name is worth logging.
+/// Logs rejected clients, within a rate limit. TLS hands on the reason and not the name, and an
+/// unverified name is worth logging.
 fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.admit((), Instant::now()) else { return };
@@ -136,7 +136,7 @@ fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &
     );
 }
 
-/// Believes the chain, the name that was dialled, and the role `node`: all three.
+/// Verifies the chain, the dialled name, and the role `node`.
 #[derive(Debug)]
 pub(super) struct NodesOnly {
     pub(super) chain: Arc<dyn ServerCertVerifier>,
@@ -251,7 +251,7 @@ impl<C: ServerChains> ServerCertVerifier for ServerVerifier<C> {
 /// Mark before our text in errors that rustls prints.
 pub(super) const UNFIT_MARK: &str = "unfit: ";
 
-/// A leaf whose chain is good and whose holder is not the one wanted.
+/// A leaf with a valid chain whose holder is not the required one.
 #[derive(thiserror::Error)]
 pub(super) enum Unfit {
     #[error("{UNFIT_MARK}{0}")]

@@ -1,4 +1,5 @@
-//! Validity of chains, entries of revocation lists and identities, without a handshake.
+//! Tests of the validity of chains, entries of revocation lists and identities, without a
+//! handshake.
 
 use super::*;
 use crate::tls::{IdentityError, Validity, revalidation::Revoked};

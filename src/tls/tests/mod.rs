@@ -1,4 +1,5 @@
-//! Proves in TLS handshakes, in memory, whom each side takes and whom it refuses, always in pairs.
+//! Tests of TLS handshakes in memory: the peers that each side accepts and refuses, always in
+//! pairs.
 
 mod chains;
 mod separate_cas;
@@ -55,8 +56,7 @@ fn credentials(ca: &Ca, peer: &str) -> Credentials {
     load(&signed(ca, &profile(ca, peer)), ca.pem(), None).expect("loaded")
 }
 
-/// A peer that shows `leaf`, whatever it says: credentials of ours would refuse to load some of
-/// them.
+/// A peer that shows any `leaf`: `Credentials` would refuse to load some of them.
 struct Peer {
     client: ClientConfig,
     server: ServerConfig,

@@ -1,4 +1,5 @@
-//! Nodes of one CA, agents and callers of another: each CA vouches only for its own.
+//! Tests of separate CAs for nodes and for agents and callers: each CA is trusted only for its own
+//! roles.
 
 use super::*;
 use crate::tls::CrlScope;
@@ -25,7 +26,7 @@ impl SeparateCas {
         })
     }
 
-    /// A peer in its place: of the CA that it should be of.
+    /// A peer with a leaf of the CA of its role.
     fn peer(&self, peer: &str) -> Peer {
         let ca = if peer.starts_with("node/") { &self.nodes } else { &self.clients };
         let leaf = signed(ca, &profile(ca, peer));
