@@ -1,4 +1,4 @@
-//! One CA: makes its own certificate, signs leafs and revocation lists. In memory; no files here.
+//! A CA in memory: makes its own certificate, and signs leafs and revocation lists.
 
 use super::{
     CertPem, CertsError, LeafPem, LeafProfile,
@@ -65,7 +65,7 @@ impl Ca {
         Self::from_bytes(cert.as_bytes(), key.as_bytes())
     }
 
-    /// The same for files, in which other text, also not UTF-8, may precede the blocks.
+    /// Reads a CA from files, in which other text, also not UTF-8, may precede the blocks.
     pub(super) fn from_bytes(cert: &[u8], key: &[u8]) -> Result<Self, CertsError> {
         let at = |name: &str, source: PemError| match source {
             PemError::Unusable { why } => CertsError::Unusable { path: name.into(), why },
@@ -76,7 +76,7 @@ impl Ca {
             CertsError::UnfitCa { path: "ca.key".into(), why }
         })?;
         tls::fingerprints(cert).map_err(|source| at("ca.pem", source))?;
-        // It goes to those who join: without what only our reader skips.
+        // Joining peers receive the text: remove the byte order mark, which only this reader skips.
         let text = String::from_utf8_lossy(cert).replace('\u{feff}', "");
         Self::joined(text, key)
     }

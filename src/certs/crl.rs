@@ -1,4 +1,4 @@
-//! The revocation list of a directory: who is on it, and when it is signed again.
+//! The revocation list of a directory: adds entries, and signs the list again before it expires.
 
 use super::{
     CertsDir, CertsError,
@@ -57,7 +57,7 @@ impl CertsDir {
     }
 
     /// Revokes every certificate that was issued to a peer here, and signs the list. Repeated, it
-    /// says that there was nothing to do.
+    /// reports that there was nothing to do.
     pub fn revoke(&self, peer: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
         let _held = self.hold()?;
         let (ca, present) = self.ca_and_list()?;
@@ -102,7 +102,7 @@ impl CertsDir {
         present: &PresentList,
         now: SystemTime,
     ) -> Result<CrlReport, CertsError> {
-        // Lists of a CA that was replaced by force say nothing about this one.
+        // Lists of a CA that was replaced by force do not apply to this one.
         if present.foreign > 0 && present.newest.is_some() {
             return Err(CertsError::ForeignLists { path: self.crl_path() });
         }
@@ -257,7 +257,7 @@ struct PresentList {
     foreign: usize,
     /// Everything that is revoked, by the record and by the lists.
     entries: Vec<RevokedSerial>,
-    /// Those that only the lists have.
+    /// Entries that only the lists have.
     unrecorded: Vec<RevokedSerial>,
     /// The highest number that was ever given.
     number: u64,

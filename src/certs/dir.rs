@@ -1,5 +1,5 @@
-//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of what was issued and
-//! revoked, and the files of each peer. What is good is kept, so that every command can be
+//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of issued and revoked
+//! certificates, and the files of each peer. Valid files are kept, so that every command can be
 //! repeated.
 
 use super::{
@@ -27,11 +27,11 @@ pub struct InitOptions {
 /// Action on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// There was none, or it was replaced by force.
+    /// No file existed, or it was replaced by force.
     Made,
-    /// It was there and no longer good enough.
+    /// It existed and was due for renewal.
     Renewed,
-    /// It was good and was left alone.
+    /// It was valid and was kept.
     Kept,
 }
 
@@ -66,7 +66,7 @@ pub struct InitReport {
     pub crl_next_update: Option<SystemTime>,
 }
 
-/// A directory that holds a CA and what it signed.
+/// A directory that holds a CA and the certificates that it signed.
 #[derive(Debug, Clone)]
 pub struct CertsDir {
     pub(super) dir: PathBuf,
@@ -132,7 +132,7 @@ impl CertsDir {
     ) -> Result<(Ca, Action), CertsError> {
         let wanted = options.trust_domain.as_deref();
         if options.force {
-            // The operator asked for a new one: what lies there need not even be readable.
+            // The operator requested a new one: the old files need not be readable.
             return self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now);
         }
         match self.ca() {

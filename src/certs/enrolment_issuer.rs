@@ -211,7 +211,7 @@ impl EnrolmentIssuer {
         }
     }
 
-    /// The one place where this CA's key is used for a peer.
+    /// The only function that uses this CA's key for a peer.
     fn sign(
         &self,
         peer: Enrollable,
@@ -238,7 +238,7 @@ impl EnrolmentIssuer {
         LeafProfile { not_before, not_after, ..profile }
     }
 
-    /// Looks once more at what was signed, before it leaves.
+    /// Verifies the signed certificate before it is sent.
     fn expect_as_meant(&self, leaf: &CertificateInfo, peer: &PeerName) -> Result<(), CertsError> {
         let is_meant = !leaf.is_ca
             && leaf.uri_sans == [tls::spiffe_uri(self.ca.trust_domain(), peer)]

@@ -194,7 +194,7 @@ pub enum CertsError {
         /// Their number.
         count: usize,
     },
-    /// A key from earlier would lie beside the certificate of another key.
+    /// The existing key does not belong to the certificate.
     #[error("{key} is not the key of the request; remove it if {peer} no longer uses it, and sign again", key = key.display())]
     KeyMismatch {
         /// The key's file.
@@ -210,7 +210,7 @@ pub enum CertsError {
         /// The serial number of the certificate.
         serial: String,
     },
-    /// A new key would make the certificate worthless that was asked for.
+    /// A new key would make the requested certificate useless.
     #[error("{csr} requests a certificate for the key beside it, and a new key would make it useless; sign it with `dialback certs sign {csr} {role} {name}`, or create a new key with --force", csr = csr.display(), role = peer.role, name = peer.name)]
     RequestUnderWay {
         /// The request.
@@ -249,7 +249,7 @@ pub enum CertsError {
 }
 
 impl CertsError {
-    /// Tells what is not supported from what is damaged.
+    /// Distinguishes an unsupported file from a damaged one.
     pub(crate) fn of_file(path: &Path, source: PemError) -> Self {
         match source {
             PemError::Unusable { why } => Self::Unusable { path: path.into(), why },

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-/// Replaces a file as one step: a reader sees the old one or the new one, whole.
+/// Replaces a file atomically: a reader sees all of the old one or all of the new one.
 pub(super) fn replace(path: &Path, text: &str, audience: Audience) -> Result<(), CertsError> {
     files::replace(path, text, audience).map_err(|error| unwritable(path, error))
 }

@@ -13,7 +13,7 @@ pub enum Inspected {
     Crl(CrlInfo),
     /// A certificate request.
     Csr(CsrInfo),
-    /// A private key in this form. What it is stays where it is.
+    /// A private key in this form. Its content is not shown.
     Key(&'static str),
 }
 

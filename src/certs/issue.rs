@@ -43,7 +43,7 @@ pub struct LeafRequest {
 }
 
 impl LeafRequest {
-    /// Asks for a leaf that holds for 90 days.
+    /// Requests a leaf that is valid for 90 days.
     pub const fn new(role: Role, name: Name) -> Self {
         Self { role, name, sans: vec![], days: 90, force: false }
     }
@@ -60,7 +60,7 @@ pub struct IssueReport {
     pub cert_path: PathBuf,
     /// Its key, or where it would lie: [`has_key`](Self::has_key).
     pub key_path: PathBuf,
-    /// True if the key is here. What was signed from a request has its key elsewhere.
+    /// True if the key is here. A certificate that was signed from a request has its key elsewhere.
     pub has_key: bool,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
@@ -97,7 +97,7 @@ impl CertsDir {
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
     ///
     /// Of the request only the public key is taken. Role, name, hosts and life are the operator's,
-    /// whatever it asks for.
+    /// regardless of its requested contents.
     pub fn sign(
         &self,
         csr: impl AsRef<Path>,
@@ -172,8 +172,8 @@ impl CertsDir {
             && !self.is_revoked(&info.serial)?)
     }
 
-    /// A certificate beside a key that is not its own would not load, and its owner may have
-    /// forgotten that key.
+    /// A certificate with the key of another would not load, and its owner may have forgotten that
+    /// key.
     fn expect_no_other_key(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
         let requested = self.requested_key_of(peer)?;
         if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
@@ -238,8 +238,7 @@ impl CertsDir {
         files::lock_dir(&self.dir)
     }
 
-    /// The leaf that is there, and whether the key beside it is its own. Unreadable ones count as
-    /// old.
+    /// The existing leaf, and true if the key file belongs to it. Unreadable ones count as old.
     pub(super) fn present_leaf(
         &self,
         peer: &PeerName,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub(crate) struct KeyRequest {
     /// The private key, PEM.
     pub(crate) key_pem: Zeroizing<String>,
-    /// The request, PKCS #10 in DER. It says nothing but the key.
+    /// The request, PKCS #10 in DER. It contains only the key.
     pub(crate) request: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
-//! A certificate and its key, replaced together: a reader finds a pair that does not match for the
-//! moment between two renames only.
+//! A certificate and its key, replaced together: a reader finds a pair that does not match only
+//! between the two renames.
 
 use super::{
     CertsError,
@@ -18,7 +18,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Makes the directory of a file if need be, and says whether files can be made in it.
+/// Creates the directory of a file if it is missing, and checks that files can be created in it.
 pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
     let dir = dir_of(path);
     drop(files::lock_dir(dir)?);
@@ -27,10 +27,10 @@ pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
     fs::remove_file(&probe).map_err(|source| CertsError::Unwritable { path: probe, source })
 }
 
-/// Replaces certificate and key. Both are whole on the disk before either is in its place.
+/// Replaces certificate and key. Both are completely written before either is renamed.
 ///
-/// A process that ends between the two renames leaves a pair that does not match; [`mend_pair`]
-/// finishes its work.
+/// A process that is killed between the two renames leaves a pair that does not match;
+/// [`mend_pair`] finishes its work.
 pub(crate) fn replace_pair(
     cert: &Path,
     cert_pem: &str,
@@ -53,7 +53,7 @@ pub(super) fn replace_held(
     install_held(cert, cert_pem, key, &next_key)
 }
 
-/// Puts a certificate in its place together with a key that waits beside the key in use.
+/// Installs a certificate together with its requested key, which replaces the key in use.
 pub(super) fn install_held(
     cert: &Path,
     cert_pem: &str,
@@ -66,7 +66,7 @@ pub(super) fn install_held(
     rename(&next_cert, cert)
 }
 
-/// Writes a new key beside the one in use, for the same readers.
+/// Writes a requested key next to the one in use, with the same permissions.
 pub(super) fn write_requested_held(key: &Path, key_pem: &str) -> Result<(), CertsError> {
     let path = requested_key(key);
     crate::files::replace_as(&path, key_pem, Audience::KeyAsBefore, key)
@@ -82,18 +82,17 @@ pub(crate) fn replace_public(path: &Path, pem: &str) -> Result<(), CertsError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mended {
-    /// There was nothing to do.
+    /// Nothing was pending.
     Nothing,
-    /// A replacement of certificate and key had been cut off between the two, and is finished.
+    /// A replacement of certificate and key had been interrupted between the two, and is finished.
     Replacement,
     /// The certificate of a requested key has arrived, and the key has taken the place of the
     /// former one.
     Request,
 }
 
-/// Finishes what was left between a certificate and its key: a replacement of both that was cut
-/// off, or a requested key whose certificate is in its place now, however it came there. To be
-/// called before the files are loaded.
+/// Finishes an interrupted replacement of certificate and key, or installs a requested key whose
+/// certificate has arrived. Must be called before the files are loaded.
 ///
 /// # Errors
 /// Files that cannot be read or written.

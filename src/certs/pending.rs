@@ -1,5 +1,5 @@
-//! The key of a request that has no certificate yet, kept beside the place of the key. A lost
-//! answer can then be asked for again.
+//! The key of an enrolment that has no certificate yet, kept next to the key file, so that a lost
+//! answer can be requested again.
 
 use super::{
     CertsError, KeyRequest,
@@ -18,7 +18,7 @@ pub(crate) struct PendingKey {
 }
 
 impl PendingKey {
-    /// The one beside the file in which the key will be.
+    /// The pending key for this key file.
     pub(crate) fn for_key(key: &Path) -> Self {
         Self { path: pair::sibling(key, "pending") }
     }
@@ -36,7 +36,7 @@ impl PendingKey {
         Ok(key)
     }
 
-    /// Removes it: its certificate is in place, or was refused.
+    /// Removes it: its certificate is installed, or was refused.
     pub(crate) fn remove(&self) -> Result<(), CertsError> {
         match fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

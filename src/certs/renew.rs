@@ -17,12 +17,12 @@ use std::time::{Duration, SystemTime};
 /// Result of a renewal for one peer.
 #[derive(Debug, Clone)]
 pub enum PeerRenewal {
-    /// It was kept or made again.
+    /// It was kept or renewed.
     Done(IssueReport),
-    /// It was revoked, or its key was with another certificate, and is left alone: only issuing it
+    /// It was revoked, or its key was with another certificate, and is not renewed: only issuing it
     /// again, by name and with a new key, brings a peer back.
     Revoked(PeerName),
-    /// It expired and is left alone, because a peer that is retired expires too.
+    /// It expired and is not renewed, because the certificate of a retired peer expires too.
     /// [`RenewOptions::expired`] renews it.
     Expired {
         /// The peer that it names.
@@ -61,8 +61,8 @@ impl CertsDir {
     /// the length of life that they have, and signs the revocation list if that is due. Revoked
     /// certificates are left alone, and expired ones unless the options name them.
     ///
-    /// A key beside the certificate is replaced too; for a key that is elsewhere, the same public
-    /// key is signed again.
+    /// A key in this directory is replaced too; for a key that is elsewhere, the same public key is
+    /// signed again.
     pub fn renew(
         &self,
         options: &RenewOptions,
@@ -85,8 +85,8 @@ impl CertsDir {
         Ok(RenewReport { peers, crl, ca_not_after: until, is_ca_old })
     }
 
-    /// Those that are in the record: a certificate from elsewhere that lies here is not ours to
-    /// renew.
+    /// Peers in the record of issued certificates: a certificate that was issued elsewhere is not
+    /// renewed.
     fn issued_peers(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
         let listed = issued::read(&self.record_path())?;
         let peers = listed.into_iter().map(|one| one.peer);
@@ -309,7 +309,7 @@ mod tests {
         };
         assert_eq!(of("shared").as_ref(), Some(&listed[0].serial));
         assert_eq!(of("a"), None, "its key is another now");
-        // Nor by renewing what was signed for it under another name.
+        // Renewing its certificate under another name is refused too.
         let options = RenewOptions { force: true, ..RenewOptions::default() };
         let report = certs.renew(&options, now()).expect("renewed");
         assert!(

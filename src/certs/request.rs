@@ -24,7 +24,7 @@ pub struct RequestReport {
     pub key: Action,
     /// The key, which stays here.
     pub key_path: PathBuf,
-    /// The key waits for its certificate beside another one, which stays in use until then.
+    /// The key waits for its certificate; the previous key stays in use until then.
     pub is_waiting: bool,
     /// Action on the request.
     pub csr: Action,
@@ -36,9 +36,9 @@ impl CertsDir {
     /// Makes a key and a request for its certificate, or keeps those that are there; the directory
     /// is made if need be and needs no CA.
     ///
-    /// `force` makes a new key. A key that is there is left in its place, because it is in use
-    /// until the certificate of the new one is here: the new one waits beside it, and takes its
-    /// place when that certificate is loaded, or signed in this directory.
+    /// `force` makes a new key. An existing key is kept, because it is in use until the certificate
+    /// of the new one arrives: the new one is kept next to it, and replaces it when that
+    /// certificate is loaded, or signed in this directory.
     pub fn request(&self, peer: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
         let _held = files::lock_dir(&self.dir)?;
         let ((cert_path, own_path), csr_path) = (self.pair_of(peer), self.leaf_path(peer, "csr"));
@@ -74,7 +74,7 @@ impl CertsDir {
         Ok(RequestReport { peer, key: action, key_path, is_waiting, csr, csr_path })
     }
 
-    /// The newest key that is there, and its place.
+    /// The newest existing key, and its path.
     fn kept_key(&self, peer: &PeerName) -> Result<Option<(KeyPair, PathBuf)>, CertsError> {
         let own_path = self.leaf_path(peer, "key");
         if let Some(key) = self.requested_key_of(peer)? {
@@ -100,7 +100,7 @@ impl CertsDir {
     }
 }
 
-/// The subject is for people. It asks for nothing: who signs it decides.
+/// The subject is for people. It requests nothing: the signer decides.
 fn request_for(peer: &PeerName, key: &KeyPair) -> Result<String, CertsError> {
     let params = named(&format!("dialback {} {}", peer.role, peer.name));
     Ok(params.serialize_request(key)?.pem()?)

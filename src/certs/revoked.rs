@@ -1,5 +1,5 @@
-//! `revoked.jsonl`, one line for every certificate that no longer holds, and `crl.number`, the
-//! number of the last list.
+//! `revoked.jsonl`, one line for every revoked certificate, and `crl.number`, the number of the
+//! last list.
 //!
 //! The list itself is made of them, so that a `crl.pem` that was deleted or put back from a copy
 //! loses nothing.

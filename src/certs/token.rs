@@ -1,5 +1,5 @@
-//! A join token: who may join, until when, by which secret, and by which CA the enroller is known.
-//! One line of text.
+//! A join token, one line of text: the peer that may join, its end, its secret, and the fingerprint
+//! of the enroller's CA.
 
 use crate::{
     name::PeerName,

@@ -1,5 +1,5 @@
-//! `join-tokens.jsonl`: which tokens were made here, and which were used. It holds hashes of
-//! secrets and no secret.
+//! `join-tokens.jsonl`: the tokens that were made here, and their uses. It holds hashes of secrets
+//! and no secret.
 
 use super::{
     CertsDir, CertsError, JoinToken,
@@ -70,15 +70,15 @@ struct JoinTokenEntry {
 /// A token whose bearer has shown its secret, and may have a certificate for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum GoodToken {
-    /// It was not used.
+    /// It is unused.
     Unused {
-        /// Its place among the tokens.
+        /// Its index among the tokens.
         at: usize,
         /// The peer that it names.
         peer: PeerName,
     },
-    /// It was used by the peer that asks, and is not over. The certificate is for the holder of
-    /// its key.
+    /// It was used by the requesting peer, and has not expired. The certificate is for the holder
+    /// of its key.
     Granted {
         /// The peer that it names.
         peer: PeerName,
@@ -130,8 +130,8 @@ impl JoinTokens {
         }
     }
 
-    /// Uses the token at this place: from here on it is good for this certificate and for no other.
-    /// Forgets what is over.
+    /// Uses the token at this index: from now on it is valid only for this certificate. Deletes
+    /// expired tokens.
     pub(super) fn use_up(&mut self, at: usize, leaf_pem: String, now: SystemTime) {
         if let Some(entry) = self.0.get_mut(at) {
             entry.used = Some(now);
