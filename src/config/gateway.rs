@@ -1,4 +1,4 @@
-//! `[gateway]` of a node's file: where the gateway is, and who may pass it.
+//! `[gateway]` of a node's file: the address of the gateway, and its authentication.
 
 use super::{
     table::Table,
@@ -19,7 +19,7 @@ pub struct GatewayFile {
     pub anonymous: Option<Name>,
     /// Addresses of the proxies in front.
     pub trusted_proxy: Vec<IpRange>,
-    /// Origins whose pages may ask.
+    /// Origins whose pages may send requests.
     pub cors_origins: Vec<String>,
     /// True if it speaks TLS, and with what.
     pub tls: Option<GatewayTls>,
@@ -70,7 +70,7 @@ fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
     Some(GatewayTls { certificate: cert.zip(key).map(|(cert, key)| [cert, key]) })
 }
 
-/// Notes what the gateway would reject, with its line.
+/// Records settings that the gateway would reject, with their lines.
 fn check(table: &Table<'_>, gateway: &GatewayFile) {
     let is_loopback = gateway.listen.is_none_or(|listen| listen.ip().to_canonical().is_loopback());
     let has_proxy = !gateway.trusted_proxy.is_empty();

@@ -1,6 +1,6 @@
 //! Files of nodes and agents: TOML as it is written becomes typed settings, or every fault at once.
 //!
-//! Unknown keys are faults, because a policy that was not read is a policy that does not hold.
+//! Unknown keys are faults, because a misspelt policy would not be enforced.
 
 mod forwards;
 #[cfg(feature = "gateway")]
@@ -35,7 +35,7 @@ use shared::{read_audit, read_limits, read_tls};
 use std::{io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
-/// Said of keys that the documentation knows and this version does not.
+/// Message for keys that are documented and not supported by this version.
 const NOT_YET: &str = "is not supported by this version of dialback";
 
 /// Settings of a node's file. `Default` is an empty file.
@@ -48,9 +48,9 @@ pub struct NodeConfig {
     pub tls: TlsFiles,
     /// Rules for calls and for hosts.
     pub policy: NodePolicy,
-    /// The bounds, defaults where the file names none.
+    /// The limits, with defaults for those that the file does not name.
     pub limits: Limits,
-    /// The directory for what outlasts a restart.
+    /// The directory for state that outlasts a restart.
     pub state: Option<PathBuf>,
     /// The audit log.
     pub audit: AuditFile,
@@ -100,9 +100,9 @@ pub struct AgentConfig {
     pub nodes: Vec<NodeAddress>,
     /// The files of the agent's credentials.
     pub tls: TlsFiles,
-    /// The owner's say over what nodes may bring in.
+    /// The owner's rules for calls that nodes forward.
     pub policy: AgentPolicy,
-    /// The bounds, defaults where the file names none.
+    /// The limits, with defaults for those that the file does not name.
     pub limits: Limits,
     /// The forwards of TCP connections to host.
     pub tcp: Vec<TcpForward>,
@@ -172,7 +172,7 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
     nodes
 }
 
-/// Doors that are recorded and not built yet.
+/// Rejects tables that are documented and not implemented yet.
 fn refuse_unbuilt_tables(file: &mut Table<'_>) {
     file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
@@ -180,7 +180,7 @@ fn refuse_unbuilt_tables(file: &mut Table<'_>) {
     file.refuse(&["gateway", "tokens"], NOT_YET);
 }
 
-/// A file that holds a node's rules and nothing else, and replaces those of the node's file.
+/// A file that holds only a node's rules, and replaces those of the node's file.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PolicyFile {
@@ -196,7 +196,7 @@ impl PolicyFile {
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     ///
-    /// A file without rules is refused: more likely it was cut short than meant.
+    /// A file without rules is refused: it was more likely truncated than intended.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);

@@ -15,7 +15,7 @@ use crate::{
 };
 use std::ops::RangeInclusive;
 
-/// A caller may have many links; more than this bounds nothing on any of them.
+/// A caller may have many links; a higher value would have no effect on any of them.
 const IN_FLIGHT_RANGE: RangeInclusive<usize> = 1..=100_000;
 
 /// Reads the rules of a node. Rules with a fault are left out; the fault refuses the file.

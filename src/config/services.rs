@@ -20,7 +20,7 @@ pub struct ForwardConfig {
     pub service: ServiceName,
     /// The upstream.
     pub upstream: UpstreamAddress,
-    /// The CAs that vouch for an `https` upstream, and for no other.
+    /// The trusted CAs of an `https` upstream.
     pub upstream_ca: Option<PathBuf>,
     /// Format of requests.
     pub format: ForwardFormat,

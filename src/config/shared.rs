@@ -1,4 +1,4 @@
-//! The tables that both files share: `[tls]` names files, `[limits]` sets bounds.
+//! The tables that both files share: `[tls]` names files, `[limits]` sets limits.
 
 use super::{
     table::Table,
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-/// In place of a file: there is no revocation list.
+/// Value in place of a file: no revocation list.
 const NO_LIST: &str = "none";
 
 /// The files of a peer's credentials, as far as one source (file, flags) names them.
@@ -48,7 +48,7 @@ pub struct TlsFilesError {
 }
 
 impl TlsFiles {
-    /// Fills what is not named here from a source that has less to say: `flags.or(file)`.
+    /// Fills missing settings from a source of lower precedence: `flags.or(file)`.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl TlsFiles {
     }
 }
 
-/// The audit log, as far as one source (file, flags) says.
+/// The settings of the audit log from one source (file, flags).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFile {
     /// The file; `-` is standard output.
@@ -102,7 +102,7 @@ pub struct AuditFile {
 }
 
 impl AuditFile {
-    /// Fills what is not named here from a source that has less to say: `flags.or(file)`.
+    /// Fills missing settings from a source of lower precedence: `flags.or(file)`.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
         Self { file: self.file.or(weaker.file), calls: self.calls.or(weaker.calls) }

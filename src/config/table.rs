@@ -1,4 +1,4 @@
-//! Reading a TOML table key by key: each fault is noted with its line, and reading goes on.
+//! Reads a TOML table key by key: each fault is recorded with its line, and reading continues.
 
 use super::value::{not_a_type, text};
 use crate::{
@@ -14,10 +14,10 @@ use toml::{
     de::{DeTable, DeValue, Error as SyntaxError},
 };
 
-/// Longer keys are cut when they are shown, and nothing is suggested for them.
+/// Longer keys are truncated when they are shown, and get no suggestion.
 const SHOWN_KEY_CHARS_MAX: usize = 40;
 
-/// Reads a whole text. `read` takes what it knows; what it leaves is faulted after it.
+/// Reads a text. `read` takes the known keys; the remaining ones are reported as faults.
 pub(super) fn read_document<T>(
     text: &str,
     file: &str,
@@ -32,7 +32,7 @@ pub(super) fn read_document<T>(
     LineFaults::found(faults).map_or(Ok(settings), Err)
 }
 
-/// One file while it is read: where its lines start, and what was found wrong so far.
+/// One file while it is read: the offsets of its lines, and the faults so far.
 struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
@@ -107,7 +107,7 @@ fn truncated(key: &str) -> String {
     printable(&key.chars().take(SHOWN_KEY_CHARS_MAX).collect::<String>())
 }
 
-/// One table of the file, and which of its keys were asked for.
+/// One table of the file, and the keys of it that were read.
 pub(super) struct Table<'a> {
     page: &'a SourceFile,
     /// `[tls]`, `[[allow]]`, or nothing for the file itself.
@@ -128,7 +128,7 @@ impl<'a> Table<'a> {
         Self { page, title, header, entries, known: Vec::new(), refused: Vec::new() }
     }
 
-    /// The line of the header, for the places of rules.
+    /// The line of the header, for the origins of rules.
     pub(super) fn origin(&self) -> Origin {
         Origin::at(self.page.file.clone(), self.page.line(self.header.start))
     }
@@ -143,7 +143,7 @@ impl<'a> Table<'a> {
         self.read_value(key, value, read)
     }
 
-    /// The same for a text that must be there. `example` is one such text.
+    /// Reads a required text. `example` is shown if it is missing.
     pub(super) fn required<T: FromStr<Err: Display>>(
         &mut self,
         key: &'static str,
@@ -232,7 +232,7 @@ impl<'a> Table<'a> {
         self.refused.extend(keys);
     }
 
-    /// Notes a fault in what a key says together with others.
+    /// Records a fault in the combination of a key with others.
     pub(super) fn fault(&self, key: &str, text: String) {
         let at =
             self.entries.get_key_value(key).map_or(self.header.start, |(key, _)| key.span().start);

@@ -1,4 +1,4 @@
-//! Whole files: what is accepted, and beside it what is refused and how that is said.
+//! Tests of complete files: each accepted one with a refused one and its message.
 
 use super::*;
 use crate::policy::{AllowRule, Origin};
@@ -152,7 +152,7 @@ fn agent_faults(text: &str) -> String {
     faults.map_or_else(String::new, |faults| faults.to_string())
 }
 
-/// `good` passes; `bad`, in its place, is refused with a sentence that has `why` in it.
+/// Checks that `good` passes and that `bad` is refused with a message that contains `why`.
 #[track_caller]
 fn check(faults_of: fn(&str) -> String, good: &str, bad: &str, why: &str) {
     assert_eq!(faults_of(good), "", "of {good}");
@@ -418,7 +418,7 @@ fn a_gateway_beyond_loopback_is_neither_plain_nor_anonymous() {
     check(node_faults, local, &format!("{local}trusted_proxy = ['::1']"), "f:2: `anonymous`: ");
 }
 
-/// One limit: what is accepted at both ends of its range, and what is refused past them.
+/// Checks one limit: values at both ends of its range pass, values past them are refused.
 #[track_caller]
 fn check_limit(key: &str, [past_low, low, high, past_high]: [&str; 4]) {
     let line = |value: &str| format!("[limits]\n{key} = {value}");

@@ -7,7 +7,7 @@ use std::{
 };
 use toml::de::DeValue;
 
-/// A text that is not a such value: what it was meant to be, the text, and what is wrong with it.
+/// A text that is not a valid value: the expected kind, the text, and the fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {why}")]
 pub struct ValueError {
@@ -120,7 +120,7 @@ pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
     parsed("ca.example.com:4434", |text| NodeAddress::parse_with_port(text, port))(value)
 }
 
-/// Reads a path, and leaves it as it is written.
+/// Reads a path unchanged.
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     match as_text(value, "certs/ca.pem")? {
         "" => Err("is empty; write a path, or remove the key".into()),

@@ -1,7 +1,6 @@
-//! Files that a running peer goes by: notices that their contents have changed, however that was
-//! done.
+//! Watches the files that a running peer uses, and reports changes of their contents.
 //!
-//! It looks at contents, twice a second. Modification times tell nothing when a directory or a
+//! It compares contents, twice a second. Modification times do not change when a directory or a
 //! symbolic link is swapped, as mounted secrets are, and events of the file system do not come from
 //! every kind of mount.
 
@@ -18,7 +17,8 @@ use std::{
 };
 
 /// Reads files on one of the runtime's threads for work that waits, so that a mount that does not
-/// answer holds up nothing else. `None` if that panicked. Dropped, the work goes on to its own end.
+/// answer holds up nothing else. `None` if that panicked. If it is dropped, the work continues to
+/// its end.
 pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     blocking(read).await
 }
@@ -56,7 +56,7 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
 /// Contents that were seen, and the decision to read the files again.
 #[derive(Debug)]
 struct SeenContents {
-    /// Told already.
+    /// Contents that were reported.
     reported: Contents,
     /// At the last look.
     last: Contents,
@@ -77,8 +77,8 @@ impl SeenContents {
 
 /// Watches files. Made before they are read, so that no change falls between.
 ///
-/// A change is told once, also when what was written is broken: it is told again when it was
-/// mended.
+/// A change is reported once, also when the new contents are broken: it is reported again when it
+/// was mended.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
@@ -86,15 +86,15 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins with what is there now.
+    /// Starts with the current contents.
     pub fn new(files: Vec<PathBuf>) -> Self {
         let now = Contents::of(&files);
         Self { files, seen: SeenContents { reported: now, last: now } }
     }
 
-    /// Ends when the files hold something else than was told before, and held still for half a
-    /// second. May be dropped and called again. Costs a read of every file each half second, on the
-    /// runtime's threads for such work.
+    /// Ends when the files differ from the contents that were reported before, and have not changed
+    /// for half a second. May be dropped and called again. Costs a read of every file each half
+    /// second, on the runtime's threads for such work.
     pub async fn changed(&mut self) {
         loop {
             tokio::time::sleep(RELOAD_CHECK_EVERY).await;
@@ -111,8 +111,8 @@ impl Watch {
         self.begin(self.files.clone()).await;
     }
 
-    /// Watches these from now on. Says whether they are others than before: then they are to be
-    /// read once more, so that no change falls between that and the last time.
+    /// Watches these files from now on. Returns true if they differ from the previous ones, which
+    /// then need to be read once more, so that no change falls between that and the last time.
     pub async fn follow(&mut self, files: Vec<PathBuf>) -> bool {
         let are_others = files != self.files;
         if are_others {
