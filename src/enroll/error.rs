@@ -13,8 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrollError {
-    /// There is a good certificate of this peer already. Nothing was asked, and the token was not
-    /// used.
+    /// A valid certificate of this peer exists. No request was sent, and the token was not used.
     #[error(
         "{path} exists and is valid until {until}; the enroller was not asked and the token was not used; replace it with --force", path = path.display()
     )]
@@ -32,7 +31,7 @@ pub enum EnrollError {
         /// The file.
         path: PathBuf,
     },
-    /// The token's time is over by the clock here. The enroller was not asked.
+    /// The token has expired by the local clock. No request was sent.
     #[error(
         "the token has expired: it was valid until {until}, and the local clock says {now}; ask for a new one, or check the clock"
     )]
@@ -83,16 +82,16 @@ pub enum EnrollError {
         /// The remedy.
         remedy: &'static str,
     },
-    /// The enroller said no.
+    /// The enroller refused.
     #[error("the enroller at {address} rejected {peer}: {code}: {text}; {remedy}", remedy = remedy(*code))]
     Refused {
         /// Its address.
         address: NodeAddress,
-        /// The peer that asked.
+        /// The requesting peer.
         peer: PeerName,
-        /// Why.
+        /// The reason.
         code: JoinRefusal,
-        /// Its words, with control characters escaped.
+        /// Its text, with control characters escaped.
         text: String,
     },
     /// The enroller granted something that cannot be used.
@@ -125,7 +124,7 @@ const fn remedy(code: JoinRefusal) -> &'static str {
 }
 
 impl EnrollError {
-    /// True if the enroller, or this side, rejected the other: asking again soon is useless.
+    /// True if the enroller, or this side, rejected the other: an immediate retry is useless.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Untrusted { .. })
     }

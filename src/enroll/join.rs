@@ -44,7 +44,7 @@ pub struct JoinedPeer {
     pub serial: String,
     /// The certificate holds up to here, its intermediates included.
     pub not_after: SystemTime,
-    /// The files: certificate and key, and `ca.pem` and `crl.pem` beside them.
+    /// The files: certificate, key, `ca.pem` and `crl.pem`.
     pub files: CredentialFiles,
 }
 
@@ -54,23 +54,23 @@ impl Join {
         Self { enroller, token, dir: dir.into(), is_forced: false }
     }
 
-    /// Replaces a certificate that is there and still good. Without it that is refused before
-    /// anything is asked.
+    /// Replaces a certificate that is still valid. Without this, joining over one is refused before
+    /// a request is sent.
     pub fn force(mut self, is_forced: bool) -> Self {
         self.is_forced = is_forced;
         self
     }
 
-    /// Makes a key, asks once, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem` and, if
-    /// the enroller has one, `crl.pem`.
+    /// Makes a key, sends one request, and writes `ROLE-NAME.pem`, `ROLE-NAME.key` (0600), `ca.pem`
+    /// and, if the enroller has one, `crl.pem`.
     ///
-    /// The key never leaves this machine. What can be seen to be wrong here is refused before the
-    /// token is used: a good certificate that is there, a `ca.pem` of another CA, a directory that
-    /// cannot be written. Takes 15 s at most. Dropping it gives up.
+    /// The key never leaves this machine. Faults that can be detected locally are refused before
+    /// the token is used: a good certificate that is there, a `ca.pem` of another CA, a directory
+    /// that cannot be written. Takes 15 s at most. Dropping it gives up.
     ///
     /// The key is kept as `.ROLE-NAME.key.pending` (0600) until its certificate is there or is
-    /// refused. When an answer was lost, another run with the same token asks with the same key,
-    /// and gets the certificate that was signed for it.
+    /// refused. When an answer was lost, another run with the same token uses the same key, and
+    /// gets the certificate that was signed for it.
     ///
     /// # Errors
     /// See [`EnrollError`].
@@ -170,8 +170,8 @@ impl Join {
     }
 }
 
-/// True if there is no certificate for a key after this: the enroller has refused it or its token,
-/// or was never asked for one. Otherwise its answer may have been lost.
+/// True if no certificate exists for a key after this error: the enroller has refused it or its
+/// token, or no request was sent. Otherwise its answer may have been lost.
 fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
     use JoinRefusal::{Internal, Malformed, Revoked, TooMany};
     match error {
@@ -184,8 +184,8 @@ fn is_useless_after(error: &EnrollError, was_kept: bool) -> bool {
     }
 }
 
-/// Refuses to replace a certificate that is good, and a key that is whole and cannot be used as it
-/// is. A revocation list that is missing makes neither of them worse.
+/// Refuses to replace a valid certificate, and an undamaged key that cannot be used as it is. A
+/// revocation list that is missing makes neither of them worse.
 fn expect_replaceable(files: &CredentialFiles) -> Result<(), EnrollError> {
     match Credentials::from_files(&CredentialFiles { crl: None, ..files.clone() }) {
         Ok(there) => Err(EnrollError::AlreadyThere {

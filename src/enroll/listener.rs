@@ -128,7 +128,7 @@ impl Enroller {
     }
 
     /// As [`Enroller::shutdown`], until `abort` ends. Then its port is closed at once, and this
-    /// returns when those who wait for an answer were told, after 100 ms at most.
+    /// returns when waiting clients were notified, after 100 ms at most.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}
@@ -214,7 +214,7 @@ impl Accept for EnrolmentListener {
     }
 }
 
-/// One stranger, from its handshake to its end.
+/// Serves one client, from its handshake to its end.
 async fn serve(
     service: Arc<EnrolmentService>,
     incoming: IncomingEnrolment,

@@ -1,4 +1,4 @@
-//! The revocation list beside a peer's certificate: kept fresh from the enroller, and left alone if
+//! The revocation list of a peer: fetched from the enroller before it expires, and not touched if
 //! another program manages it.
 
 use super::{error::EnrollError, schedule};
@@ -15,7 +15,7 @@ pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
     Some(schedule::due(there.this_update, there.next_update?, 0.0))
 }
 
-/// Puts a list in its place, if there is none or an older one of the same CA. Says whether it did.
+/// Installs a list, if none exists or an older one of the same CA. Returns true if it did.
 pub(super) fn take(path: &Path, pem: &str) -> Result<bool, EnrollError> {
     let Some(new) = only(pem.as_bytes()) else { return Ok(false) };
     let is_wanted =

@@ -1,7 +1,7 @@
-//! Certificates over the wire: an [`Enroller`] signs agents and callers, a newcomer joins by a
-//! token, a peer renews by itself.
+//! Enrolment: an [`Enroller`] signs certificates of agents and callers, a new peer joins by a
+//! token, and a peer renews its certificate by itself.
 //!
-//! An enroller is a process and a UDP port of its own beside the CA, and speaks
+//! An enroller is a process with a UDP port of its own on the machine of the CA, and speaks
 //! [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never travel: a machine makes its own, and
 //! sends a request that proves it. What the leaf says is the token's or the present certificate's
 //! say, not the request's.
@@ -10,7 +10,7 @@
 //! use dialback::{certs::CertsDir, enroll::{Enroller, Join}};
 //! use std::time::{Duration, SystemTime};
 //!
-//! # async fn beside_the_ca() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn on_the_machine_of_the_ca() -> Result<(), Box<dyn std::error::Error>> {
 //! let dir = CertsDir::new("ca");
 //! let token = dir.make_token(&"agent/warehouse".parse()?, Duration::from_secs(3600), SystemTime::now())?;
 //! println!("{}", *token.to_line());

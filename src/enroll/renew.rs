@@ -32,14 +32,14 @@ pub struct Renewal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewed {
-    /// It is good, and due at this time.
+    /// The certificate is valid, and due at this time.
     Kept {
         /// The peer that it names.
         peer: PeerName,
         /// From then on it is renewed.
         due: SystemTime,
     },
-    /// There is a new one.
+    /// A new certificate was installed.
     Renewed {
         /// The peer that it names.
         peer: PeerName,
@@ -65,12 +65,11 @@ impl Renewal {
         Ok(mend_pair(&self.files.cert, &self.files.key)? != Mended::Nothing)
     }
 
-    /// Renews once if it is due: the certificate at two thirds of its life, and the revocation list
-    /// beside it at two thirds of its own. Takes 15 s at most; dropping it gives up, and at worst a
-    /// leaf was signed and not received.
+    /// Renews once if it is due: the certificate at two thirds of its life, and its revocation list
+    /// at two thirds of its own. Takes 15 s at most; dropping it cancels it, and at worst a leaf
+    /// was signed and not received.
     ///
-    /// # Errors
-    /// See [`EnrollError`]. A certificate that has ended is [`EnrollError::TooLate`]: only a new
+    /// # Errors See [`EnrollError`]. An expired certificate is [`EnrollError::TooLate`]: only a new
     /// token helps.
     pub async fn once(&self) -> Result<Renewed, EnrollError> {
         self.look(SystemTime::UNIX_EPOCH).await
@@ -191,8 +190,8 @@ impl Renewal {
                 self.credentials().map_or(now, |present| due_of(&present))
             }
         };
-        // Not at once either: a leaf that is old when it comes must not make us ask as fast as we
-        // can.
+        // Not at once either: a leaf that is old when it comes must not cause requests as fast as
+        // we can.
         let wait = due.duration_since(now).unwrap_or_default();
         wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_CHECK_EVERY)
     }
@@ -215,7 +214,7 @@ fn due_of(present: &Credentials) -> SystemTime {
     schedule::due(starts.at(), ends.at(), chance)
 }
 
-/// A renewal that goes on by itself. Dropping it ends it.
+/// A renewal in a background task. Dropping it stops the task.
 #[must_use = "dropping it ends the renewal"]
 pub struct Renewing {
     tasks: Tasks,

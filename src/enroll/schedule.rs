@@ -22,7 +22,7 @@ pub(super) fn retry(until: SystemTime, now: SystemTime, is_refusal: bool, chance
     (left / 20).clamp(least, RENEWAL_RETRY_MAX).mul_f64(1.0 + chance.clamp(0.0, 1.0) / 2.0)
 }
 
-/// A chance that stays the same for one certificate, from its serial number.
+/// A random number that stays the same for one certificate, from its serial number.
 pub(super) fn chance_of(serial: &str) -> f64 {
     let digits = serial.get(serial.len().saturating_sub(4)..).unwrap_or_default();
     u16::from_str_radix(digits, 16).map_or(0.5, |number| f64::from(number) / f64::from(u16::MAX))

@@ -58,8 +58,7 @@ impl EnrolmentService {
         &self.issuer
     }
 
-    /// Judges a request. What was granted and what was refused is logged; of refusals so many lines
-    /// and no more.
+    /// Decides a request. Grants and refusals are logged; of refusals a limited number of lines.
     pub(super) fn answer(
         &self,
         requester: &RequestOrigin,
@@ -106,7 +105,7 @@ impl EnrolmentService {
     /// A token is looked at only if its bearer's address has not tried too many unknown ones.
     ///
     /// Only an unknown secret counts as a guess. The holder of a token that was used, has expired
-    /// or is another peer's has shown its secret, and a machine that goes on asking with it must
+    /// or is another peer's has shown its secret, and a machine that repeats requests with it must
     /// not lock out its neighbours behind the same address. That is not an oracle: without one of
     /// the 128-bit secrets every answer is TOKEN_UNKNOWN, whatever peer is named, and beyond the
     /// limit every answer is TOO_MANY, whatever the secret.
@@ -145,7 +144,7 @@ impl EnrolmentService {
         Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))
     }
 
-    /// The list, if there is one that fits an answer beside the certificates.
+    /// The list, if it fits into an answer with the certificates.
     fn list(&self) -> Result<String, Rejection> {
         let list = self.issuer.crl().map_err(broken)?.unwrap_or_default();
         if list.len() + self.issuer.ca_pem().len() < JOIN_REPLY_BYTES_MAX / 4 * 3 {
