@@ -1,5 +1,5 @@
-//! A bearer token as its bearer has it: `dbt1_`, 256 random bits, and a checksum by which a cut
-//! copy is told from a wrong one.
+//! The text of a bearer token: `dbt1_`, 256 random bits, and a checksum that distinguishes a
+//! truncated copy from an unknown token.
 
 use crate::tls::{self, push_hex};
 use std::fmt;

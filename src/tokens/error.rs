@@ -20,7 +20,7 @@ pub enum TokensError {
         /// The file.
         path: PathBuf,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file.
@@ -38,7 +38,7 @@ pub enum TokensError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is not a file of tokens.
+    /// The file is not a file of tokens.
     #[error(
         "{} is too large for a file of tokens: more than {} MiB", path.display(), BEARER_FILE_BYTES_MAX >> 20
     )]
@@ -49,7 +49,7 @@ pub enum TokensError {
     /// Lines are wrong: all of them. Shown one a line.
     #[error("{0}")]
     Lines(LineFaults),
-    /// It holds as many as it may.
+    /// The file has the maximum number of tokens.
     #[error(
         "{} is full: it has {BEARER_TOKENS_MAX} tokens; remove those that have expired with `dialback token revoke NAME`", path.display()
     )]
@@ -60,17 +60,17 @@ pub enum TokensError {
     /// No time, or too much.
     #[error("invalid ttl: a token is valid for 1 s to 366 days; write --ttl 12h or --ttl 30d")]
     BadTtl,
-    /// There is nothing to revoke.
+    /// No token matches.
     #[error("{} has no token of {name}{}; see `dialback token list`", path.display(), with_id(id))]
     NoneOf {
         /// The file.
         path: PathBuf,
-        /// Whose.
+        /// The caller.
         name: Name,
         /// Which one, where one was named.
         id: Option<String>,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Unwritable {
         /// The file.

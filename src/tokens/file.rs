@@ -1,4 +1,4 @@
-//! The file as it is read: its mode, its lines, and what is wrong with them.
+//! Reads the file of bearer tokens: checks its mode, parses its lines, and collects their faults.
 
 use super::{TokensError, line::TokenInfo};
 use crate::{

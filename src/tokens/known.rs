@@ -1,4 +1,4 @@
-//! The tokens that are known, and which caller one makes of its bearer.
+//! The known bearer tokens, and the caller of each.
 
 use super::{
     TokenInfo, TokensError, bearer,
@@ -14,12 +14,12 @@ use std::{collections::HashMap, fmt, path::Path, time::SystemTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BearerTokenError {
-    /// It does not look like one, or is not whole.
+    /// The text does not look like a token, or is incomplete.
     #[error(
         "invalid or incomplete token; copy the whole line that `dialback token create NAME` printed, from dbt1_ to its end"
     )]
     Malformed,
-    /// It looks like one, and is in no line.
+    /// The text looks like a token, and is not in the file.
     #[error("unknown or revoked token")]
     Unknown,
     /// Its time is over.
@@ -70,10 +70,9 @@ impl Tokens {
     ///
     /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are
     /// and however near the one that was shown comes to one of them; what is found is compared in
-    /// constant time. What is not 77 bytes long is not even hashed.
+    /// constant time. A text that is not 77 bytes long is not hashed.
     ///
-    /// # Errors
-    /// It is invalid, unknown or expired.
+    /// # Errors The token is invalid, unknown or expired.
     pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, BearerTokenError> {
         let digest = bearer::digest_of(token).ok_or(BearerTokenError::Malformed)?;
         let candidates = self.by_start.get(&start_of(&digest)).map_or(&[][..], Vec::as_slice);

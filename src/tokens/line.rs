@@ -1,5 +1,5 @@
-//! One line of the file: whose token it is, the hash by which it is known, when it was made, and
-//! when it ends.
+//! One line of the file of bearer tokens: the caller, the hash of the token, its creation and its
+//! end.
 
 use crate::{
     name::Name,
@@ -39,9 +39,8 @@ impl TokenInfo {
 
     /// Reads a line that is neither empty nor a remark.
     ///
-    /// # Errors
-    /// The fault and the remedy, without the text of the line: a token that was put in the wrong
-    /// place must not come into a log.
+    /// # Errors The fault and the remedy, without the text of the line: a token in the wrong field
+    /// must not appear in a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {

@@ -1,4 +1,4 @@
-//! Bearer tokens of callers that come over HTTP: a file of hashes, and whose token one is.
+//! Bearer tokens of callers over HTTP: a file of hashes, and the caller of each token.
 //!
 //! The file has a line for each token, `NAME sha256:HASH CREATED EXPIRES`, remarks (`# ...`) and
 //! empty lines. It holds no token.

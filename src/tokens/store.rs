@@ -1,5 +1,5 @@
-//! The file as operators change it: a token is added or taken out, in one step, and all other lines
-//! stay.
+//! Changes the file of bearer tokens: adds or removes a token atomically, and keeps all other
+//! lines.
 
 use super::{
     BearerToken, TokenInfo, TokensError,
@@ -85,10 +85,10 @@ impl TokenFile {
         parse(&self.path, &read_text(&self.path)?)
     }
 
-    /// Takes out every token of a caller, or the one with this id, and gives what was taken out.
+    /// Removes every token of a caller, or the one with this id, and returns the removed ones.
     /// Every other line stays as it is.
     ///
-    /// It holds as soon as nodes have read the file again.
+    /// It takes effect as soon as nodes have read the file again.
     ///
     /// # Errors
     /// The caller has no such token, or the file is faulty or cannot be written. Nothing has
