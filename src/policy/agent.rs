@@ -1,14 +1,14 @@
-//! The agent's rules: its owner's say over what nodes may bring in.
+//! The agent's rules: the calls that its owner lets nodes forward.
 
 use super::AgentRule;
 use crate::name::{MethodPath, Name, PeerName};
 use std::fmt;
 
-/// Rules of an agent. Without a rule every verified node may call what is hosted; with any rule the
-/// rest is denied.
+/// Rules of an agent. Without a rule every verified node may call every hosted service; with any
+/// rule the rest is denied.
 ///
-/// The caller's name is the node's word: a node that was taken over may claim any caller, but
-/// cannot reach methods that no rule opens to that node.
+/// The node reports the caller's name: a compromised node may claim any caller, but cannot reach
+/// methods that no rule opens to that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
     /// Allow rules. Where several cover a call, the first is named as the one that decided.
@@ -23,7 +23,7 @@ impl AgentPolicy {
         self
     }
 
-    /// Judges one call that a node brings for a requester. Allocates nothing.
+    /// Decides one call that a node forwards for a requester. Allocates nothing.
     pub fn decide(
         &self,
         node: &Name,
@@ -43,16 +43,16 @@ impl AgentPolicy {
 /// Decision of an agent's policy on one call. Displayed as a sentence that names the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentDecision<'a> {
-    /// This rule opens it.
+    /// This rule allows it.
     AllowedBy(&'a AgentRule),
     /// The owner wrote no rules.
     AllowedWithoutRules,
-    /// There are rules, and none covers it.
+    /// Rules exist, and none covers it.
     Denied,
 }
 
 impl AgentDecision<'_> {
-    /// True if the call may go on.
+    /// True if the call is allowed.
     pub const fn is_allowed(&self) -> bool {
         !matches!(self, Self::Denied)
     }

@@ -64,7 +64,7 @@ impl fmt::Display for PolicyTarget<'_> {
     }
 }
 
-/// Pattern over targets: `acme.*` are agents, `node/NAME` is what the node itself hosts.
+/// Pattern over targets: `acme.*` are agents, `node/NAME` are the services of the node itself.
 ///
 /// `**` is every agent and never a node, so that a rule for agents does not open the node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! Rules for calls and for hosts. Pure: no clock, no socket, no file; it speaks of
 //! [`PeerName`](crate::name::PeerName), never of certificates.
 //!
-//! Both ends have their say. A [`NodePolicy`] lets nothing pass that no rule allows; an
-//! [`AgentPolicy`] without rules trusts every verified node, and with rules denies the rest.
+//! Both ends decide. A [`NodePolicy`] denies every call that no rule allows; an [`AgentPolicy`]
+//! without rules trusts every verified node, and with rules denies the rest.
 
 mod agent;
 mod glob;

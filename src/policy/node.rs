@@ -1,4 +1,5 @@
-//! The node's rules: who may call what through it, and which agents may answer for a service.
+//! The node's rules: the methods that each requester may call through it, and the agents that may
+//! host a service.
 
 use super::{
     AllowRule, DenyRule, HostRule, PolicyTarget, RequesterGlob, TargetGlob, rule::RuleLimits,
@@ -12,7 +13,7 @@ use std::{fmt, time::Duration};
 /// patterns per rule, on every call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePolicy {
-    /// Allow rules. Where several cover a call, the **first** decides and its bounds hold.
+    /// Allow rules. If several cover a call, the **first** decides and its limits apply.
     pub allow: Vec<AllowRule>,
     /// Deny rules, which override allow rules in any order.
     pub deny: Vec<DenyRule>,
@@ -48,7 +49,7 @@ impl NodePolicy {
         self
     }
 
-    /// Adds a rule that closes what others open.
+    /// Adds a rule that denies calls which others allow.
     #[must_use]
     pub fn deny(mut self, rule: DenyRule) -> Self {
         self.deny.push(rule);
@@ -62,7 +63,7 @@ impl NodePolicy {
         self
     }
 
-    /// Judges one call: any deny rule that covers it decides, else the first allow rule that does.
+    /// Decides one call: any deny rule that covers it decides, else the first allow rule that does.
     pub fn decide(
         &self,
         requester: &PeerName,
@@ -105,14 +106,14 @@ impl NodePolicy {
 /// Decision of a policy on one call. Displayed as a sentence that names the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision<'a> {
-    /// It may go on, within the grant.
+    /// It is allowed, within the grant.
     Allow(Grant<'a>),
-    /// It may not.
+    /// It is denied.
     Deny(Denied<'a>),
 }
 
 impl Decision<'_> {
-    /// True if the call may go on.
+    /// True if the call is allowed.
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
@@ -127,8 +128,7 @@ impl fmt::Display for Decision<'_> {
     }
 }
 
-/// The proof that a rule allows a call, and the bounds under which it does. Only a policy makes
-/// one.
+/// Proof that a rule allows a call, and the limits of that rule. Only a policy makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant<'a> {
     rule: &'a AllowRule,
@@ -150,7 +150,7 @@ impl<'a> Grant<'a> {
         self.rule.idempotent
     }
 
-    /// The largest message, in bytes, where the rule bounds it.
+    /// The largest message, in bytes, if the rule limits it.
     pub const fn message_bytes_max(&self) -> Option<usize> {
         self.rule.message_bytes_max
     }
@@ -164,7 +164,7 @@ impl fmt::Display for Grant<'_> {
     }
 }
 
-/// Cause of a denial. For the operator; the requester is not told which rule it was.
+/// Cause of a denial. For the operator; the requester does not learn which rule it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied<'a> {
     /// A deny rule covers it.

@@ -1,4 +1,4 @@
-//! One rule of `[[allow]]`, `[[deny]]` or `[[host]]`, and where it was written.
+//! One rule of `[[allow]]`, `[[deny]]` or `[[host]]`, with its origin.
 
 use super::{PolicyTarget, RequesterGlob, TargetGlob};
 use crate::{
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// Place of a rule, for explaining a decision. `Default` is the program itself.
+/// Origin of a rule, for explaining a decision. `Default` is the program itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The file as it was named to us; none for a rule that a program made.
@@ -48,9 +48,9 @@ impl fmt::Display for Origin {
 
 /// Rate limit of calls: `100/s`, `6000/m`, `10000/h`.
 ///
-/// It is a bucket that holds `calls` when it is full and fills once in the time. So as many may
-/// come at once, and then as many in each such time for ever: `100/s` lets 100 come at once and
-/// `6000/m` lets 6,000, at the same rate.
+/// A token bucket of size `calls` that fills once in the time. So as many may come at once, and
+/// then as many in each such time for ever: `100/s` lets 100 come at once and `6000/m` lets 6,000,
+/// at the same rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     calls: u32,
@@ -79,8 +79,7 @@ impl RateUnit {
 }
 
 impl Rate {
-    /// So many calls a second, from 1 to 1,000,000; what is outside of that becomes the nearer of
-    /// the two.
+    /// Calls a second, from 1 to 1,000,000; a value out of range becomes the nearer of the two.
     pub fn per_second(calls: u32) -> Self {
         Self { calls: calls.clamp(1, RATE_CALLS_MAX), per: RateUnit::Second }
     }
@@ -133,7 +132,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Opens methods of agents, or of the node itself, to askers, within bounds.
+/// Allows requesters to call methods of agents, or of the node itself, within limits.
 ///
 /// ```
 /// use dialback::{AllowRule, NodePolicy};
@@ -150,26 +149,26 @@ impl fmt::Display for Rate {
 pub struct AllowRule {
     /// Requesters.
     pub caller: RequesterGlob,
-    /// On what.
+    /// The targets.
     pub agent: TargetGlob,
     /// For which methods.
     pub method: MethodGlob,
-    /// The longest deadline that a call under this rule may have; longer ones are cut to it.
+    /// The longest deadline that a call under this rule may have; longer ones are reduced to it.
     pub timeout_max: Option<Duration>,
     /// True if an attempt that may have run may be repeated. Only the operator can know.
     pub idempotent: bool,
-    /// The largest message, in bytes, where it is to be smaller than the node's own bound.
+    /// The largest message, in bytes, if it is smaller than the node's own limit.
     pub message_bytes_max: Option<usize>,
     /// Rate limit of each caller under this rule.
     pub rate: Option<Rate>,
     /// Calls of each caller that may be in flight under this rule.
     pub in_flight: Option<u32>,
-    /// Place of the rule.
+    /// Origin of the rule.
     pub origin: Origin,
 }
 
 impl AllowRule {
-    /// Allows without bounds of its own; the fields may be set after.
+    /// Allows without limits of its own; the fields may be set after.
     pub fn new(caller: RequesterGlob, agent: TargetGlob, method: MethodGlob) -> Self {
         Self {
             caller,
@@ -199,7 +198,7 @@ impl AllowRule {
         self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
     }
 
-    /// True if it bounds the calls that it allows, or lets them be repeated.
+    /// True if it limits the calls that it allows, or lets them be repeated.
     pub const fn has_bounds(&self) -> bool {
         self.counts_calls()
             || self.timeout_max.is_some()
@@ -220,7 +219,7 @@ impl AllowRule {
     }
 }
 
-/// Shows the patterns and the bounds: `billing on acme.* HelloService/*: rate 100/s, in_flight 4`.
+/// Shows the patterns and the limits: `billing on acme.* HelloService/*: rate 100/s, in_flight 4`.
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, RuleLimits(self))
@@ -251,11 +250,11 @@ impl fmt::Display for RuleLimits<'_> {
 pub struct DenyRule {
     /// Requesters.
     pub caller: RequesterGlob,
-    /// On what.
+    /// The targets.
     pub agent: TargetGlob,
     /// For which methods.
     pub method: MethodGlob,
-    /// Place of the rule.
+    /// Origin of the rule.
     pub origin: Origin,
 }
 
@@ -289,7 +288,7 @@ pub struct HostRule {
     pub agent: NameGlob,
     /// For which services.
     pub service: ServiceGlob,
-    /// Place of the rule.
+    /// Origin of the rule.
     pub origin: Origin,
 }
 
@@ -309,7 +308,7 @@ impl HostRule {
     }
 }
 
-/// The word of an agent's owner: through which node, for whom, which methods.
+/// A rule of an agent's owner: the nodes that may forward, the requesters, and the methods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentRule {
@@ -319,7 +318,7 @@ pub struct AgentRule {
     pub caller: RequesterGlob,
     /// For which methods.
     pub method: MethodGlob,
-    /// Place of the rule.
+    /// Origin of the rule.
     pub origin: Origin,
 }
 

@@ -1,5 +1,5 @@
-//! Both policies beside each other: the same patterns over callers and methods, and what each side
-//! makes of several rules.
+//! Tests of both policies together: the same patterns over callers and methods, and the decision of
+//! each side with several rules.
 
 use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, PolicyTarget};
 use crate::name::{MethodPath, Name, PeerName};

@@ -1,14 +1,14 @@
-//! A node's rules as one requester meets them: picked out once, where many agents and methods are
-//! looked at for a list.
+//! The node's rules that apply to one requester, selected once for listings of many agents and
+//! methods.
 
 use super::{AllowRule, DenyRule, NodePolicy, PolicyTarget};
 use crate::name::{MethodPath, PeerName};
 
-/// The rules that speak of one requester, and after [`PolicyView::on`] of one target. It says what
-/// [`NodePolicy::decide`] says, and no more: the policy itself decides calls.
+/// The rules that apply to one requester, and after [`PolicyView::on`] to one target. It agrees
+/// with [`NodePolicy::decide`]; the policy itself decides calls.
 ///
-/// Making one costs a comparison of patterns for each rule; what is asked of it then, one for each
-/// rule that is left.
+/// Making one costs a comparison of patterns for each rule; each later query, one for each rule
+/// that is left.
 #[derive(Debug, Clone)]
 pub struct PolicyView<'a> {
     allow: Vec<&'a AllowRule>,
@@ -26,7 +26,7 @@ impl NodePolicy {
 }
 
 impl PolicyView<'_> {
-    /// Those of them that speak of this target.
+    /// Selects those that apply to this target.
     #[must_use]
     pub fn on(&self, target: PolicyTarget<'_>) -> Self {
         let (allow, deny) = (self.allow.iter(), self.deny.iter());
@@ -48,7 +48,7 @@ impl PolicyView<'_> {
         self.allow.iter().any(|rule| !self.is_closed(rule))
     }
 
-    /// The same for a service whose methods are not known.
+    /// As above, for a service whose methods are not known.
     pub fn allows_some_of(&self, service: &str) -> bool {
         !self.deny.iter().any(|rule| rule.method.matches_all_of(service))
             && self
