@@ -13,7 +13,7 @@ pub struct NameError {
     spelling: Option<String>,
 }
 
-/// The end of a sentence that says how something is written.
+/// The part of a sentence that gives the syntax.
 struct Spelling<'a>(Option<&'a str>);
 
 impl fmt::Display for Spelling<'_> {
@@ -45,7 +45,7 @@ impl NameError {
         Self::new("address", text, "is not written IP:PORT, as [::]:4433 or 127.0.0.1:4433")
     }
 
-    /// Says what is wrong, without the text itself.
+    /// Shows the fault, without the text itself.
     pub fn why(&self) -> &'static str {
         self.why
     }

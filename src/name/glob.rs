@@ -1,5 +1,4 @@
-//! Patterns over names, as rules write them. `*` is one label or the rest of one, `**` any number
-//! of labels.
+//! Patterns over names in rules. `*` is one label or the rest of one, `**` any number of labels.
 
 use super::{
     MethodPath, Name, NameError, error::as_name, method::is_identifier, peer::is_label_byte,
@@ -11,8 +10,8 @@ use std::str::FromStr;
 enum Label {
     /// Exactly this text.
     Exact(String),
-    /// `warehouse-*`: any one label that starts so and goes on for at least one byte. `*` alone
-    /// starts with nothing.
+    /// `warehouse-*`: any one label with this prefix and at least one more byte. `*` alone starts
+    /// with nothing.
     Prefix(String),
     /// `**`: any number of labels, none included.
     Any,
@@ -150,7 +149,7 @@ enum Subject {
         service: Vec<Label>,
         method: Label,
     },
-    /// Of TCP: there is no other kind yet.
+    /// The kind TCP, the only one so far.
     Forward {
         name: Vec<Label>,
     },

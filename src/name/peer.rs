@@ -9,11 +9,11 @@ const NAME_BYTES_MAX: usize = 200;
 /// Role of a peer, from its certificate. It decides what the peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// The public peer. Listens, and opens a stream per call towards agents.
+    /// The public peer. Listens, and opens a stream to an agent for each call.
     Node,
     /// The peer inside. Dials out, and hosts services.
     Agent,
-    /// A program that asks for calls.
+    /// A program that makes calls.
     Caller,
 }
 
@@ -105,7 +105,8 @@ impl FromStr for Name {
     }
 }
 
-/// A peer in full: `agent/warehouse`. What a verified certificate says, and what rules match.
+/// Role and name of a peer: `agent/warehouse`. A verified certificate contains it, and rules match
+/// it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerName {
     /// The role.

@@ -1,4 +1,4 @@
-//! Formatting of the types that are a text.
+//! Formatting of types that wrap a string.
 
 use std::fmt;
 
