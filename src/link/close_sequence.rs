@@ -1,5 +1,6 @@
-//! The graceful close of a link. A side that leaves sends DRAIN, finishes what it has taken, and
-//! sends GOODBYE; the other side, which is the last to receive, closes the link when it waits for
+//! The graceful close of a link. The closing side sends DRAIN, finishes the calls that it has
+//! taken, and sends GOODBYE; the other side, which is the last to receive, closes the link when it
+//! waits for
 //! no reply any more.
 
 use super::{connection::Link, fault::LinkFault};
@@ -26,7 +27,7 @@ pub(crate) struct CloseSequence {
     /// Sent with DRAIN.
     time: Duration,
     stage: CloseStage,
-    /// Why the peer has finished, once it has sent GOODBYE.
+    /// The peer's reason, once it has sent GOODBYE.
     peer_finished: Option<LinkFault>,
 }
 
@@ -65,7 +66,7 @@ impl CloseSequence {
         Self { link, drain, goodbye, abort, code, text, time, stage, peer_finished: None }
     }
 
-    /// Sets how long the peer's calls have to finish. It is told to the peer.
+    /// Sets how long the peer's calls have to finish. It is sent to the peer.
     pub(crate) fn within(mut self, time: Duration) -> Self {
         self.time = time;
         self
@@ -87,7 +88,7 @@ impl CloseSequence {
         }
     }
 
-    /// Stops taking the peer's streams, and returns the frame that says so.
+    /// Stops taking the peer's streams, and returns the DRAIN frame.
     pub(super) fn drain(&mut self) -> Drain {
         self.stage = CloseStage::Draining;
         // A replaced link stays up for as long as calls are on it.

@@ -69,7 +69,7 @@ pub(super) struct LinkInner {
     /// The reason of its end, once this side has closed it or knows.
     pub(super) ended: OnceLock<LinkFault>,
     taken: StdMutex<TakenStreams>,
-    /// The last stream of this side that a leaving peer has taken; `NOT_LEAVING` until it drains.
+    /// The last stream of this side that a draining peer has taken; `NOT_DRAINING` until it drains.
     peer_took: AtomicU64,
     /// The largest message that the peer takes.
     peer_message_bytes_max: usize,
@@ -86,7 +86,7 @@ pub(super) struct LinkInner {
 struct TakenStreams {
     /// The number of the last one; 0, which is the control stream's, if there was none.
     last: u64,
-    /// There will be no more.
+    /// No more streams will come.
     is_over: bool,
 }
 
@@ -95,7 +95,7 @@ const NOT_DRAINING: u64 = u64::MAX;
 
 type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
 
-/// Why no stream was opened.
+/// Error of opening a stream.
 #[derive(Debug)]
 pub(crate) enum OpenFault {
     /// The peer granted no stream in time.
@@ -232,7 +232,7 @@ impl Link {
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         loop {
             let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-            // A flag of our own, because asking quinn takes the connection's lock once more for
+            // A separate flag, because the query of quinn takes the connection's lock once more for
             // every call.
             if self.0.ended.get().is_some() {
                 return None;
@@ -266,18 +266,18 @@ impl Link {
         taken.last
     }
 
-    /// Notes that the peer is leaving and the last stream of this side that it took. Of two, the
-    /// lower one counts.
+    /// Records that the peer is draining, and the last stream of this side that it took. Of two,
+    /// the lower one counts.
     pub(crate) fn note_drain(&self, last_stream: u64) {
         self.0.peer_took.fetch_min(last_stream.min(NOT_DRAINING - 1), Ordering::AcqRel);
     }
 
-    /// Returns whether the peer is leaving. It takes no new calls.
+    /// Returns true if the peer is draining. It takes no new calls.
     pub(crate) fn is_peer_draining(&self) -> bool {
         self.0.peer_took.load(Ordering::Acquire) != NOT_DRAINING
     }
 
-    /// Returns whether the leaving peer did not take this stream of this side: nothing was started
+    /// Returns true if the draining peer did not take this stream of this side: nothing was started
     /// for it.
     pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
         stream_id > self.0.peer_took.load(Ordering::Acquire)

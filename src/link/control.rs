@@ -91,7 +91,7 @@ impl ControlStream {
         }
     }
 
-    /// Starts the heartbeat. The link is lost when nothing was heard for `silence_max`.
+    /// Starts the heartbeat. The link is lost when nothing was received for `silence_max`.
     pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
         self.note_received();
         self.silence_max = silence_max;
@@ -229,7 +229,7 @@ struct Reserve {
 }
 
 /// Polls a write and, where calls have filled the send buffer, again with the reserve opened. It is
-/// open for that one poll, because quinn gives room to the first that asks.
+/// open for that one poll, because quinn gives room to the first request.
 async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>) -> F::Output {
     std::future::poll_fn(|cx| {
         let first = write.as_mut().poll(cx);
@@ -245,7 +245,7 @@ async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>
 
 enum Step {
     Frame(Control),
-    /// It is time for a PING.
+    /// A PING is due.
     Tick,
     Close(CloseStep),
 }

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Why an endpoint could not be made.
+/// Error of creating an endpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -89,7 +89,7 @@ pub(super) fn call_window(limits: &Limits) -> u64 {
 
 /// Returns the number of streams for a peer that may have `calls` in flight.
 pub(super) fn streams_for(calls: usize) -> u32 {
-    // quinn tells the peer of ended streams only when more than an eighth of all have ended. The
+    // quinn reports ended streams to the peer only when more than an eighth of all have ended. The
     // eighth is granted on top.
     let streams = bounded(calls) + limits::STREAMS_SPARE;
     streams + streams / 7 + 1

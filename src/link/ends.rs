@@ -86,7 +86,7 @@ impl Ends {
         };
         let grants = Grants { calls_in_flight_max: 0 };
         let (link, mut control) = greeted.into_link(grants, &self.limits);
-        // A link that was judged and closed meanwhile has nobody to welcome.
+        // A link that was revalidated and closed meanwhile gets no WELCOME.
         drop(control.send(&Control::Welcome(welcome)).await);
         (link, control)
     }

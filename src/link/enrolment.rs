@@ -1,5 +1,5 @@
-//! Enrolment over QUIC: one request and one answer on a connection of their own. Every wait in it
-//! has an end.
+//! Enrolment over QUIC: one request and one answer on a connection of their own, with a time limit
+//! for each step.
 
 use super::{
     dial,
@@ -97,7 +97,7 @@ pub(crate) struct EnrolmentRequest {
     connection: quinn::Connection,
     send: quinn::SendStream,
     identity: Option<Identity>,
-    /// It may contain a secret.
+    /// The request, which may contain a secret.
     request: Zeroizing<Vec<u8>>,
 }
 
@@ -182,7 +182,7 @@ impl EnrolmentRequest {
         std::mem::take(&mut self.request)
     }
 
-    /// Answers, and waits for a bounded time until the other side has read it and closes.
+    /// Answers, and waits for a limited time until the other side has read it and closes.
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {
             self.send.write_all(reply).await.map_err(|error| match error {

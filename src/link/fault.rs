@@ -1,4 +1,4 @@
-//! Reasons why a link could not be made, or was lost, with what to do about it.
+//! Reasons why a link could not be made, or was lost, with the remedy.
 
 use crate::{
     backoff::BackoffCause,
@@ -11,7 +11,7 @@ use crate::{
 };
 use std::io;
 
-/// Why there is no link. Its text says what happened and what to do.
+/// Reason why a link could not be made or was lost. Its text has the cause and the remedy.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkFault {
@@ -80,7 +80,7 @@ pub enum LinkFault {
         /// True if the peer closed it.
         by_peer: bool,
     },
-    /// The peer is leaving. The link is still up, for the calls that are on it.
+    /// The peer is draining. The link is still up, for the calls that are on it.
     #[error("the peer is leaving: {reason}")]
     Draining {
         /// The reason, with control characters escaped.
@@ -89,7 +89,7 @@ pub enum LinkFault {
     /// The certificate of a node is near its end, and a dial found no newer one.
     #[error("the certificate of the node is about to end, and it shows no newer one")]
     NotNewer,
-    /// Nothing was heard for too long.
+    /// Nothing was received for too long.
     #[error("the link went silent: {0}")]
     Silent(&'static str),
     /// The peer broke the protocol, or QUIC itself failed.
@@ -129,7 +129,7 @@ impl LinkFault {
         }
     }
 
-    /// The peer is leaving.
+    /// The peer is draining.
     pub(crate) fn draining(reason: &str) -> Self {
         Self::Draining { reason: text_of(reason.as_bytes()) }
     }

@@ -1,7 +1,7 @@
 //! Connection migration: the dialling side monitors its paths and takes a new socket when the
 //! network changes; the accepting side logs the new address. Links and the calls on them continue.
 //!
-//! quinn does not report when it cannot send. So the system is asked, every two seconds, for the
+//! quinn does not report when it cannot send. So it queries the system, every two seconds, for the
 //! source address of packets to each node: a few system calls and no packet, on every system alike.
 //! And when no link receives anything any more, a new socket is tried before the links are given
 //! up.
@@ -127,7 +127,7 @@ mod tests {
         assert!(is_unresponsive(8 * SECOND, every, None));
         // It is the same silence still.
         assert!(!is_unresponsive(10 * SECOND, every, Some(2 * SECOND)));
-        // Something was heard since.
+        // Something was received since.
         assert!(is_unresponsive(8 * SECOND, every, Some(60 * SECOND)));
     }
 }

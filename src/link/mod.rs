@@ -1,4 +1,4 @@
-//! One QUIC connection, both ends known. The only room that names quinn.
+//! Links: QUIC connections between two authenticated peers. Only this module and `net` use quinn.
 
 mod close_sequence;
 mod connection;

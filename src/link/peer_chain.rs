@@ -1,4 +1,4 @@
-//! The certificates that a peer has shown, and its identity by them.
+//! The certificate chain that a peer has shown, and the identity in it.
 
 use super::fault::LinkFault;
 use crate::tls::{ChainBound, Credentials, Identity};

@@ -63,10 +63,10 @@ fn varint(code: StreamCode) -> VarInt {
     VarInt::from_u32(code.number() as u32)
 }
 
-/// Why frames could not be sent.
+/// Error of sending frames.
 #[derive(Debug)]
 pub(crate) enum SendFault {
-    /// The peer does not want more; its reply says why.
+    /// The peer does not want more; its reply has the reason.
     Stopped,
     /// The link is gone.
     Lost(LinkFault),
@@ -145,7 +145,7 @@ fn send_fault(error: WriteError) -> SendFault {
     }
 }
 
-/// Why no frame came.
+/// Error of reading a frame.
 #[derive(Debug)]
 pub(crate) enum ReadFault {
     /// The peer broke the stream off.
@@ -154,7 +154,7 @@ pub(crate) enum ReadFault {
     Cut,
     /// The data broke the protocol, or is over its limit.
     Wire(WireError),
-    /// There is no memory for the message.
+    /// The memory for messages is exhausted.
     Exhausted(Exhausted),
     /// The link is gone.
     Lost(LinkFault),
@@ -296,7 +296,7 @@ impl FrameReader {
         self.code_on_drop = code;
     }
 
-    /// Cuts one frame out of the received data.
+    /// Takes the next complete frame out of the received data.
     fn next_frame(&mut self) -> Result<Option<Frame>, ReadFault> {
         let header = Header::parse(self.received.as_slice(), self.message_bytes_max)
             .map_err(ReadFault::Wire)?;

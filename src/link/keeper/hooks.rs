@@ -58,7 +58,7 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
     /// The peer refused a dial or what followed it.
     fn refused(&self, _fault: &LinkFault) {}
 
-    /// Logs why there is no link and when the next dial is.
+    /// Logs the reason why no link is up, and the time of the next dial.
     fn log_retry(&self, line: std::fmt::Arguments<'_>);
 }
 
@@ -92,7 +92,7 @@ pub(crate) trait ActiveLink: Send + 'static {
     fn log_drained(&self, _fault: &LinkFault) {}
 }
 
-/// Why a link is not maintained any longer.
+/// Reason why a link is no longer maintained.
 #[derive(Debug)]
 pub(crate) enum EndReason {
     /// The link has ended.
@@ -158,7 +158,7 @@ impl KeptLink for Link {
 /// The requests of the owner of a role to its keepers.
 #[derive(Debug, Default)]
 pub(crate) struct KeeperSignals {
-    /// Nothing is dialled any more. An agent also asks every node for no more calls.
+    /// Nothing is dialled any more. An agent also requests no more calls from every node.
     pub(crate) stop: Signal,
     reconnect: watch::Sender<()>,
     replace: watch::Sender<()>,

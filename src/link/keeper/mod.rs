@@ -93,7 +93,7 @@ impl<H: KeeperHooks> Keeper<H> {
                 wait.duration.as_secs_f64()
             ));
         }
-        // A peer that still drains takes no new link, which is no news.
+        // A peer that still drains takes no new link; this is not logged.
         if was_linked || !self.draining.is_open() {
             self.hooks.down(fault);
         }
@@ -101,7 +101,7 @@ impl<H: KeeperHooks> Keeper<H> {
     }
 
     /// Uses a link and those that replace it. Returns when the link has ended, or when its peer
-    /// drains it and a successor is to be dialled meanwhile.
+    /// drains it and a successor must be dialled meanwhile.
     ///
     /// A second draining link right after the first is not a restart; it is kept instead.
     async fn use_link(&mut self, mut active: H::Active) -> LinkFault {

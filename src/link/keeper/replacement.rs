@@ -1,5 +1,5 @@
-//! Make-before-break: another link is made while the active one stays in use, after new credentials
-//! or limits of ours, or because the peer's certificate is near its end.
+//! Make-before-break: another link is made while the active one stays in use, after a change of the
+//! own credentials or limits, or because the peer's certificate is near expiry.
 
 use super::{
     hooks::{ActiveLink, EndReason, KeeperHooks},

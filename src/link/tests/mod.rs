@@ -82,7 +82,7 @@ fn replacements(ca: &Ca, peer: &str) -> [(Credentials, bool); 2] {
     [(credentials(ca, peer), true), (credentials(&new_ca(), peer), false)]
 }
 
-/// Returns whether a link was closed because the CA of its peer is no longer trusted, or not at
+/// Returns true if a link was closed because the CA of its peer is no longer trusted, or not at
 /// all.
 #[track_caller]
 fn check_outlives(link: &Link, outlives: bool) {

@@ -29,7 +29,7 @@ impl EventLog {
     }
 }
 
-/// A link that does what its test says.
+/// A link that its test controls.
 #[derive(Clone)]
 pub(in crate::link::keeper) struct FakeLink(Arc<FakeLinkState>);
 

@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// Answers in the order in which they are given, to whoever asks in the order in which they ask.
+/// Answers in the order in which they are given, for requests in the order in which they come.
 #[derive(Default)]
 struct Script {
     answers: Mutex<VecDeque<Result<(), LinkFault>>>,
@@ -38,7 +38,7 @@ impl Script {
     }
 }
 
-/// A role whose dials and registrations end as its test says.
+/// A role whose dials and registrations end as its test decides.
 #[derive(Clone)]
 pub(super) struct FakeRole(Arc<FakeRoleState>);
 
@@ -80,7 +80,7 @@ impl FakeRole {
         role
     }
 
-    /// The same with a link, the first one.
+    /// Creates the fakes with a first link.
     pub(super) async fn linked() -> Self {
         let role = Self::start().await;
         role.link_up().await;
