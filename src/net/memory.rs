@@ -88,7 +88,7 @@ impl MemoryNet {
         lock(&self.0.state).loss = of_256;
     }
 
-    /// Cuts the network, or restores it.
+    /// Takes the network down, or restores it.
     pub(crate) fn set_down(&self, is_down: bool) {
         lock(&self.0.state).is_down = is_down;
     }

@@ -1,5 +1,5 @@
-//! The seam below a link: sockets, the runtime that drives them, names, the wall clock and
-//! randomness.
+//! The interface of links to the system: sockets, the runtime under quinn, name resolution, the
+//! wall clock and randomness.
 
 #[cfg(test)]
 pub(crate) mod memory;

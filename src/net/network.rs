@@ -36,7 +36,7 @@ pub(crate) trait Net: fmt::Debug + Send + Sync {
         runtime: &dyn Runtime,
     ) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
-    /// Looks up all addresses of a name, the preferred one first. The caller bounds the time.
+    /// Looks up all addresses of a name, the preferred one first. The caller limits the time.
     fn resolve<'a>(
         &'a self,
         host: &'a str,

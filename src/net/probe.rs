@@ -42,7 +42,7 @@ async fn probe(socket: &UdpSocket, to: SocketAddr) -> io::Result<Infallible> {
     // refused.
     socket.send(&[0; PROBE_BYTES]).await?;
     socket.send(&[0]).await?;
-    // An answer means that there is no obstacle.
+    // An answer means that the address is reachable.
     socket.recv(&mut [0]).await?;
     pending().await
 }

@@ -254,7 +254,7 @@ mod tests {
         let tick = at(5_000, 5_000);
         assert_eq!(pause(tick, at(25_000, 25_000)), Some(Pause { gap: 20_000, suspended: 0 }));
         assert_eq!(pause(tick, at(25_000, 5_100)), Some(Pause { gap: 20_000, suspended: 19_900 }));
-        // Clocks that seem to go backwards are no pause.
+        // Clocks that seem to go backwards are not a pause.
         assert_eq!(pause(tick, at(4_000, 4_000)), None);
     }
 
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(settled(), 3_000);
         after(100, true);
         assert_eq!(settled(), 4_600);
-        // What was before a ticker is no pause.
+        // Time before the ticker started is not a pause.
         pauses.begin(at(now + 60_000, now + 60_000));
         assert_eq!((settled(), pauses.paused.load(Ordering::Relaxed)), (4_600, 4_600));
     }
