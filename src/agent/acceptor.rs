@@ -1,4 +1,4 @@
-//! Calls that come to the agent: the owner's rules, a permit, and then the handler.
+//! Accepts calls on an agent: checks the owner's rules, takes a permit, and runs the handler.
 
 use super::state::AgentState;
 use crate::{

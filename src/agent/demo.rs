@@ -1,4 +1,4 @@
-//! The demo services, for tests, newcomers and operators: what `dialback agent --demo` hosts.
+//! The demo services of `dialback agent --demo`, for tests and for trying dialback out.
 //!
 //! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and
 //! whether it was stopped.
@@ -44,8 +44,8 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
     vec![hello, describe(demo, "For tests and for trying dialback out.", DEMO)]
 }
 
-/// A method, what it does, and the schemas of a message each way; where those are empty nothing is
-/// said.
+/// Name and description of a method, and the JSON Schemas of its messages in both directions; an
+/// empty schema is not listed.
 type MethodText = [&'static str; 4];
 
 const HELLO: &[MethodText] =
@@ -150,7 +150,7 @@ impl DynHandler for Chat {
     }
 }
 
-/// A stream of so many bytes, in messages of `chunk`.
+/// A stream of this number of bytes, in messages of `chunk`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bytes {

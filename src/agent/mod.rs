@@ -1,4 +1,4 @@
-//! The agent: dials out to its nodes, stays linked, and answers calls. It listens on nothing.
+//! The agent: dials its nodes, keeps a link to each, and answers calls. It opens no listening port.
 
 mod acceptor;
 mod calls;
@@ -215,8 +215,7 @@ impl Agent {
     /// Another agent, through that node. The node's policy names this one `agent/NAME` as the
     /// requester.
     ///
-    /// # Errors
-    /// The text is no name.
+    /// # Errors The text is not a name.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
@@ -242,10 +241,10 @@ impl Agent {
     ///
     /// Every link is verified with the new credentials before this returns, and closed if a
     /// handshake would now refuse its node. With another certificate of its own, or other limits,
-    /// the agent then replaces each link, and closes the former one only when the node has
-    /// registered it on the new one and the calls that were on it have ended, however long they
-    /// take: three such links to a node may be up, and with three the next one waits for the drain
-    /// time and then closes the oldest. It dials again at once where it was refused.
+    /// the agent then replaces each link, and closes the old one only when the node has registered
+    /// it on the new one and the calls that were on it have ended, however long they take: three
+    /// such links to a node may be up, and with three the next one waits for the drain time and
+    /// then closes the oldest. It dials again at once where it was refused.
     ///
     /// # Errors
     /// Credentials of another peer, or none that make a TLS configuration.
@@ -312,9 +311,9 @@ impl Agent {
         self.state.observer.events(&self.state.links)
     }
 
-    /// Closes its links gracefully. Asks its nodes for no more calls and waits until they know;
-    /// refuses those that still come; lets those in flight finish within the drain time; then the
-    /// nodes, which are the last to receive, close the links, within 3 s.
+    /// Closes its links gracefully. Requests no more calls from its nodes and waits for their
+    /// confirmation; refuses those that still come; lets those in flight finish within the drain
+    /// time; then the nodes, which are the last to receive, close the links, within 3 s.
     pub async fn shutdown(self) {
         self.close_gracefully().await;
     }

@@ -95,10 +95,10 @@ pub(super) struct Attachment {
     stop: SignalListener,
     signals: Arc<LinkSignals>,
     generation: u64,
-    /// The node's reason for leaving, if it sent DRAIN before it confirmed the registration.
+    /// The node's reason for draining, if it sent DRAIN before it confirmed the registration.
     early_drain: Option<String>,
     is_registered: bool,
-    /// Why the link has ended.
+    /// Reason why the link has ended.
     reason: Option<LinkFault>,
 }
 
@@ -152,8 +152,8 @@ impl Attachment {
         }
     }
 
-    /// Sends REGISTER and waits for REGISTERED. If the agent leaves meanwhile, asks for no more
-    /// calls at once. A node that leaves meanwhile still confirms: it may have routed calls to the
+    /// Sends REGISTER and waits for REGISTERED. If the agent shuts down meanwhile, requests no more
+    /// calls at once. A node that drains meanwhile still confirms: it may have routed calls to the
     /// link.
     async fn register(&mut self) -> Result<(), LinkFault> {
         let services = self.state.services.infos().to_vec();
@@ -198,13 +198,13 @@ impl Attachment {
         drop(sent);
     }
 
-    /// Returns whether the agent asks for no more calls: the first generation of the registration
-    /// has all services, the second none, and there is no third.
+    /// Returns true if the agent has requested no more calls: the first generation of the
+    /// registration has all services, the second none, and there is no third.
     const fn is_unregistering(&self) -> bool {
         self.generation > 1
     }
 
-    /// Asks the node to send calls elsewhere.
+    /// Requests that the node sends calls elsewhere.
     async fn unregister(&mut self) -> Result<(), LinkFault> {
         self.generation += 1;
         let (generation, services) = (self.generation, Vec::new());
@@ -287,7 +287,7 @@ impl ActiveLink for Attachment {
         }
     }
 
-    /// Asks for no more calls on this link, lets those that are on it finish, and has the node
+    /// Requests no more calls on this link, lets those that are on it finish, and has the node
     /// close it, which is the last to receive.
     async fn drain_and_close(mut self) {
         self.retire();

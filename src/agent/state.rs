@@ -16,7 +16,7 @@ use crate::{
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// The reason of an agent that leaves.
+/// Reason that an agent sends when it shuts down.
 pub(super) const STOPS: &str = "the agent stops";
 
 /// A link on which this agent is registered.
@@ -24,7 +24,7 @@ pub(super) const STOPS: &str = "the agent stops";
 pub(super) struct AttachedLink {
     pub(super) node: Name,
     pub(super) link: Link,
-    /// New calls do not use it: the node is leaving, or the link was replaced.
+    /// New calls do not use it: the node is draining, or the link was replaced.
     pub(super) is_retiring: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct AgentState {
     pub(super) call_ids: Arc<CallIds>,
     /// The links on which it is registered, oldest first.
     pub(super) attached: watch::Sender<Vec<AttachedLink>>,
-    /// Its `stop` also asks every node for no more calls.
+    /// Its `stop` also requests no more calls from every node.
     pub(super) keeper: KeeperSignals,
     /// Every link sends DRAIN: it takes no more calls.
     pub(super) drain: Signal,
@@ -68,7 +68,7 @@ pub(super) fn in_use(attached: &[AttachedLink]) -> impl Iterator<Item = &Attache
     attached.iter().filter(|attached| !attached.link.is_replaced())
 }
 
-/// The newest link for calls. A node that is leaving would only refuse them.
+/// The newest link for calls. A draining node would only refuse them.
 pub(super) fn newest(attached: &[AttachedLink]) -> Option<Link> {
     attached.iter().rfind(|attached| !attached.is_retiring).map(|attached| attached.link.clone())
 }
