@@ -1,4 +1,4 @@
-//! Calls over a network that delays, loses and cuts.
+//! Tests of calls over a network that delays, loses packets and fails.
 
 use super::*;
 use crate::policy::AllowRule;

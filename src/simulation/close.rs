@@ -1,10 +1,10 @@
-//! Nodes, agents and callers that leave.
+//! Tests of nodes, agents and callers that shut down.
 
 use super::*;
 use crate::limits::Limits;
 use tokio::time::Instant;
 
-/// A peer leaves while a call runs: a new call is refused, and the running one is answered.
+/// A peer shuts down while a call runs: a new call is refused, and the running one is answered.
 async fn check_finishes_its_calls<F: Future<Output = ()> + Send + 'static>(
     shut_down: impl FnOnce(Node, Agent) -> F,
 ) {
@@ -21,13 +21,13 @@ async fn check_finishes_its_calls<F: Future<Output = ()> + Send + 'static>(
     closing.ended().await;
 }
 
-/// The node leaves and the agent stays.
+/// The node shuts down and the agent stays.
 async fn node_shuts_down(node: Node, agent: Agent) {
     node.shutdown().await;
     drop(agent);
 }
 
-/// The agent leaves and the node stays.
+/// The agent shuts down and the node stays.
 async fn agent_shuts_down(node: Node, agent: Agent) {
     agent.shutdown().await;
     drop(node);
@@ -53,7 +53,7 @@ async fn a_caller_that_closes_cancels_its_calls() {
     assert_eq!(scene.node.agents()[0].calls_in_flight, 0);
 }
 
-/// A scene in which a side that leaves waits a minute for its calls.
+/// A scene in which a side that shuts down waits a minute for its calls.
 async fn draining_for_a_minute() -> Scene {
     let world = World::new();
     let limits = Limits { drain_max: MINUTE, ..Limits::default() };
@@ -62,7 +62,7 @@ async fn draining_for_a_minute() -> Scene {
     Scene::of(world, node, agent).await
 }
 
-/// Leaves, with a call that does not end by itself.
+/// Shuts down, with a call that does not end by itself.
 async fn check_shuts_down_after_a_minute<F: Future<Output = ()> + Send + 'static>(
     scene: Scene,
     shut_down: impl FnOnce(Node, Agent) -> F,

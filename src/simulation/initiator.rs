@@ -1,4 +1,5 @@
-//! Conclusions of the initiator of a call, against a responder that does what its test says.
+//! Tests of the outcomes that the initiator of a call concludes, with a responder that the test
+//! controls.
 
 use super::*;
 use crate::{
@@ -58,7 +59,7 @@ impl LinkUnderTest {
     async fn answered_by(&self, respond: impl AsyncFnOnce(CallStream)) -> Result<Reply, Status> {
         let respond = async {
             respond(self.accept().await).await;
-            // What it holds is dropped when the call has ended.
+            // Its values are dropped when the call has ended.
             pending::<()>().await;
         };
         tokio::select! {

@@ -1,4 +1,4 @@
-//! Links that are made, lost, kept up and verified.
+//! Tests of links that are made, lost, kept up and verified.
 
 use super::*;
 use crate::{
