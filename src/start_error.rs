@@ -3,17 +3,17 @@
 use crate::{link::BindError, name::NameError, serve::ServiceError, tls::CredentialsError};
 use std::{io, path::PathBuf};
 
-/// Why a node or an agent did not start.
+/// Error of starting a node, an agent or a caller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The certificate is not for this.
+    /// The credentials cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The socket.
+    /// The socket cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The state directory.
+    /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
     /// A service.
@@ -27,21 +27,21 @@ pub enum StartError {
     NoNode,
 }
 
-/// Why a state directory cannot be used.
+/// Error of opening a state directory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The system refuses.
+    /// The system refuses access.
     #[error("the state directory: {path} cannot be {what}: {source}", path = .path.display())]
     Unusable {
         /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others can get at the keys, and could end links with them.
+    /// Other users can read the keys, and could end links with them.
     #[error(
         "{path} has mode {mode:04o}, so that others can get at the keys; run `chmod 600 {path}`",
         path = .path.display()
@@ -52,7 +52,7 @@ pub enum StateError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is not what a node wrote.
+    /// The file is damaged or was not written by a node.
     #[error(
         "{path} is damaged, or not written by dialback; remove it, and the node makes a new one (agents then notice this one restart later)",
         path = .path.display()
