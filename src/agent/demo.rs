@@ -1,7 +1,7 @@
 //! The demo services of `dialback agent --demo`, for tests and for trying dialback out.
 //!
-//! `Demo/Append` writes a ledger, so that anybody can count from outside how often a call ran and
-//! whether it was stopped.
+//! `Demo/Append` writes a ledger, which shows from outside the number of runs of a call and the
+//! runs that were stopped.
 
 use crate::{
     call::{Body, Context, DynHandler, Inbound, Outbound, Reply, ReplyFuture, Request},

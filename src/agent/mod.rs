@@ -215,7 +215,8 @@ impl Agent {
     /// Another agent, through that node. The node's policy names this one `agent/NAME` as the
     /// requester.
     ///
-    /// # Errors The text is not a name.
+    /// # Errors
+    /// The text is not a name.
     pub fn agent(&self, name: impl AsRef<str>) -> Result<Callee, NameError> {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
@@ -244,7 +245,7 @@ impl Agent {
     /// the agent then replaces each link, and closes the old one only when the node has registered
     /// it on the new one and the calls that were on it have ended, however long they take: three
     /// such links to a node may be up, and with three the next one waits for the drain time and
-    /// then closes the oldest. It dials again at once where it was refused.
+    /// then closes the oldest. It dials again at once if it was refused.
     ///
     /// # Errors
     /// Credentials of another peer, or none that make a TLS configuration.
@@ -294,7 +295,7 @@ impl Agent {
         Ok((*generation, changed))
     }
 
-    /// The certificate, key and trust of the moment.
+    /// The present certificate, key and trust.
     pub fn credentials(&self) -> Credentials {
         self.state.dialler.trust().credentials()
     }

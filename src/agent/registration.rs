@@ -211,7 +211,7 @@ impl Attachment {
         self.control.send(&Control::Register(Register { generation, services })).await
     }
 
-    /// Marks the link as not to be used by new calls. Returns whether that is new.
+    /// Excludes the link from new calls. Returns true if that is new.
     fn retire(&self) -> bool {
         let mut is_new = false;
         self.state.attached.send_modify(|all| {
@@ -222,7 +222,7 @@ impl Attachment {
         is_new
     }
 
-    /// Notes that the node drains the link. The second time does not count.
+    /// Records that the node drains the link. The second time does not count.
     fn node_drains(&self, reason: &str) -> Option<EndReason> {
         if !self.retire() {
             return None;

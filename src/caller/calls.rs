@@ -1,4 +1,4 @@
-//! The calls of a caller, over its link of the moment.
+//! The calls of a caller, over its present link.
 
 use super::state::{CallerState, CloseOnDrop};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Sends calls over the link of the moment.
+/// Sends calls over the present link.
 pub(super) struct CallerHandler {
     pub(super) state: Arc<CallerState>,
     pub(super) _guard: Arc<CloseOnDrop>,

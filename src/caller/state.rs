@@ -1,4 +1,4 @@
-//! The state that the parts of a caller share: its link of the moment, and the needs of its calls.
+//! The state that the parts of a caller share: its present link, and the requirements of its calls.
 
 use crate::{
     drain::Tasks,
@@ -11,7 +11,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
-/// The link of a caller at the moment.
+/// The present link of a caller.
 #[derive(Clone)]
 pub(super) enum LinkState {
     /// Dialling; why the last attempt failed, if there was one.

@@ -33,7 +33,7 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// Makes a CA that holds for ten years from `now`.
+    /// Makes a CA that is valid for ten years from `now`.
     pub fn generate(trust_domain: &str, now: SystemTime) -> Result<Self, CertsError> {
         let key = new_key()?;
         let key_id = CertificateParams::default().key_identifier(&key);
@@ -147,7 +147,7 @@ impl Ca {
         Ok(CertPem { cert, serial })
     }
 
-    /// SHA-256 of its certificate, by which those who join know it.
+    /// SHA-256 of its certificate, by which joining peers recognise it.
     pub(super) fn fingerprint(&self) -> Result<[u8; tls::DIGEST_BYTES], CertsError> {
         let all =
             tls::fingerprints(self.pem.as_bytes()).map_err(|error| unfit(error.to_string()))?;
@@ -173,8 +173,8 @@ impl Ca {
         Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
-    /// A CA from elsewhere may have derived its key's identifier in another way: repeat what it
-    /// says.
+    /// A CA from elsewhere may have derived its key's identifier in another way: use the identifier
+    /// in its certificate.
     fn key_id_method(&self) -> KeyIdMethod {
         let stated = self.info.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
         stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)

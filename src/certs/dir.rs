@@ -20,7 +20,7 @@ const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
 pub struct InitOptions {
     /// The trust domain. `None`: that of the CA that is there, or `dialback.local` for a new one.
     pub trust_domain: Option<String>,
-    /// Replaces a CA that is there. Every leaf of the old one is then worthless.
+    /// Replaces an existing CA. Every leaf of the old one becomes invalid.
     pub force: bool,
 }
 
@@ -189,7 +189,7 @@ pub(super) fn expect_holding(ca: &Ca, now: SystemTime) -> Result<(), CertsError>
     Err(CertsError::CaExpired { until: Utc(ca.info().not_after), now: Utc(now) })
 }
 
-/// By a clock that is behind the CA's own start, leafs would hold in the past.
+/// With a clock before the CA's own start, leafs would be valid only in the past.
 pub(super) fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
     let since = ca.info().not_before;
     if now < since {
@@ -198,7 +198,7 @@ pub(super) fn expect_valid(ca: &Ca, now: SystemTime) -> Result<(), CertsError> {
     expect_holding(ca, now)
 }
 
-/// True if something holds now and has more than a third of its life left.
+/// True if a validity includes now and has more than a third of its life left.
 pub(super) fn is_fresh(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
     let life = until.duration_since(from).unwrap_or_default();
     let left = until.duration_since(now).unwrap_or_default();

@@ -35,7 +35,7 @@ pub enum CertsError {
         /// The fault.
         why: String,
     },
-    /// The CA's time is over.
+    /// The CA has expired.
     #[error(
         "the CA has expired: it was valid until {until}, and the local clock says {now}; create a new CA with --force, or check the clock"
     )]
@@ -45,7 +45,7 @@ pub enum CertsError {
         /// The local clock.
         now: Utc,
     },
-    /// The CA's certificate holds later only.
+    /// The CA's certificate is not valid yet.
     #[error(
         "the CA is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
@@ -205,7 +205,7 @@ pub enum CertsError {
     /// A request for a key whose certificate was revoked.
     #[error("the key of the request is that of the revoked certificate {serial}; create a new key with `dialback certs request {role} {name} --force`", role = peer.role, name = peer.name)]
     RevokedKey {
-        /// For whom it was to be signed.
+        /// The peer of the request.
         peer: PeerName,
         /// The serial number of the certificate.
         serial: String,

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Which leaf to make.
+/// Describes a leaf to issue.
 #[derive(Debug, Clone)]
 pub struct LeafRequest {
     /// The role.
@@ -533,7 +533,7 @@ mod tests {
         let kept = certs.issue(&request, now).expect("finished");
         assert_eq!((kept.action, kept.serial), (Action::Kept, new.serial));
         assert!(loads() && !next.exists());
-        // The same for the CA.
+        // The CA's key can be rewritten in the same way.
         let key = fs::read(dir.path().join("ca.key")).expect("read");
         certs.init(&InitOptions { force: true, ..InitOptions::default() }, now).expect("made");
         assert_ne!(fs::read(dir.path().join("ca.key")).expect("read"), key);

@@ -24,7 +24,7 @@ struct RevokedRecord {
     ca: String,
 }
 
-/// Notes that a certificate no longer holds.
+/// Records that a certificate no longer holds.
 pub(super) fn append(
     path: &Path,
     ca: &str,
@@ -58,7 +58,7 @@ pub(super) fn read_number(path: &Path) -> Result<u64, CertsError> {
     text.trim().parse().map_err(|_| CertsError::BadNumber { path: path.into() })
 }
 
-/// Notes the number of a list, before the list itself is written: a number may be left out, and
+/// Records the number of a list, before the list itself is written: a number may be left out, and
 /// none is used twice.
 pub(super) fn write_number(path: &Path, number: u64) -> Result<(), CertsError> {
     files::replace(path, &format!("{number}\n"), files::Audience::All)

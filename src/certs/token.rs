@@ -30,7 +30,7 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// A new one, with a secret of its own.
+    /// Makes a token with a new secret.
     pub(super) fn new(
         peer: PeerName,
         not_after: SystemTime,

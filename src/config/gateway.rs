@@ -15,20 +15,20 @@ pub struct GatewayFile {
     pub listen: Option<SocketAddr>,
     /// The file of bearer tokens.
     pub tokens: Option<PathBuf>,
-    /// The caller that everybody is who shows nothing.
+    /// The caller of requests without credentials.
     pub anonymous: Option<Name>,
-    /// Addresses of the proxies in front.
+    /// Addresses of the trusted proxies.
     pub trusted_proxy: Vec<IpRange>,
     /// Origins whose pages may send requests.
     pub cors_origins: Vec<String>,
-    /// True if it speaks TLS, and with what.
+    /// TLS certificate, if it uses TLS.
     pub tls: Option<GatewayTls>,
 }
 
 /// TLS certificate of the gateway: a named one, or the node's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GatewayTls {
-    /// A chain that clients trust who do not know the node's CA, the leaf first, and its key.
+    /// A chain for clients that do not trust the node's CA, the leaf first, and its key.
     pub certificate: Option<[PathBuf; 2]>,
 }
 

@@ -1,4 +1,5 @@
-//! Files of nodes and agents: TOML as it is written becomes typed settings, or every fault at once.
+//! Configuration files of nodes and agents: TOML is parsed into typed settings, or all faults are
+//! returned together.
 //!
 //! Unknown keys are faults, because a misspelt policy would not be enforced.
 
@@ -106,7 +107,7 @@ pub struct AgentConfig {
     pub limits: Limits,
     /// The forwards of TCP connections to host.
     pub tcp: Vec<TcpForward>,
-    /// True if to host the demo services.
+    /// True if the demo services are hosted.
     pub demo: bool,
     /// File of `Demo/Append`.
     pub ledger: Option<PathBuf>,

@@ -66,7 +66,7 @@ impl TlsFiles {
         self.crl.as_deref() == Some(Path::new(NO_LIST))
     }
 
-    /// The files once all sources have spoken: all three, or `None` where none of the three is
+    /// The files after all sources are merged: all three, or `None` where none of the three is
     /// named and a default directory may supply them, or the gap.
     pub fn complete(&self) -> Result<Option<CredentialFiles>, TlsFilesError> {
         match (&self.cert, &self.key, &self.ca) {
@@ -147,7 +147,7 @@ pub(super) const fn message_range() -> RangeInclusive<usize> {
 /// Reads a value of `memory_max`.
 ///
 /// # Errors
-/// It is not a size, or out of range.
+/// The value is not a size, or out of range.
 pub fn parse_memory_max(text: &str) -> Result<usize, String> {
     let size = parse_bytes(text).map_err(|why| why.to_string())?;
     within(&memory_range(), size, |bound| show_bytes(*bound))
@@ -174,7 +174,7 @@ const fn secs(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
     Duration::from_secs(*range.start())..=Duration::from_secs(*range.end())
 }
 
-/// Reads `[limits]`. What is not set keeps its default.
+/// Reads `[limits]`. Missing keys keep their defaults.
 pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
     let mut limits = Limits::default();
     let Some(mut table) = file.table("limits", "[limits]") else { return limits };

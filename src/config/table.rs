@@ -221,7 +221,7 @@ impl<'a> Table<'a> {
         Some(Table::new(self.page, title, value.span(), table?))
     }
 
-    /// Notes keys that belong elsewhere, with the reason.
+    /// Records keys that belong elsewhere, with the reason.
     pub(super) fn refuse(&mut self, keys: &[&'static str], why: &str) {
         for key in keys {
             if let Some((name, value)) = self.entries.get_key_value(*key) {
@@ -239,7 +239,7 @@ impl<'a> Table<'a> {
         self.page.note(at, text);
     }
 
-    /// Notes duplicates in an array.
+    /// Records duplicates in an array.
     pub(super) fn fault_repeats<T: PartialEq + Display>(&self, key: &str, items: &[T]) {
         for (index, item) in items.iter().enumerate() {
             if items[..index].contains(item) {

@@ -69,7 +69,7 @@ pub fn parse_bytes(text: &str) -> Result<usize, ValueError> {
     bytes.ok_or_else(|| fault("is too large"))
 }
 
-/// Reads where to listen: an IP address and a port, as `[::]:4433`.
+/// Reads a listening address: an IP address and a port, as `[::]:4433`.
 pub fn parse_listen(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| {
         let why = if text.starts_with(':') || text.starts_with("*:") {
@@ -109,12 +109,12 @@ pub(super) fn text<T: FromStr<Err: Display>>(
     parsed(example, str::parse)
 }
 
-/// Reads where to listen.
+/// Reads a listening address.
 pub(super) fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     parsed("[::]:4433", parse_listen)(value)
 }
 
-/// Reads where an enroller is: `HOST` or `HOST:PORT`.
+/// Reads the address of an enroller: `HOST` or `HOST:PORT`.
 pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
     let port = NodeAddress::ENROLLER_PORT_DEFAULT;
     parsed("ca.example.com:4434", |text| NodeAddress::parse_with_port(text, port))(value)

@@ -38,7 +38,7 @@ impl Contents {
     }
 }
 
-/// Gives how much there was.
+/// Returns the number of bytes read.
 fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
     let (mut file, mut bytes) = (open_regular(file)?.take(WATCHED_BYTES_MAX), [0; 16 * 1024]);
     let mut count = 0;
@@ -58,7 +58,7 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
 struct SeenContents {
     /// Contents that were reported.
     reported: Contents,
-    /// At the last look.
+    /// Contents at the last read.
     last: Contents,
 }
 

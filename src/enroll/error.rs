@@ -41,7 +41,7 @@ pub enum EnrollError {
         /// The local clock.
         now: Utc,
     },
-    /// The present certificate has ended, so it cannot be renewed by itself.
+    /// The present certificate has expired, so it cannot be used to renew itself.
     #[error(
         "certificate expired: {location} was valid until {until}, and the local clock says {now}, so it cannot be renewed; ask the operator of the enroller for `dialback enroll token {peer}`, then run `dialback {role} join --enroll HOST:PORT --token T` here; or check the clock",
         role = peer.split(' ').next().unwrap_or_default()
@@ -56,10 +56,10 @@ pub enum EnrollError {
         /// Role and name, as the command wants them.
         peer: String,
     },
-    /// The files of the present certificate.
+    /// The files of the present certificate cannot be loaded.
     #[error(transparent)]
     Credentials(CredentialsError),
-    /// Files or keys here.
+    /// Local files or keys cannot be used.
     #[error(transparent)]
     Files(#[from] CertsError),
     /// No answer, or a network error.
@@ -70,7 +70,7 @@ pub enum EnrollError {
         /// The cause.
         why: String,
     },
-    /// One side would not have the other in the handshake.
+    /// One side rejected the other in the handshake.
     #[error(
         "handshake with {address} failed: {reason}; check --enroll, and if it is right {remedy}"
     )]

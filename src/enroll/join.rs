@@ -20,11 +20,11 @@ use std::{
     time::SystemTime,
 };
 
-/// The remedy where it is not known whether an answer was lost.
+/// The remedy if an answer may have been lost.
 const AGAIN: &str =
     "run the same command again, the token stays good for this machine until its time";
 
-/// One machine that joins as one peer.
+/// Configures the joining of one machine as one peer.
 #[must_use = "nothing is asked before `run`"]
 #[derive(Debug)]
 pub struct Join {
@@ -42,14 +42,14 @@ pub struct JoinedPeer {
     pub peer: PeerName,
     /// The serial number in lower-case hexadecimal.
     pub serial: String,
-    /// The certificate holds up to here, its intermediates included.
+    /// End of validity of the certificate, its intermediates included.
     pub not_after: SystemTime,
     /// The files: certificate, key, `ca.pem` and `crl.pem`.
     pub files: CredentialFiles,
 }
 
 impl Join {
-    /// Joins by this token, at this enroller, with files in this directory.
+    /// Configures joining by this token, at this enroller, with files in this directory.
     pub fn new(enroller: NodeAddress, token: JoinToken, dir: impl Into<PathBuf>) -> Self {
         Self { enroller, token, dir: dir.into(), is_forced: false }
     }
@@ -66,7 +66,7 @@ impl Join {
     ///
     /// The key never leaves this machine. Faults that can be detected locally are refused before
     /// the token is used: a good certificate that is there, a `ca.pem` of another CA, a directory
-    /// that cannot be written. Takes 15 s at most. Dropping it gives up.
+    /// that cannot be written. Takes 15 s at most. Dropping it cancels it.
     ///
     /// The key is kept as `.ROLE-NAME.key.pending` (0600) until its certificate is there or is
     /// refused. When an answer was lost, another run with the same token uses the same key, and
@@ -119,7 +119,7 @@ impl Join {
         Ok(files)
     }
 
-    /// A `ca.pem` that is there is whom others in this directory trust: it is never replaced.
+    /// Other peers in this directory trust an existing `ca.pem`, so it is never replaced.
     fn check_ca(&self, path: &Path) -> Result<(), EnrollError> {
         let Some(pem) = read_pem(path)? else { return Ok(()) };
         match fingerprints(&pem) {

@@ -29,16 +29,16 @@ pub enum EnrollerError {
     /// The directory has no CA that can sign.
     #[error(transparent)]
     Certs(#[from] CertsError),
-    /// The enroller's own TLS.
+    /// The enroller's own TLS cannot be set up.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The socket.
+    /// The socket cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The address.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Leafs that would hold for no time.
+    /// The lifetime of leafs is zero.
     #[error("leaf certificates must be valid for at least {LEAF_LIFE_MIN:?}; write --leaf-ttl 90d")]
     BadLeafLife,
 }
@@ -53,14 +53,15 @@ pub struct EnrollerBuilder {
 }
 
 impl EnrollerBuilder {
-    /// Sets where to listen, UDP: `"[::]:4434"` is the default, `"127.0.0.1:0"` any free port.
+    /// Sets the UDP address to listen on: `"[::]:4434"` is the default, `"127.0.0.1:0"` any free
+    /// port.
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
         self
     }
 
-    /// Sets how long its leafs hold; 90 days unless set. They end with the CA at the latest.
+    /// Sets the lifetime of leafs; 90 days unless set. They end with the CA at the latest.
     pub fn leaf_life(mut self, life: Duration) -> Self {
         self.leaf_life = life;
         self
@@ -108,7 +109,7 @@ impl Enroller {
     /// The port of an enroller unless another is named.
     pub const PORT_DEFAULT: u16 = NodeAddress::ENROLLER_PORT_DEFAULT;
 
-    /// Starts to describe an enroller of the CA in this directory.
+    /// Returns a builder for an enroller of the CA in this directory.
     pub fn builder(dir: CertsDir) -> EnrollerBuilder {
         EnrollerBuilder {
             dir,
@@ -166,7 +167,7 @@ struct AcceptLoop {
     service: Arc<EnrolmentService>,
     listener: Arc<EnrolmentListener>,
     tasks: Tasks,
-    /// Since when the enroller's present certificate is shown.
+    /// Time since which the enroller's present certificate is shown.
     shown_since: SystemTime,
 }
 

@@ -2,9 +2,9 @@
 //! token, and a peer renews its certificate by itself.
 //!
 //! An enroller is a process with a UDP port of its own on the machine of the CA, and speaks
-//! [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys never travel: a machine makes its own, and
-//! sends a request that proves it. What the leaf says is the token's or the present certificate's
-//! say, not the request's.
+//! [`JOIN_ALPN`](crate::JOIN_ALPN) and no links. Keys are never sent: a machine makes its own, and
+//! sends a request that proves it. The token or the present certificate decides the contents of the
+//! leaf, not the request.
 //!
 //! ```no_run
 //! use dialback::{certs::CertsDir, enroll::{Enroller, Join}};

@@ -56,8 +56,8 @@ impl Renewal {
         Self { enroller, files }
     }
 
-    /// Finishes what a renewal had begun when its process was ended between certificate and key. To
-    /// be called before the files are loaded.
+    /// Finishes what a renewal had begun when its process was ended between certificate and key.
+    /// Must be called before the files are loaded.
     ///
     /// # Errors
     /// Files that cannot be read or written.
@@ -69,8 +69,9 @@ impl Renewal {
     /// at two thirds of its own. Takes 15 s at most; dropping it cancels it, and at worst a leaf
     /// was signed and not received.
     ///
-    /// # Errors See [`EnrollError`]. An expired certificate is [`EnrollError::TooLate`]: only a new
-    /// token helps.
+    /// # Errors
+    /// See [`EnrollError`]. An expired certificate is [`EnrollError::TooLate`]: only a new token
+    /// helps.
     pub async fn once(&self) -> Result<Renewed, EnrollError> {
         self.look(SystemTime::UNIX_EPOCH).await
     }
@@ -92,7 +93,7 @@ impl Renewal {
         lists::due(&self.files).is_some_and(|due| due <= now)
     }
 
-    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. What happens is
+    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. Results are
     /// logged.
     pub fn start(self) -> Renewing {
         let tasks = Tasks::default();

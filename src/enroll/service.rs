@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The desk. Its work reads and writes files: it holds up the thread that does it.
+/// The enrolment service. It reads and writes files, which blocks its thread.
 pub(super) struct EnrolmentService {
     issuer: EnrolmentIssuer,
     /// Unknown tokens by address. Locked while a token is checked, so that no client tries many at
@@ -28,7 +28,7 @@ pub(super) struct EnrolmentService {
 #[derive(Debug, Clone)]
 pub(super) struct RequestOrigin {
     pub(super) from: SocketAddr,
-    /// By the certificate that it has shown, if it has shown one.
+    /// The identity in its certificate, if it has shown one.
     pub(super) identity: Option<Identity>,
 }
 

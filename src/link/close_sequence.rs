@@ -43,7 +43,7 @@ enum CloseStage {
 pub(super) enum CloseStep {
     SendDrain,
     SendGoodbye,
-    /// The peer has finished and all its replies are here, or the time of this side is over.
+    /// The peer has finished and all its replies have arrived, or the time of this side is over.
     Close(LinkFault),
 }
 
@@ -110,20 +110,20 @@ impl CloseSequence {
         Goodbye { code: self.code.number(), text: text.into() }
     }
 
-    /// Notes that all frames are with the transport.
+    /// Records that all frames are with the transport.
     pub(super) fn handed_over(&mut self) {
         if self.stage > CloseStage::Open {
             self.drain.done();
         }
     }
 
-    /// Notes the peer's DRAIN.
+    /// Records the peer's DRAIN.
     pub(super) fn peer_drains(&self, frame: &Drain) {
         self.link.note_drain(frame.last_stream);
     }
 
-    /// Notes the peer's GOODBYE: it takes no calls and answers none. Returns whether no DRAIN came
-    /// before it.
+    /// Records the peer's GOODBYE: it takes no calls and answers none. Returns true if no DRAIN
+    /// came before it.
     pub(super) fn peer_says_goodbye(&mut self, frame: &Goodbye) -> bool {
         let is_news = !self.link.is_peer_draining();
         // Without a DRAIN before it, any call that was not answered may have been taken.

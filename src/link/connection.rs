@@ -179,7 +179,7 @@ impl Link {
         canonical(self.0.connection.remote_address())
     }
 
-    /// Returns whether the link has ended. Checked before anything is started on it: quinn still
+    /// Returns true if the link has ended. Checked before anything is started on it: quinn still
     /// yields buffered streams afterwards.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.connection.close_reason().is_some()
@@ -246,7 +246,7 @@ impl Link {
         }
     }
 
-    /// Notes a stream as taken, unless no more are taken.
+    /// Records a stream as taken, unless no more are taken.
     fn take(&self, stream_id: u64) -> bool {
         let mut taken = self.taken();
         if !taken.is_over {
@@ -288,7 +288,7 @@ impl Link {
         self.0.is_replaced.store(true, Ordering::SeqCst);
     }
 
-    /// Returns whether another link has replaced it.
+    /// Returns true if another link has replaced it.
     pub(crate) fn is_replaced(&self) -> bool {
         self.0.is_replaced.load(Ordering::SeqCst)
     }

@@ -140,7 +140,7 @@ impl Dialler {
         Ok(())
     }
 
-    /// Dials once. Ends with a welcome or with the most telling reason; dropping it gives up. The
+    /// Dials once. Ends with WELCOME or with the most specific reason; dropping it cancels it. The
     /// chain of the node must be valid beyond `newer_than`, if that is given; otherwise the dial
     /// ends before HELLO.
     pub(crate) async fn dial(
@@ -288,7 +288,7 @@ async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>
         .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
-/// Returns the more telling of two faults: a refusal over silence, and an answer of the address
+/// Returns the more specific of two faults: a refusal over silence, and an answer of the address
 /// over a lack of this machine.
 fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
     let rank = |fault: &LinkFault| match fault {

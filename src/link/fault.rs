@@ -168,7 +168,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns whether one side refused the other, so that waiting alone does not help.
+    /// Returns true if one side refused the other, so that waiting alone does not help.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake { .. } => true,
@@ -179,13 +179,13 @@ impl LinkFault {
         }
     }
 
-    /// Returns whether the reason may be a clock that is behind, which is set soon after a machine
+    /// Returns true if the reason may be a clock that is behind, which is set soon after a machine
     /// has started.
     pub fn is_not_valid_yet(&self) -> bool {
         matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
 
-    /// Returns how to wait before the next dial; `None` for not at all.
+    /// Returns the kind of wait before the next dial; `None` for no wait.
     pub(crate) fn backoff(&self) -> Option<BackoffCause> {
         match self {
             Self::Closed { code, by_peer: true, .. } => match code.reaction() {
@@ -199,7 +199,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns whether it is about the identity of one side: UNAUTHENTICATED rather than
+    /// Returns true if it is about the identity of one side: UNAUTHENTICATED rather than
     /// UNAVAILABLE.
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
@@ -217,7 +217,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns whether the resolver or the network reported that the node cannot be reached, so
+    /// Returns true if the resolver or the network reported that the node cannot be reached, so
     /// that waiting for an answer is useless.
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(

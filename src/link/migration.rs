@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// The source address of packets to each linked node, if there is a path.
 type Paths = BTreeMap<SocketAddr, Option<IpAddr>>;
 
-/// Returns whether there is another path to a node than before, or one again. A path that is gone
+/// Returns true if there is another path to a node than before, or one again. A path that is gone
 /// is ignored, because no socket helps. A node that was not linked before has lost nothing.
 fn has_changed(before: &Paths, after: &Paths) -> bool {
     after.iter().any(|(node, path)| {
@@ -26,7 +26,7 @@ fn has_changed(before: &Paths, after: &Paths) -> bool {
     })
 }
 
-/// Returns whether the socket, or its binding in a NAT, counts as dead: a PING was sent, and no
+/// Returns true if the socket, or its binding in a NAT, counts as dead: a PING was sent, and no
 /// PONG came on any link. Links that stay silent on the new socket too do not get another.
 fn is_unresponsive(
     silent: Duration,
@@ -37,7 +37,7 @@ fn is_unresponsive(
         && since_renewal.is_none_or(|since| silent < since)
 }
 
-/// The paths at the last look.
+/// The paths at the last check.
 #[derive(Default)]
 struct PathMonitor {
     paths: Paths,
@@ -45,7 +45,7 @@ struct PathMonitor {
 }
 
 impl PathMonitor {
-    /// Returns why a new socket is needed now, if it is.
+    /// Returns the reason to take a new socket now, if one is needed.
     fn look(
         &mut self,
         net: &dyn Net,

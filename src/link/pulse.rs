@@ -12,7 +12,7 @@ use tokio::{
 
 /// The heartbeat of one link.
 pub(super) struct Pulse {
-    /// When the last frame of the peer came.
+    /// Time at which the last frame of the peer came.
     received_at: Mutex<Instant>,
     /// PINGs sent; the number of the last one.
     sent: AtomicU64,
@@ -33,12 +33,12 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// When the last frame of the peer came.
+    /// Time at which the last frame of the peer came.
     pub(super) fn received_at(&self) -> Instant {
         *self.received_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a frame of the peer came.
+    /// Records that a frame of the peer came.
     pub(super) fn note_received(&self) {
         *self.received_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -68,7 +68,7 @@ impl Pulse {
         Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
-    /// Notes a PONG. One without its PING is ignored.
+    /// Records a PONG. One without its PING is ignored.
     pub(super) fn answered(&self, pong: &Ping) {
         if pong.number <= self.sent.load(Ordering::Acquire) {
             self.answered.send_if_modified(|highest| {

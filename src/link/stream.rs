@@ -175,7 +175,7 @@ const READ_PIECES: usize = 32;
 /// The receiving half. Dropped before the stream's end was read, it stops the peer.
 pub(crate) struct FrameReader {
     recv: RecvStream,
-    /// Received data that is not yet cut into frames. Small frames stay slices of one received
+    /// Received data that is not yet split into frames. Small frames stay slices of one received
     /// buffer.
     received: Received,
     /// Where the transport puts the pieces of a large frame; empty until one comes, so that small
@@ -270,12 +270,12 @@ impl FrameReader {
         }
     }
 
-    /// Returns the bytes received so far, frames that were cut out included.
+    /// Returns the bytes received so far, frames that were taken out included.
     pub(crate) fn received_bytes(&self) -> usize {
         self.received_bytes
     }
 
-    /// Returns whether a part of a frame has come, and the rest has not.
+    /// Returns true if a part of a frame has come, and the rest has not.
     pub(crate) fn is_inside_a_frame(&self) -> bool {
         !self.received.as_slice().is_empty()
     }

@@ -17,7 +17,7 @@ use std::{
     time::SystemTime,
 };
 
-/// The credentials of the moment and the links that are up.
+/// The present credentials and the links that are up.
 pub(crate) struct TrustedLinks {
     net: SharedNet,
     credentials: RwLock<Credentials>,
@@ -45,7 +45,7 @@ impl VerifiedLinks {
 }
 
 impl TrustedLinks {
-    /// Begins with these.
+    /// Starts with these credentials.
     pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
         let verified_with = Mutex::new(credentials.clone());
         Self { net, credentials: RwLock::new(credentials), verified_with, links: Mutex::default() }
@@ -61,7 +61,7 @@ impl TrustedLinks {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes new links with these from now on. [`TrustedLinks::verify_all`] verifies those that are
+    /// Uses these credentials for new links. [`TrustedLinks::verify_all`] verifies those that are
     /// up.
     pub(super) fn replace(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;
@@ -85,7 +85,7 @@ impl TrustedLinks {
         links.filter(|link| !link.is_closed()).collect()
     }
 
-    /// Returns whether any link is up.
+    /// Returns true if any link is up.
     pub(crate) fn is_any_up(&self) -> bool {
         !self.up().is_empty()
     }
@@ -133,7 +133,7 @@ impl TrustedLinks {
 }
 
 impl Link {
-    /// Verifies the peer again, and closes the link if it does not pass. Returns whether it passed.
+    /// Verifies the peer again, and closes the link if it does not pass. Returns true if it passed.
     fn verify(&self, credentials: &Credentials, now: SystemTime) -> bool {
         let chain = peer_chain::chain_of(&self.0.connection);
         match credentials.revalidate(&chain, self.0.dialled.as_deref(), now) {

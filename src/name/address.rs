@@ -37,7 +37,7 @@ impl NodeAddress {
         self.port
     }
 
-    /// Reads an address of something that has another port than a node has, where none is named.
+    /// Reads an address with this default port, for servers other than nodes.
     ///
     /// # Errors
     /// The text is not an address.

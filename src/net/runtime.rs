@@ -102,7 +102,7 @@ impl ConnectionDriver {
         Self { driver, reads, reads_seen, runs_at_once: RUNS_AT_ONCE, waits: false }
     }
 
-    /// Returns whether the driver runs without a delay, because it was woken soon after a read.
+    /// Returns true if the driver runs without a delay, because it was woken soon after a read.
     fn runs_at_once(&mut self) -> bool {
         let reads = self.reads.load(Ordering::Relaxed);
         if reads != self.reads_seen {

@@ -184,7 +184,7 @@ impl Suspend {
         deadline_after(deadline, Duration::from_millis(lost), Instant::now())
     }
 
-    /// Returns whether the last pause is so long ago that requests that are read now came after it.
+    /// Returns true if the last pause is so long ago that requests that are read now came after it.
     pub(crate) fn is_settled(&self) -> bool {
         self.pauses.until_now() == self.pauses.settled.load(Ordering::Acquire)
     }
@@ -225,7 +225,7 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// Returns whether it may have lain unread through a pause.
+    /// Returns true if it may have lain unread through a pause.
     pub(crate) const fn is_owed(&self) -> bool {
         self.owed > 0
     }

@@ -22,7 +22,7 @@ pub struct NodePolicy {
 }
 
 impl NodePolicy {
-    /// Opens every RPC method, of agents and of the node, to every verified peer, and lets every
+    /// Allows every RPC method, of agents and of the node, to every verified peer, and lets every
     /// agent answer for every service. For tests, and for programs that decide calls themselves.
     pub fn allow_all() -> Self {
         // The patterns are constants, and the test below reads them; an error would leave the
@@ -91,8 +91,8 @@ impl NodePolicy {
     }
 
     /// True if the requester may know that the target is there: some allow rule could let it call
-    /// something there, and no deny rule takes all of that away. Nobody else learns which agents
-    /// exist.
+    /// something there, and no deny rule takes all of that away. Other requesters do not learn
+    /// which agents exist.
     pub fn may_see(&self, requester: &PeerName, target: PolicyTarget<'_>) -> bool {
         self.view(requester).on(target).allows_something()
     }

@@ -151,7 +151,7 @@ pub struct AllowRule {
     pub caller: RequesterGlob,
     /// The targets.
     pub agent: TargetGlob,
-    /// For which methods.
+    /// The methods.
     pub method: MethodGlob,
     /// The longest deadline that a call under this rule may have; longer ones are reduced to it.
     pub timeout_max: Option<Duration>,
@@ -252,7 +252,7 @@ pub struct DenyRule {
     pub caller: RequesterGlob,
     /// The targets.
     pub agent: TargetGlob,
-    /// For which methods.
+    /// The methods.
     pub method: MethodGlob,
     /// Origin of the rule.
     pub origin: Origin,
@@ -284,9 +284,9 @@ impl DenyRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostRule {
-    /// Which agents.
+    /// The agents.
     pub agent: NameGlob,
-    /// For which services.
+    /// The services.
     pub service: ServiceGlob,
     /// Origin of the rule.
     pub origin: Origin,
@@ -316,7 +316,7 @@ pub struct AgentRule {
     pub node: NameGlob,
     /// Requesters, as the node states them.
     pub caller: RequesterGlob,
-    /// For which methods.
+    /// The methods.
     pub method: MethodGlob,
     /// Origin of the rule.
     pub origin: Origin,

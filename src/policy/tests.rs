@@ -27,7 +27,7 @@ fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
-/// One rule on each side with these patterns; whether it lets the call pass on both.
+/// Checks one rule on each side with these patterns: it allows or denies the call on both.
 #[track_caller]
 fn check_both(
     [caller, at_pattern, method]: [&str; 3],

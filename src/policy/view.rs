@@ -16,7 +16,7 @@ pub struct PolicyView<'a> {
 }
 
 impl NodePolicy {
-    /// The rules that speak of this requester.
+    /// The rules that apply to this requester.
     pub fn view(&self, requester: &PeerName) -> PolicyView<'_> {
         PolicyView {
             allow: self.allow.iter().filter(|rule| rule.caller.matches(requester)).collect(),
@@ -36,7 +36,7 @@ impl PolicyView<'_> {
         }
     }
 
-    /// True if the method is open.
+    /// True if the method is allowed.
     pub fn allows(&self, method: &MethodPath) -> bool {
         !self.deny.iter().any(|rule| rule.method.matches(method))
             && self.allow.iter().any(|rule| rule.method.matches(method))

@@ -9,8 +9,8 @@ use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::CertificateDer;
 use std::{cmp::Reverse, fmt, iter, time::SystemTime};
 
-/// Of longer chains the rest is not looked at, so that a peer that sends many certificates costs no
-/// more. webpki follows six intermediates.
+/// The rest of a longer chain is ignored, which limits the cost of a peer that sends many
+/// certificates. webpki follows six intermediates.
 const CERTIFICATES_MAX: usize = 8;
 
 /// Names are truncated to this length: they are for people, and a peer may have chosen them.
@@ -24,7 +24,7 @@ pub struct ChainBound {
 }
 
 impl ChainBound {
-    /// The moment.
+    /// The time.
     pub fn at(&self) -> SystemTime {
         self.at
     }
@@ -78,7 +78,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Of a chain that `holds_at` verifies for a moment.
+    /// Validity of a chain that `holds_at` verifies for a time.
     pub(super) fn of(
         chain: &[CertificateDer<'_>],
         holds_at: impl Fn(SystemTime) -> bool,

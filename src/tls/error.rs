@@ -8,7 +8,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// A file or directory is not there.
+    /// A file or directory does not exist.
     #[error("{path} does not exist; {remedy}", path = path.display())]
     Missing {
         /// The file.
@@ -33,7 +33,7 @@ pub enum CredentialsError {
         /// The system's error.
         source: io::Error,
     },
-    /// A file is readable and has nothing of the wanted kind in it.
+    /// A file contains nothing of the required kind.
     #[error("{location} holds no {wanted}: {found}")]
     Lacking {
         /// The file.
@@ -88,7 +88,7 @@ pub enum CredentialsError {
         /// The reason.
         source: IdentityError,
     },
-    /// The certificate holds later only.
+    /// The certificate is not valid yet.
     #[error(
         "{location} is not valid yet: it is valid from {since}, and the local clock says {now}; the clock may be behind, check it"
     )]
@@ -100,7 +100,7 @@ pub enum CredentialsError {
         /// The local clock.
         now: Utc,
     },
-    /// The certificate holds no longer.
+    /// The certificate has expired.
     #[error(
         "{location} has expired: it was valid until {until}, and the local clock says {now}; issue it again with `dialback certs issue {peer}`, or check the clock"
     )]
@@ -128,7 +128,7 @@ pub enum CredentialsError {
         /// The local clock.
         now: Utc,
     },
-    /// A leaf where a CA is wanted.
+    /// A leaf in place of a CA.
     #[error(
         "{location} holds {subject:?}, which is not a CA certificate; name the file with the CA's certificate (ca.pem)"
     )]

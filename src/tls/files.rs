@@ -34,7 +34,7 @@ pub struct CredentialFiles {
     pub crl_scope: CrlScope,
 }
 
-/// Which certificates of a chain are looked up in the revocation lists.
+/// Certificates of a chain that are looked up in the revocation lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CrlScope {
     /// The peer's own certificate. A list of its CA must be there.
@@ -193,8 +193,8 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(if kind.is_dir() { is_dir } else { "it is no regular file" }))
 }
 
-/// Reads a key file after a check of its permissions, on the same open file., also when the name
-/// changes hands in between.
+/// Reads a key file after a check of its permissions. Both use the same open file, so that the file
+/// cannot be replaced in between.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
     let file = open_regular(path).map_err(|error| unreadable(path, error))?;
     expect_private(&file, path)?;

@@ -82,7 +82,7 @@ pub(crate) struct HttpTls {
     certificate: Option<ServerCertificate>,
 }
 
-/// A handshake that failed because a certificate was refused, and the claim of itself.
+/// A handshake that failed because a certificate was refused, with the claim of that certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("{fault}")]
 pub(crate) struct RejectedCertificate {
@@ -96,10 +96,11 @@ impl HttpTls {
         Self { certificate }
     }
 
-    /// The handshake, by the credentials of the moment.
+    /// Performs the handshake, with the present credentials.
     ///
-    /// # Errors It failed; the text has the reason. Within it is a [`RejectedCertificate`], if one
-    /// was shown and refused.
+    /// # Errors
+    /// The handshake failed; the text has the reason. The error contains a [`RejectedCertificate`],
+    /// if a certificate was refused.
     pub(crate) async fn accept<S>(
         &self,
         credentials: &Credentials,

@@ -187,7 +187,7 @@ pub enum IdentityError {
     OtherTrustDomain {
         /// The certificate's.
         found: String,
-        /// Ours.
+        /// The trust domain of this side.
         wanted: String,
     },
 }

@@ -18,14 +18,14 @@ use std::{cmp::Reverse, time::SystemTime};
 #[derive(Default)]
 pub(super) struct Lists {
     pub(super) all: Vec<CertificateRevocationListDer<'static>>,
-    /// Up to here all of them hold.
+    /// Time until which all of them are valid.
     pub(super) next_update: Option<SystemTime>,
     pub(super) revoked: Revoked,
     /// The newest of each issuer.
     pub(super) marks: Vec<Mark>,
 }
 
-/// Which list of an issuer it is.
+/// Version of a list of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
     issuer: String,
@@ -105,9 +105,8 @@ pub(super) fn expect_successors(
     }
 }
 
-/// One of them at least has to be of a CA that is known here, and those that say they are have to
-/// be signed by it. The list of an intermediate that only peers show cannot be checked before they
-/// do.
+/// At least one list must be of a known CA, and a list that names a known CA must be signed by it.
+/// The list of an intermediate that only peers show cannot be checked before they do.
 fn expect_known(
     found: &[(CrlInfo, CertificateRevocationListDer<'_>)],
     authorities: &Authorities,

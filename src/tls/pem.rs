@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// PemKind of a block, by its label.
+/// Kind of a block, by its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PemKind {
     /// `CERTIFICATE`, or `X509 CERTIFICATE` of older tools.
@@ -32,7 +32,7 @@ pub(crate) enum PemKind {
     PublicKey,
     /// Certificates in a form that is not supported: `TRUSTED CERTIFICATE`, `PKCS7`.
     ForeignCertificate,
-    /// All else: `EC PARAMETERS`.
+    /// Any other block: `EC PARAMETERS`.
     Other,
 }
 
@@ -58,7 +58,7 @@ impl PemKind {
         matches!(self, Self::Key(_) | Self::EncryptedKey | Self::ForeignKey)
     }
 
-    /// Description in place of the required kind.
+    /// Description of a kind that was found and is not the required one.
     const fn description(self) -> &'static str {
         match self {
             Self::Certificate => "it holds a certificate",
@@ -74,7 +74,7 @@ impl PemKind {
 /// One block, not decoded yet.
 #[derive(Debug)]
 pub(crate) struct PemBlock<'a> {
-    /// PemKind of its contents.
+    /// Kind of its contents.
     pub(crate) kind: PemKind,
     label: &'a str,
     /// Line of its BEGIN, from 1.

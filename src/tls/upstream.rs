@@ -18,7 +18,8 @@ pub(crate) struct UpstreamTls {
 impl UpstreamTls {
     /// Trusts the CAs of a PEM text for a host, which may be a name or an IP address.
     ///
-    /// # Errors The CAs or the host cannot be read.
+    /// # Errors
+    /// The CAs or the host cannot be read.
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is not a host name or address"))?;

@@ -28,7 +28,7 @@ pub enum TokensError {
         /// The system's error.
         source: io::Error,
     },
-    /// Others could read who the callers are, or write themselves in.
+    /// Other users could read the names of callers, or add tokens.
     #[error(
         "{path} has mode {mode:04o}, so other users can access the tokens; fix it with `chmod 600 {path}`", path = path.display()
     )]
@@ -46,7 +46,7 @@ pub enum TokensError {
         /// The file.
         path: PathBuf,
     },
-    /// Lines are wrong: all of them. Shown one a line.
+    /// All lines with faults. Shown one a line.
     #[error("{0}")]
     Lines(LineFaults),
     /// The file has the maximum number of tokens.
@@ -67,7 +67,7 @@ pub enum TokensError {
         path: PathBuf,
         /// The caller.
         name: Name,
-        /// Which one, where one was named.
+        /// The id of the token, if one was named.
         id: Option<String>,
     },
     /// The file cannot be written.

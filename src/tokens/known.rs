@@ -22,7 +22,7 @@ pub enum BearerTokenError {
     /// The text looks like a token, and is not in the file.
     #[error("unknown or revoked token")]
     Unknown,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token has expired; create another with `dialback token create NAME`")]
     Expired,
 }
@@ -72,7 +72,8 @@ impl Tokens {
     /// and however near the one that was shown comes to one of them; what is found is compared in
     /// constant time. A text that is not 77 bytes long is not hashed.
     ///
-    /// # Errors The token is invalid, unknown or expired.
+    /// # Errors
+    /// The token is invalid, unknown or expired.
     pub fn caller(&self, token: &str, now: SystemTime) -> Result<&PeerName, BearerTokenError> {
         let digest = bearer::digest_of(token).ok_or(BearerTokenError::Malformed)?;
         let candidates = self.by_start.get(&start_of(&digest)).map_or(&[][..], Vec::as_slice);

@@ -16,7 +16,7 @@ const HASH_MARK: &str = "sha256:";
 /// Record of one token, with its hash and without the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenInfo {
-    /// The caller that it makes of its bearer.
+    /// The caller that its bearer becomes.
     pub name: Name,
     /// Time of its creation.
     pub created: SystemTime,
@@ -32,15 +32,16 @@ impl TokenInfo {
         id_of(&self.digest)
     }
 
-    /// True if its time is over.
+    /// True if it has expired.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         now > self.expires
     }
 
     /// Reads a line that is neither empty nor a remark.
     ///
-    /// # Errors The fault and the remedy, without the text of the line: a token in the wrong field
-    /// must not appear in a log.
+    /// # Errors
+    /// The fault and the remedy, without the text of the line: a token in the wrong field must not
+    /// appear in a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {

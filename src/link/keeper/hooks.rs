@@ -106,7 +106,7 @@ pub(crate) trait KeptLink: Clone + Send + Sync + 'static {
     /// The peer at the other end.
     fn peer(&self) -> &PeerName;
 
-    /// Returns whether the link has ended.
+    /// Returns true if the link has ended.
     fn is_closed(&self) -> bool;
 
     /// Resolves when the link has ended.

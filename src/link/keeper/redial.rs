@@ -38,7 +38,7 @@ impl Redial {
         *self = Self::default();
     }
 
-    /// Notes that a link is up. It counts as a success only if it lasts: a peer that closes each
+    /// Records that a link is up. It counts as a success only if it lasts: a peer that closes each
     /// link at once is dialled as rarely as one that does not answer.
     pub(super) fn linked(&mut self, now: Instant) {
         self.linked_at = Some(now);

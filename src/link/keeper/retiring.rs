@@ -69,7 +69,7 @@ impl<L: KeptLink> DrainingLink<L> {
         self.0 = Some(link);
     }
 
-    /// Returns whether there is one.
+    /// Returns true if there is one.
     pub(super) fn is_open(&self) -> bool {
         self.0.as_ref().is_some_and(|link| !link.is_closed())
     }
