@@ -109,7 +109,7 @@ const fn remedy(code: JoinRefusal) -> &'static str {
         JoinRefusal::TokenUnknown
         | JoinRefusal::TokenUsed
         | JoinRefusal::TokenExpired
-        | JoinRefusal::OtherParty => {
+        | JoinRefusal::OtherPeer => {
             "ask the operator of the enroller for a new token: `dialback enroll token ROLE NAME`"
         }
         JoinRefusal::TooMany => "wait a minute, then try again with the right token",

@@ -120,7 +120,7 @@ impl EnrolmentService {
             let text = "too many wrong tokens from this address";
             return Err((JoinRefusal::TooMany, text.into()));
         }
-        let JoinRequest { secret, party: peer, request, .. } = request;
+        let JoinRequest { secret, peer, request, .. } = request;
         let joined = self.issuer.join(secret, peer, request, now.wall);
         if let Err(IssueError::Token(TokenUseError::Unknown)) = &joined {
             tries.allows(from, now.steady, true);
@@ -183,7 +183,7 @@ fn refusal(fault: IssueError) -> Rejection {
         IssueError::Token(TokenUseError::Unknown) => JoinRefusal::TokenUnknown,
         IssueError::Token(TokenUseError::Used) => JoinRefusal::TokenUsed,
         IssueError::Token(TokenUseError::Expired) => JoinRefusal::TokenExpired,
-        IssueError::Token(TokenUseError::OtherPeer) => JoinRefusal::OtherParty,
+        IssueError::Token(TokenUseError::OtherPeer) => JoinRefusal::OtherPeer,
         IssueError::Role(_) => JoinRefusal::Role,
         IssueError::Request(_) => JoinRefusal::Malformed,
         IssueError::Revoked(_) | IssueError::RevokedKey(_) => JoinRefusal::Revoked,

@@ -1,5 +1,4 @@
-//! What a newcomer or a party asks of an enroller, and what it is answered: one map each way, on a
-//! stream of its own.
+//! Request to an enroller and its reply: one map each way, on a stream of its own.
 
 use super::{
     WireError,
@@ -11,11 +10,11 @@ use serde_bytes::ByteBuf;
 use std::fmt;
 use zeroize::Zeroize;
 
-/// The application protocol of enrollers. Not that of links: on this port a peer without a
-/// certificate is heard.
+/// The application protocol of enrollers. Distinct from that of links: an enroller also serves
+/// clients without a certificate.
 pub const JOIN_ALPN: &[u8] = b"dialback-join/1";
 
-/// What is asked for.
+/// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// A first certificate, by a token.
@@ -41,15 +40,15 @@ impl Ask {
 /// A request. It has no `Debug`, and the secret in it is wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinRequest {
-    /// 0: what is asked for: 1 JOIN, 2 RENEW, 3 LIST.
+    /// 0: kind of the request: 1 JOIN, 2 RENEW, 3 LIST.
     ask: u8,
     /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature
     /// that proves the private one.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
     pub(crate) request: ByteBuf,
-    /// 2: the party that the token is for, as `agent/warehouse`.
+    /// 2: the peer that the token is for, as `agent/warehouse`.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
-    pub(crate) party: String,
+    pub(crate) peer: String,
     /// 3: the token's secret.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
     pub(crate) secret: ByteBuf,
@@ -61,9 +60,9 @@ fn is_empty(bytes: &ByteBuf) -> bool {
 
 impl JoinRequest {
     /// Asks for a first certificate.
-    pub(crate) fn join(request: &[u8], party: String, secret: &[u8]) -> Self {
+    pub(crate) fn join(request: &[u8], peer: String, secret: &[u8]) -> Self {
         let (request, secret) = (ByteBuf::from(request), ByteBuf::from(secret));
-        Self { ask: Ask::Join.number(), request, party, secret }
+        Self { ask: Ask::Join.number(), request, peer, secret }
     }
 
     /// Asks for the next certificate.
@@ -76,23 +75,22 @@ impl JoinRequest {
         Self {
             ask: Ask::List.number(),
             request: ByteBuf::new(),
-            party: String::new(),
+            peer: String::new(),
             secret: ByteBuf::new(),
         }
     }
 
-    /// What is asked for; `None` if a newer peer asks for something that this version does not
-    /// know.
+    /// Kind of the request; `None` if it is unknown to this version.
     pub(crate) fn ask(&self) -> Option<Ask> {
         Ask::ALL.into_iter().find(|ask| ask.number() == self.ask)
     }
 
-    /// The whole request.
+    /// Encodes the request.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         encode(self)
     }
 
-    /// Decodes a request that a stranger sent.
+    /// Decodes a request of an unauthenticated client.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         decode_fields(bytes, ScanLimits::HEAD)
     }
@@ -103,7 +101,7 @@ impl JoinRequest {
     }
 }
 
-/// An answer.
+/// Reply of an enroller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinReply {
     /// 0: 0 if it was granted, else the number of a [`JoinRefusal`].
@@ -114,7 +112,7 @@ pub(crate) struct JoinReply {
     /// 2: the leaf, PEM.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) leaf: String,
-    /// 3: the CA that signed it, and others that it is to believe beside it, PEM.
+    /// 3: the CA that signed it, and other CAs to trust, PEM.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) ca: String,
     /// 4: the revocation list, PEM, if there is one.
@@ -123,34 +121,34 @@ pub(crate) struct JoinReply {
 }
 
 impl JoinReply {
-    /// Says yes, with a leaf and the CAs behind it. An empty list is none.
+    /// Grants a leaf, with its CAs. An empty list is none.
     pub(crate) fn granted(leaf: String, ca: String, crl: String) -> Self {
         Self { code: 0, text: String::new(), leaf, ca, crl }
     }
 
-    /// Says yes, with a list.
+    /// Returns the revocation list.
     pub(crate) fn list(crl: String) -> Self {
         Self { crl, ..Self::default() }
     }
 
-    /// Says no.
+    /// Refuses the request.
     pub(crate) fn refused(why: JoinRefusal, text: impl Into<String>) -> Self {
         Self { code: why.number(), text: text.into(), ..Self::default() }
     }
 
-    /// Why it is a no, if it is one. A number of a newer enroller is a no like
+    /// The refusal, if it is one. An unknown number of a newer enroller counts as
     /// [`JoinRefusal::Malformed`].
     pub(crate) fn refusal(&self) -> Option<JoinRefusal> {
         let known = JoinRefusal::ALL.iter().copied().find(|why| why.number() == self.code);
         (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))
     }
 
-    /// The whole answer.
+    /// Encodes the reply.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         encode(self)
     }
 
-    /// Decodes an answer.
+    /// Decodes a reply.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         decode_fields(bytes, ScanLimits::HEAD)
     }
@@ -164,7 +162,7 @@ fn encode<T: Serialize>(fields: &T) -> Result<Vec<u8>, WireError> {
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// Why an enroller says no.
+        /// Reason of a refusal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum JoinRefusal {
@@ -193,7 +191,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// The request is not the protocol, or its certificate request is no good.
+    /// The request violates the protocol, or its certificate request is invalid.
     Malformed = 1, "MALFORMED";
     /// No such token was made here, or it is long over.
     TokenUnknown = 2, "TOKEN_UNKNOWN";
@@ -201,13 +199,13 @@ refusals! {
     TokenUsed = 3, "TOKEN_USED";
     /// The token's time is over.
     TokenExpired = 4, "TOKEN_EXPIRED";
-    /// The token is for another party than the one that is asked for.
-    OtherParty = 5, "OTHER_PARTY";
+    /// The token is for another peer.
+    OtherPeer = 5, "OTHER_PARTY";
     /// The address has tried too many wrong tokens; later it may try again.
     TooMany = 6, "TOO_MANY";
-    /// No certificate was shown, and what is asked for takes one.
+    /// The request needs a client certificate, and there was none.
     NoCertificate = 7, "NO_CERTIFICATE";
-    /// The party's role is none that an enroller signs.
+    /// The enroller does not sign certificates of this role.
     Role = 8, "ROLE";
     /// The certificate that was shown is revoked.
     Revoked = 9, "REVOKED";

@@ -102,9 +102,9 @@ async fn an_expired_foreign_or_altered_token_is_refused() {
     refused(site.join(at, &changed(&over, 2, "9999999999"), "m").await, JoinRefusal::TokenExpired);
     let token = site.token("agent/a");
     for (part, text, wanted) in [
-        (1, "agent/b", JoinRefusal::OtherParty),
-        (1, "caller/a", JoinRefusal::OtherParty),
-        (1, "node/a", JoinRefusal::OtherParty),
+        (1, "agent/b", JoinRefusal::OtherPeer),
+        (1, "caller/a", JoinRefusal::OtherPeer),
+        (1, "node/a", JoinRefusal::OtherPeer),
         (3, "00112233445566778899aabbccddeeff", JoinRefusal::TokenUnknown),
     ] {
         refused(site.join(at, &changed(&token, part, text), "m").await, wanted);

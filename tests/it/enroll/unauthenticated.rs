@@ -46,7 +46,7 @@ async fn a_token_with_the_right_secret_is_not_a_guess_and_locks_no_one_out() {
     for (token, peer, wanted) in [
         (&used, "agent/a", JoinRefusal::TokenUsed),
         (&expired, "agent/a", JoinRefusal::TokenExpired),
-        (&unused, "agent/b", JoinRefusal::OtherParty),
+        (&unused, "agent/b", JoinRefusal::OtherPeer),
     ] {
         let request_body = request(1, b"csr", peer, &secret(token));
         for _ in 0..11 {
