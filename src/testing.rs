@@ -1,5 +1,4 @@
-//! For the unit tests of programs: services that are called in memory, without a node, a link or a
-//! certificate.
+//! Test support for programs: calls services in memory, without a node, a link or a certificate.
 
 use crate::{
     call::{CallOrigin, Callee, Handler, Reply, Request, SharedHandler, Target},
@@ -11,12 +10,11 @@ use crate::{
 };
 use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
 
-/// Joins an agent that hosts the services and a node that calls them, in memory: what it gives is
-/// called as an agent is.
+/// Hosts the services in memory, and returns a callee for them, as for an agent.
 ///
 /// Messages are encoded and decoded as on a link, methods of all four kinds work, deadlines hold
 /// (also those of tokio's paused time), a handler that panics ends its call `INTERNAL`, unknown,
-/// and dropping a call drops its handler. There is no policy and no limit on calls in flight. The
+/// and dropping a call drops its handler. Policy and limits on calls in flight do not apply. The
 /// handlers see the caller `caller/test`.
 ///
 /// ```

@@ -1,16 +1,16 @@
-//! What of a stream of messages goes into the next write: all that is ready, up to a size.
+//! Batches the messages of a stream that are ready into one write, up to a size.
 
 use super::messages::{Messages, Next};
 use crate::wire::{Batch, WireError};
 use crate::{metadata::Metadata, status::Status};
 use std::task::{Context, Poll};
 
-/// How a stream of messages ended.
+/// End of a stream of messages.
 #[derive(Debug)]
 pub(super) enum End {
-    /// All have come, and these pairs after them.
+    /// All messages have arrived, followed by these pairs.
     Complete(Metadata),
-    /// It broke off.
+    /// The stream failed.
     Failed(Status),
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Gatherer {
     bytes: u64,
 }
 
-/// What was gathered.
+/// Result of gathering.
 #[derive(Debug)]
 pub(super) struct Gathered {
     /// Frames to write; may be empty.
@@ -37,7 +37,7 @@ impl Gatherer {
         Self { messages, message_bytes_max, ended: None, bytes: 0 }
     }
 
-    /// What was gathered so far, in messages.
+    /// Bytes of the messages gathered so far.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! Somebody who can be called, and a call on its way: what programs hold in their hands.
+//! Callee and call: the API by which programs make calls.
 
 use super::{
     ReplyFuture, SharedHandler,
@@ -28,8 +28,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Somebody who can be called: an agent through a node, or the party at the other end of a link.
-/// Cloning is cheap.
+/// Target of calls: an agent through a node, or the peer at the other end of a link. Cloning is
+/// cheap.
 #[derive(Clone)]
 pub struct Callee(Arc<CalleeState>);
 
@@ -43,15 +43,15 @@ struct CalleeState {
     tasks: Tasks,
 }
 
-/// What every callee of one party shares.
+/// State that all callees of one caller share.
 pub(crate) struct CallOrigin<'a> {
-    /// How it asks.
+    /// Handler that sends its calls.
     pub(crate) handler: SharedHandler,
-    /// Who it is.
+    /// Name of the caller.
     pub(crate) peer: &'a PeerName,
     /// Names its calls.
     pub(crate) call_ids: &'a Arc<CallIds>,
-    /// Its bounds.
+    /// Its limits.
     pub(crate) limits: &'a Limits,
     /// Its tasks: a call whose request is a stream has one.
     pub(crate) tasks: &'a Tasks,
@@ -124,10 +124,9 @@ impl Callee {
     /// the [`ByteStream`](super::ByteStream) when the agent has connected to its upstream. Needs a
     /// tokio runtime.
     ///
-    /// The connection holds a place among the calls in flight at every hop for as long as it lives.
-    /// It may live for 24 h unless set otherwise; five minutes without a byte end it, unless the
-    /// agent's owner has set another time. Waiting for it to be there ends after 10 s, with
-    /// [`Call::wait`] at the timeout.
+    /// The connection counts as a call in flight at every hop for as long as it lives. It may live
+    /// for 24 h unless set otherwise; five minutes without a byte end it, unless the agent's owner
+    /// has set another time. Connecting times out after 10 s, with [`Call::wait`] at the timeout.
     ///
     /// # Errors
     /// As any call; `UNAVAILABLE`, not executed, if the agent cannot reach the upstream.
@@ -170,7 +169,7 @@ impl fmt::Debug for Callee {
     }
 }
 
-/// What can name a method: `"HelloService/Hello"`, or a [`MethodPath`] that was parsed before.
+/// Name of a method: `"HelloService/Hello"`, or a parsed [`MethodPath`].
 pub trait IntoMethod {
     /// The method.
     ///
@@ -191,7 +190,7 @@ impl IntoMethod for MethodPath {
     }
 }
 
-/// What was parsed before, or why it was not.
+/// Result of parsing a name.
 impl IntoMethod for Result<MethodPath, NameError> {
     fn into_method(self) -> Result<MethodPath, NameError> {
         self
@@ -257,8 +256,8 @@ impl<R, S: Shape> Call<R, S> {
         self
     }
 
-    /// Everything that happens before the first wait. A stream of messages takes the place of the
-    /// one.
+    /// Everything that happens before the first wait. A stream of messages replaces the single
+    /// message.
     pub(super) fn begin(self, messages: Option<Messages>) -> Result<ReplyFuture, Status> {
         let (method, message) = self.what?;
         if self.timeout.is_zero() {
@@ -279,12 +278,12 @@ impl<R, S: Shape> Call<R, S> {
         Ok(handler.clone().call_boxed(request))
     }
 
-    /// Whether it waits for an agent.
+    /// Returns `true` if it waits for an agent.
     pub(super) const fn waits(&self) -> bool {
         self.wait
     }
 
-    /// Where the tasks of this call start.
+    /// Tasks of this call.
     pub(super) fn tasks(&self) -> Tasks {
         self.callee.0.tasks.clone()
     }

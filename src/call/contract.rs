@@ -289,7 +289,7 @@ macro_rules! __contract_name {
     }};
 }
 
-/// How long a snake-case name is in Pascal case: the same without its underscores.
+/// Length of a snake-case name in Pascal case: the same without its underscores.
 pub const fn pascal_len(snake: &str) -> usize {
     let bytes = snake.as_bytes();
     let mut length = 0;

@@ -1,5 +1,4 @@
-//! The two ends of a stream of messages as programs hold them, typed: the way out and the way in.
-//! Both sides of a call use the same two.
+//! Typed sender and receiver of a stream of messages, for both sides of a call.
 
 use super::{
     codec::decode_reply,
@@ -14,12 +13,12 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, marker::PhantomData};
 
-/// The way out of a stream: messages of type `T` towards the other side.
+/// Sender of a stream: messages of type `T` to the peer.
 ///
-/// The other side's pace holds it back. On the asking side it is half of a call:
-/// [`Outbound::finish`] closes this half and leaves the other open; dropping it before that breaks
-/// the call off, because nobody could tell an abandoned stream from a finished one. A handler does
-/// not finish it: the handler's return ends the reply.
+/// Back-pressure: a slow receiver delays it. On the initiator it is half of a call:
+/// [`Outbound::finish`] closes this half and keeps the other open; dropping it before that resets
+/// the call, because an abandoned stream must differ from a finished one. A handler does not finish
+/// it: the return of the handler ends the reply.
 pub struct Outbound<T> {
     sender: MessageSender,
     _message: PhantomData<fn(T)>,
@@ -33,8 +32,8 @@ impl<T> Outbound<T> {
     /// Waits until there is room, and sends a message. May be dropped: then nothing was sent.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if it does not encode; `CANCELLED` if the other side takes no more: how
-    /// the call ended says why.
+    /// `INVALID_ARGUMENT` if it does not encode; `CANCELLED` if the peer accepts no more: the end
+    /// of the call has the reason.
     pub async fn send(&mut self, message: &T) -> Result<(), Status>
     where
         T: Serialize,
@@ -54,15 +53,15 @@ impl<T> Outbound<T> {
         self.sender.send(message).await
     }
 
-    /// Says that all messages were sent, and leaves the other direction open.
+    /// Closes this direction after the last message, and keeps the other open.
     ///
     /// # Errors
-    /// The other side takes no more.
+    /// The peer accepts no more.
     pub async fn finish(self) -> Result<(), Status> {
         self.sender.finish().await
     }
 
-    /// Ends when the other side takes no more.
+    /// Completes when the peer accepts no more.
     pub async fn closed(&self) {
         self.sender.closed().await;
     }
@@ -74,19 +73,19 @@ impl<T> fmt::Debug for Outbound<T> {
     }
 }
 
-/// Whose messages come in: decides what a message that does not decode says of the call.
+/// Side that receives the messages. Decides the outcome of a message that does not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// ReplySource, to the side that asked.
+    /// Replies, at the initiator.
     Initiator,
-    /// RequestSource, to a handler.
+    /// Requests, at a handler.
     Responder,
 }
 
-/// The way in of a stream: messages of type `T` from the other side. Dropping it before its end
-/// breaks the call off.
+/// Receiver of a stream: messages of type `T` from the peer. Dropping it before its end resets the
+/// call.
 ///
-/// What is not taken here is held back there: a slow reader slows the writer.
+/// Back-pressure: a slow reader delays the writer.
 pub struct Inbound<T> {
     messages: Messages,
     side: Side,
@@ -102,7 +101,7 @@ impl<T> Inbound<T> {
     /// error, never `None`.
     ///
     /// # Errors
-    /// Why the stream broke off, with code and outcome; or a message that does not decode. May be
+    /// The reason of the reset, with code and outcome; or a message that does not decode. May be
     /// dropped and called again.
     pub async fn next(&mut self) -> Option<Result<T, Status>>
     where

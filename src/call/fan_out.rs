@@ -1,4 +1,4 @@
-//! Many calls at once, but not all of them.
+//! One unary call to many agents, a limited number at once.
 
 use super::{Call, Callee, IntoMethod, Reply, codec::invalid};
 use crate::{
@@ -13,7 +13,7 @@ use std::{collections::VecDeque, future::Future, pin::Pin, task::Poll, time::Dur
 
 /// One unary call, to be made of many agents.
 pub(crate) struct ToMany {
-    /// What is called.
+    /// The method.
     pub(crate) method: MethodPath,
     message: Bytes,
     timeout: Duration,
@@ -23,7 +23,7 @@ impl ToMany {
     /// Encodes the message once for all.
     ///
     /// # Errors
-    /// The method is no method's name, or the message does not encode.
+    /// The method name is invalid, or the message does not encode.
     pub(crate) fn new(
         method: impl IntoMethod,
         message: &(impl Serialize + ?Sized),
@@ -35,7 +35,7 @@ impl ToMany {
     /// The same with a message that is CBOR already.
     ///
     /// # Errors
-    /// The method is no method's name.
+    /// The method name is invalid.
     pub(crate) fn encoded(
         method: impl IntoMethod,
         message: Bytes,
@@ -45,7 +45,7 @@ impl ToMany {
         Ok(Self { method, message, timeout })
     }
 
-    /// Calls each of them, some at once, and gives an outcome for each in their order.
+    /// Calls each agent, some at once, and returns the outcomes in order.
     pub(crate) async fn call<R: DeserializeOwned + Send + 'static>(
         &self,
         agents: Vec<Name>,
@@ -76,8 +76,8 @@ impl ToMany {
     }
 }
 
-/// Runs the calls, so many at once, and gives their outputs in their order. Dropping it cancels
-/// those that run.
+/// Runs the calls, at most `at_once` at a time, and returns their outputs in order. Dropping it
+/// cancels the running ones.
 async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     let mut waiting: VecDeque<(usize, F)> = calls.into_iter().enumerate().collect();
@@ -100,7 +100,7 @@ async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output
             if running.is_empty() && waiting.is_empty() {
                 return Poll::Ready(());
             }
-            // A place that came free is given on in the same turn, or nobody would wake the next.
+            // A free slot is used in the same poll: nothing would wake the next call.
             if running.len() == before || waiting.is_empty() {
                 return Poll::Pending;
             }

@@ -43,8 +43,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// Whether the same attempt can continue on the next link: this link is draining or replaced, and
-/// the call was not started on it.
+/// Returns `true` if the same attempt can continue on the next link: this link is draining or
+/// replaced, and the call was not started on it.
 pub(crate) fn is_retryable_on_next_link(reply: &Result<Reply, Status>, link: &Link) -> bool {
     let is_unavailable = |status: &Status| status.code() == Code::Unavailable;
     (link.is_peer_draining() || link.is_replaced())

@@ -34,7 +34,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Whether a frame was sent on which a handler may have started.
+/// True if a frame was sent on which a handler may have started.
 #[derive(Debug, Clone, Default)]
 struct SentState(Arc<AtomicBool>);
 
@@ -218,7 +218,7 @@ struct ReplySource {
     deadline: Pin<Box<Sleep>>,
     /// Time past the deadline to wait for the first frame of the reply; zero once used.
     grace: Duration,
-    /// Whether a frame of the reply has arrived, after which a head is out of place.
+    /// True if a frame of the reply has arrived, after which a head violates the protocol.
     is_started: bool,
     /// Result in STATUS, until the end of the stream has arrived.
     last: Option<Next>,

@@ -1,5 +1,4 @@
-//! What goes into a call and what comes out: request, reply, and what a handler may know of its
-//! call.
+//! Request, reply, and the context of a handler.
 
 use super::messages::{Body, Messages};
 use crate::{
@@ -22,25 +21,25 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Where a request goes.
+/// Target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// To the party at hand: the one that accepts the stream.
+    /// The peer that accepts the stream.
     Here,
-    /// To the agent of this name.
+    /// The agent of this name.
     Agent(Name),
-    /// To any agent that may answer for the method's service.
+    /// Any agent that may host the service of the method.
     Service,
 }
 
-/// The facts of one call, the same on its whole way.
+/// Metadata of one call, the same at every hop.
 #[derive(Debug, Clone)]
 pub struct CallMeta {
-    /// What is called.
+    /// The method.
     pub method: MethodPath,
-    /// How many messages go each way.
+    /// Kind of the call.
     pub kind: CallKind,
-    /// Where.
+    /// Target of the call.
     pub target: Target,
     /// Names the call in every log.
     pub call_id: CallId,
@@ -53,9 +52,9 @@ pub struct CallMeta {
     pub priority: i8,
     /// W3C trace context, if the caller has one.
     pub traceparent: Option<Box<str>>,
-    /// Pairs of text beside the messages.
+    /// Pairs of text sent with the messages.
     pub metadata: Metadata,
-    /// Whether the call waits, within its deadline, for an agent to attach.
+    /// True if the call waits, within its deadline, for an agent to attach.
     pub wait: bool,
 }
 
@@ -87,7 +86,7 @@ impl CallMeta {
 }
 
 impl CallMeta {
-    /// What a record of the call says. `here` is the party at hand, which the call may be for.
+    /// Data of the audit record of the call. `here` is the local peer, which the call may target.
     pub(crate) fn facts(
         &self,
         caller: String,
@@ -113,7 +112,7 @@ impl CallMeta {
     }
 }
 
-/// Who makes a call.
+/// Requester of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requester {
     /// The peer at the other end of the link, by its certificate; or a client that the gateway has
@@ -124,7 +123,7 @@ pub enum Requester {
     AssertedBy {
         /// The node.
         node: Name,
-        /// Who asked the node.
+        /// The requester that the node has authenticated.
         peer: PeerName,
     },
 }
@@ -137,7 +136,7 @@ impl Requester {
         }
     }
 
-    /// The node that says so, if it is a node's word.
+    /// The node that asserts the requester, if one does.
     pub const fn via(&self) -> Option<&Name> {
         match self {
             Self::Verified(_) => None,
@@ -149,11 +148,11 @@ impl Requester {
 /// One request, its messages encoded.
 #[derive(Debug)]
 pub struct Request {
-    /// The facts of the call.
+    /// Metadata of the call.
     pub meta: CallMeta,
-    /// Who makes it.
+    /// The requester.
     pub requester: Requester,
-    /// What it carries, CBOR: one message, or a stream if its kind says so.
+    /// CBOR payload: one message, or a stream for streaming kinds.
     pub body: Body,
 }
 
@@ -169,7 +168,7 @@ impl Request {
         }
     }
 
-    /// Whether its stream of messages was taken, so that it cannot be sent again.
+    /// Returns `true` if its stream of messages was taken, so that it cannot be sent again.
     pub(crate) fn is_spent(&self) -> bool {
         self.meta.kind.streams_requests() && matches!(self.body, Body::Message(_))
     }
@@ -187,10 +186,10 @@ fn not_one(what: &str) -> Status {
     Status::unknown(Code::Internal, text)
 }
 
-/// The reply of a call that went well so far, its messages encoded.
+/// Reply of a call that has not failed so far, its messages encoded.
 #[derive(Debug, Default)]
 pub struct Reply {
-    /// What it carries, CBOR. A stream tells by itself how it ended.
+    /// CBOR payload. A stream reports its own end.
     pub body: Body,
     /// Pairs that travel before the messages.
     pub metadata: Metadata,
@@ -220,7 +219,7 @@ impl Reply {
         }
     }
 
-    /// What its one message carries; nothing of a stream, which is counted as it goes.
+    /// Bytes of a single message; zero for a stream, which is counted as it is sent.
     pub(crate) fn message_bytes(&self) -> u64 {
         match &self.body {
             Body::Message(message) => message.len() as u64,
@@ -258,7 +257,7 @@ impl Reply {
     }
 }
 
-/// What a handler may know of its call. Cloning is cheap.
+/// Context of a call, for its handler. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Context(Arc<ContextState>);
 
@@ -273,14 +272,14 @@ struct ContextState {
     reply: OnceLock<Mutex<ReplyPairs>>,
 }
 
-/// What a handler wants to travel around its messages.
+/// Metadata that a handler adds to its reply.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReplyPairs {
     pub(super) metadata: Metadata,
     pub(super) trailing: Metadata,
 }
 
-/// Dropped before it is disarmed, it says that the call was cancelled.
+/// Marks the call as cancelled if it is dropped before it is disarmed.
 #[derive(Debug)]
 pub(crate) struct CancelGuard(Option<Context>);
 
@@ -304,7 +303,7 @@ impl Drop for CancelGuard {
 
 impl Context {
     /// Splits a request into its context and its body. Dropping the guard before it is disarmed
-    /// says that the call was cancelled.
+    /// marks the call as cancelled.
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let state = ContextState {
             meta: request.meta,
@@ -317,7 +316,7 @@ impl Context {
         (context.clone(), request.body, CancelGuard(Some(context)))
     }
 
-    /// Who asks. On an agent this is the word of the node, which took it from a certificate.
+    /// The requester. On an agent it is asserted by the node, which took it from a certificate.
     pub fn caller(&self) -> &PeerName {
         self.0.requester.peer()
     }
@@ -337,7 +336,7 @@ impl Context {
         self.0.meta.deadline
     }
 
-    /// What is left of the call's time.
+    /// Time until the deadline.
     pub fn remaining(&self) -> Duration {
         self.0.meta.deadline.saturating_duration_since(Instant::now())
     }
@@ -380,7 +379,7 @@ impl Context {
         })
     }
 
-    /// Whether the caller has gone or the deadline has passed before the handler ended.
+    /// Returns `true` if the caller has gone or the deadline has passed before the handler ended.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Messages one after the other, and how they end: the body of a streaming call, encoded.
+//! Encoded messages of one direction of a streaming call, and their end.
 
 use crate::{
     metadata::Metadata,
@@ -36,8 +36,8 @@ pub(crate) trait Source: Send {
     /// Drives work that continues while no message is polled: the other direction of the call, a
     /// running handler.
     ///
-    /// Ready when the stream is known to be cut off, and a message in hand is useless without the
-    /// rest: whoever waits for its reader can stop.
+    /// Ready when the stream is known to have failed, which makes a message in hand useless:
+    /// waiting for its reader can stop.
     fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let _ = cx;
         Poll::Pending
@@ -106,7 +106,7 @@ impl Messages {
     /// The next message, encoded; `None` once all have come.
     ///
     /// # Errors
-    /// The stream broke off; nothing comes after that. May be dropped and called again.
+    /// The stream was reset; no message follows. May be dropped and called again.
     pub async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
             return match self.next_event().await {
@@ -129,7 +129,7 @@ impl Messages {
         &self.0.trailing
     }
 
-    /// What comes next, ends included.
+    /// The next event, including the end.
     pub(crate) async fn next_event(&mut self) -> Next {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }

@@ -1,5 +1,4 @@
-//! One call: one request and its reply, on one stream. Who can be called has one shape,
-//! [`Handler`].
+//! Calls: one request and its reply on one stream, and the [`Handler`] that answers it.
 
 mod responder;
 mod initiator;
@@ -50,8 +49,7 @@ pub(crate) use typed::TypedMethod;
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};
 
-/// The one shape of "can be called": a service's method, a node's dispatch, a link to somewhere
-/// else.
+/// Handles calls: a method of a service, the dispatch of a node, or a link to another peer.
 ///
 /// Dropping the future cancels the call and everything after it.
 pub trait Handler: Send + Sync + 'static {

@@ -104,12 +104,12 @@ impl Permits {
         Status::not_executed(Code::ResourceExhausted, text)
     }
 
-    /// Whether the next call has to wait.
+    /// Returns `true` if the next call has to wait.
     pub(crate) fn is_full(&self) -> bool {
         self.0.semaphore.available_permits() == 0
     }
 
-    /// Whether it has these limits: calls in flight, and waiting.
+    /// Returns `true` if it has these limits: calls in flight, and waiting.
     #[cfg(feature = "gateway")]
     pub(crate) fn is_bounded_by(&self, bounds: (usize, usize)) -> bool {
         (self.0.in_flight_max, self.0.queue_max) == bounds

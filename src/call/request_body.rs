@@ -308,7 +308,7 @@ struct RequestSource {
     reader: FrameReader,
     stall_timer: StallTimer,
     counts: Arc<Counts>,
-    /// Whether the method has a message limit below that of this side.
+    /// True if the method has a message limit below that of this side.
     has_own_bound: bool,
     /// END has arrived, the end of the stream has not.
     has_ended: bool,

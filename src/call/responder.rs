@@ -63,12 +63,12 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// Whether the link is closed once its calls in flight have ended.
+    /// Returns `true` if the link is closed once its calls in flight have ended.
     fn is_draining(&self) -> bool;
 }
 
 /// Answers one call on its stream. Completes when the reply was handed to the transport or the call
-/// was reset, after its handler has ended; if the acceptor is leaving, when the reply has arrived
+/// was reset, after its handler has ended; if the acceptor is draining, when the reply has arrived
 /// at the peer. `peer_message_bytes_max` is the limit of the peer.
 ///
 /// Not an async function, which would keep its arguments next to its copies of them.
@@ -108,7 +108,7 @@ struct Responder<R> {
     /// Fault of the initiator that ended the request. Never derived from a status, which a reply
     /// can carry too.
     initiator_fault: OnceLock<InitiatorFault>,
-    /// What happens if the initiator stalls.
+    /// Policy for an initiator that stalls.
     stall_policy: StallPolicy,
     /// Maximum size of a reply message: the smaller limit of the two sides.
     message_bytes_max: usize,
@@ -381,7 +381,7 @@ impl ReplyStreamError {
     }
 }
 
-/// Waits until the reply has arrived, if the acceptor is leaving: closing a link discards data in
+/// Waits until the reply has arrived, if the acceptor is draining: closing a link discards data in
 /// flight. Otherwise it would cost a wake-up per call for nothing.
 async fn arrive<R: CallAcceptor>(sender: &FrameSender, acceptor: &R) {
     if acceptor.is_draining() {

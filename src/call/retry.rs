@@ -1,4 +1,4 @@
-//! How often failed calls may be tried again: a share of the traffic. Pure: it counts, and has no
+//! Retry budget: limits retries of failed calls to a share of the traffic. Counts only, without a
 //! clock.
 
 use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};

@@ -3,7 +3,7 @@
 use crate::wire::CallKind;
 use std::marker::PhantomData;
 
-/// How many messages a call has each way. Sealed: there are four, and connections of TCP.
+/// Number of messages of a call in each direction. Sealed: there are four, and TCP connections.
 pub trait Shape: sealed::Sealed {
     /// As it travels.
     #[doc(hidden)]

@@ -18,10 +18,10 @@ use tokio::time::{Instant, Sleep};
 /// read of what waits for it: 1 KiB/s.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 
-/// What happens to a peer that does not read what waits for it.
+/// Policy for a peer that does not read what waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StallPolicy {
-    /// It is cut off unless it keeps reading.
+    /// The call is reset unless the peer keeps reading.
     Reset,
     /// It may stall for this long, as readers of TCP do.
     Wait(Duration),

@@ -118,7 +118,7 @@ impl<R> Answer<R> {
     /// Awaits the encoded reply, with its metadata.
     ///
     /// # Errors
-    /// Why there is none, with code and outcome.
+    /// The failure, with code and outcome.
     pub async fn raw(mut self) -> Result<Reply, Status> {
         let (message, trailing) = std::future::poll_fn(|cx| self.poll_reply(cx)).await?;
         let metadata = self.replies.metadata().clone();

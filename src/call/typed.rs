@@ -137,18 +137,18 @@ where
     }
 }
 
-/// What a handler does.
+/// Future of a handler.
 type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
-/// A handler at work on a stream of replies: whoever takes the replies drives it, and dropping them
+/// A running handler with a stream of replies: polling the replies drives it, and dropping them
 /// drops it.
 struct RunningHandler {
     /// `None` once it has returned.
     work: Option<Work>,
     guard: Option<CancelGuard>,
-    /// How it ended, as it travels.
+    /// Result of the handler, as it is sent.
     result: Result<(), Status>,
-    /// What it has sent and nobody has taken.
+    /// Replies that were sent and not yet received.
     replies: Messages,
     context: Context,
 }

@@ -1,6 +1,5 @@
-//! JSON to CBOR and back for the calls of many callers. What is small is converted at once; what is
-//! large waits for a turn off the threads of the runtime, and the turns go round between the
-//! callers.
+//! Conversion between JSON and CBOR for many callers: small messages at once, large ones on
+//! blocking threads, in fair turns between callers.
 
 mod text;
 mod turns;
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use turns::{TurnLimits, Turns};
 
-/// The turns of one process, or of one part of it.
+/// Turns of one process, or of one part of it.
 #[derive(Clone)]
 pub(crate) struct Conversions(Arc<Turns<PeerName>>);
 
@@ -50,20 +49,19 @@ pub(crate) struct Converter {
     caller: PeerName,
 }
 
-/// Why a message was not converted.
+/// Error of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConvertError {
-    /// What is wrong with it.
+    /// The message is invalid, with the reason.
     Invalid(String),
-    /// Too many wait for their turn.
+    /// Too many conversions are waiting.
     Full,
     /// The conversion panicked.
     Panicked,
 }
 
 impl ConvertError {
-    /// The failure of a call: with this code if the message is at fault, and then `what` says what
-    /// it was.
+    /// Status of the failed call: with this code for an invalid message, which `what` names.
     pub(crate) fn into_status(self, outcome: Outcome, code: Code, what: &str) -> Status {
         match self {
             Self::Invalid(why) => Status::with_outcome(code, outcome, format!("{what}: {why}")),
@@ -85,10 +83,10 @@ pub(crate) type Converting<T> =
     std::pin::Pin<Box<dyn Future<Output = Result<T, ConvertError>> + Send>>;
 
 impl Converter {
-    /// A message as JSON. What is large is checked in its turn, and written as it is sent.
+    /// Converts a message to JSON. A large one is checked in its turn, and written as it is sent.
     ///
     /// # Errors
-    /// It is not CBOR, or too many wait.
+    /// Invalid CBOR, or too many conversions are waiting.
     pub(crate) async fn to_text(&self, cbor: Bytes) -> Result<Text, ConvertError> {
         if cbor.len() < MEMORY_COUNTED_BYTES_MIN {
             return json::cbor_to_text(&cbor).map(Text::complete).map_err(ConvertError::Invalid);
@@ -101,10 +99,10 @@ impl Converter {
         self.in_turn(move || json::JsonText::new(cbor).map(Text::written)).await
     }
 
-    /// JSON as a message. An object in which a key stands twice is refused.
+    /// Converts JSON to a message. Duplicate keys are refused.
     ///
     /// # Errors
-    /// It is not JSON, or too many wait.
+    /// Invalid JSON, or too many conversions are waiting.
     #[cfg(any(feature = "gateway", test))]
     pub(crate) async fn to_cbor(&self, text: Bytes) -> Result<Bytes, ConvertError> {
         self.run(text, json::text_to_cbor).await
@@ -120,7 +118,7 @@ impl Converter {
     /// that it is not.
     ///
     /// # Errors
-    /// It is not CBOR, or too many wait.
+    /// Invalid CBOR, or too many conversions are waiting.
     #[cfg(feature = "forward")]
     pub(crate) async fn well_formed(&self, cbor: Bytes) -> Result<Bytes, ConvertError> {
         let check = |bytes: &[u8]| crate::wire::decode_value::<serde::de::IgnoredAny>(bytes);
@@ -145,7 +143,7 @@ impl Converter {
     ) -> Result<T, ConvertError> {
         let turn = self.turns.turn(&self.caller).await.map_err(|_full| ConvertError::Full)?;
         let done = blocking(move || {
-            // Held to the end of the work, also if nobody waits for it any more.
+            // Held to the end of the work, also after the waiter was dropped.
             let _turn = turn;
             work()
         });

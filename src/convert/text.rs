@@ -1,4 +1,4 @@
-//! JSON on its way out.
+//! JSON text as a body, in memory or written on demand.
 
 use crate::wire::json::JsonText;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// JSON that is in hand, or that is written as it is taken; and what stands before and after it.
+/// JSON in memory, or written as it is polled; with a prefix and a suffix.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
     head: Bytes,
@@ -18,7 +18,7 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// What is in hand.
+    /// Text in memory.
     pub(crate) const fn complete(text: Bytes) -> Self {
         Self { head: text, written: None, tail: Bytes::new() }
     }
@@ -27,7 +27,7 @@ impl Text {
         Self { head: Bytes::new(), written: Some(Box::new(text)), tail: Bytes::new() }
     }
 
-    /// Puts something around it.
+    /// Adds a prefix and a suffix.
     pub(crate) fn between(self, head: &[u8], tail: &'static [u8]) -> Self {
         if self.written.is_none() {
             return Self::complete([head, &self.head, tail].concat().into());
@@ -35,13 +35,13 @@ impl Text {
         Self { head: Bytes::copy_from_slice(head), tail: Bytes::from_static(tail), ..self }
     }
 
-    /// Bytes that were not taken yet.
+    /// Bytes that were not polled yet.
     pub(crate) fn left(&self) -> u64 {
         let written = self.written.as_ref().map_or(0, |text| text.left());
         (self.head.len() + written + self.tail.len()) as u64
     }
 
-    /// The next piece; `None` after the last. Pending only to let others run.
+    /// The next piece; `None` after the last. Pending only to yield to other tasks.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if !self.head.is_empty() {
             return Poll::Ready(Some(std::mem::take(&mut self.head)));
@@ -97,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_text_is_the_same_in_hand_and_written_as_it_is_taken() {
-        // The first million bytes are left out, so that much is passed without a word.
+        // The first million bytes are omitted, so many steps produce no output.
         let cbor = [&[0xbf][..], &[0x60, 0x83, 1, 2, 3].repeat(200_000), &[0x61, b'a', 1, 0xff]];
         let cbor = Bytes::from(cbor.concat());
         let written = || Text::written(JsonText::new(cbor.clone()).expect("well-formed"));

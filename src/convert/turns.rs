@@ -1,5 +1,4 @@
-//! Turns at work of which only so much is done at once. They go round between those who wait, so
-//! that one caller with much to do does not hold up another with little.
+//! Fair queue for a limited number of concurrent conversions: round-robin between callers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,7 +7,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// How many may be at work, and how many may wait.
+/// Maximum numbers of running and waiting conversions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TurnLimits {
     pub(super) at_once: usize,
@@ -20,21 +19,21 @@ pub(super) struct TurnLimits {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// What becomes of one who asks.
+/// Result of a request for a turn.
 #[derive(Debug, PartialEq, Eq)]
 enum TurnRequest {
     Now,
-    /// The number by which it may leave the queue.
+    /// Number that removes it from the queue.
     Waits(u64),
 }
 
-/// Who is next: first come first served within a caller, and the callers one after the other.
+/// Order of turns: FIFO within a caller, round-robin between callers.
 struct Order<K, W> {
     bounds: TurnLimits,
     at_work: usize,
     waiting: usize,
     last_number: u64,
-    /// Those who have somebody waiting, each once, the next one first.
+    /// Callers with waiters, each once, the next one first.
     callers: VecDeque<K>,
     queues: HashMap<K, VecDeque<(u64, W)>>,
 }
@@ -63,7 +62,7 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
         Ok(TurnRequest::Waits(self.last_number))
     }
 
-    /// Gives back a turn: it goes to the next, if somebody waits.
+    /// Releases a turn, and passes it to the next waiter.
     fn end(&mut self) -> Option<W> {
         let next = self.next();
         if next.is_none() {
@@ -85,7 +84,7 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
         Some(waiter)
     }
 
-    /// Takes one that waits out of the queue. One that has its turn is not there any more.
+    /// Removes a waiter from the queue. One with a turn is not in it.
     fn remove(&mut self, caller: &K, number: u64) {
         let Some(queue) = self.queues.get_mut(caller) else { return };
         let Ok(index) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return };
@@ -98,10 +97,10 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
     }
 }
 
-/// The turns, and who waits for one.
+/// Turns and their waiters.
 pub(super) struct Turns<K: Clone + Eq + Hash>(Mutex<Order<K, oneshot::Sender<Turn<K>>>>);
 
-/// A turn. Dropped, it goes to the next.
+/// A turn. Dropping it passes it to the next waiter.
 pub(super) struct Turn<K: Clone + Eq + Hash>(Option<Arc<Turns<K>>>);
 
 impl<K: Clone + Eq + Hash> Turns<K> {
@@ -113,7 +112,7 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn. Dropped before, it leaves the queue.
+    /// Waits for a turn. Cancel safe: dropping it removes it from the queue.
     pub(super) async fn turn(self: &Arc<Self>, caller: &K) -> Result<Turn<K>, Full> {
         let (sender, receiver) = oneshot::channel();
         let number = match self.order().ask(caller, sender)? {
@@ -132,13 +131,13 @@ impl<K: Clone + Eq + Hash> Drop for Turn<K> {
         loop {
             let Some(next) = turns.order().end() else { return };
             let Err(mut unwanted) = next.send(Self(Some(turns.clone()))) else { return };
-            // It goes on to the next from here, and not from within its own end.
+            // Passed on in this loop, not recursively by its own drop.
             unwanted.0 = None;
         }
     }
 }
 
-/// One in the queue, as long as it waits.
+/// A waiter in the queue.
 struct Waiting<'a, K: Clone + Eq + Hash> {
     turns: &'a Turns<K>,
     caller: &'a K,

@@ -1,5 +1,5 @@
-//! The host that a request names: `Host`, `:authority` and the authority of an absolute request
-//! target (RFC 3986 section 3.2, RFC 9110 section 7.2).
+//! Host of a request: `Host`, `:authority` and the authority of an absolute request target (RFC
+//! 3986 section 3.2, RFC 9110 section 7.2).
 
 use std::net::Ipv6Addr;
 
@@ -35,12 +35,12 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Whether it names no host.
+    /// Returns `true` if it names no host.
     pub(super) const fn is_empty(&self) -> bool {
         self.host.is_empty()
     }
 
-    /// Whether both name the same host and port, where a port that is missing is this one.
+    /// Returns `true` if both name the same host and port, with this default port.
     pub(super) fn is_same(&self, other: &Self, default_port: u16) -> bool {
         let port = |one: &Self| one.port.unwrap_or(default_port);
         self.host.eq_ignore_ascii_case(other.host) && port(self) == port(other)

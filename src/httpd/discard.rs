@@ -1,6 +1,6 @@
-//! What a client still sends when its answer has gone: read and discarded for a while, so that the
-//! answer is not lost. A connection that is closed with unread bytes in it is reset, and a client
-//! that is busy sending never sees what it was answered.
+//! Reads and discards the remaining bytes of a client after the response, for a limited time.
+//! Closing a connection with unread bytes resets it, and a client that is still sending would lose
+//! the response.
 
 use crate::limits::{
     HTTP_DISCARD_STEP, HTTP_DISCARD_STEP_BYTES_MIN, HTTP_DISCARD_WAIT_MAX, HTTP_PIECE_BYTES_MAX,
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long bytes are discarded: as long as they come, and no longer than the longest time.
+/// Time to discard bytes: while they arrive, up to a maximum.
 #[derive(Debug)]
 struct Grace {
     until: Instant,
@@ -35,7 +35,7 @@ impl Grace {
         self.until.min(self.step_until)
     }
 
-    /// Notes so many bytes, or none. Whether it goes on.
+    /// Counts received bytes, and returns `true` while discarding continues.
     fn goes_on(&mut self, bytes: usize, now: Instant) -> bool {
         self.step_bytes += bytes;
         if now >= self.step_until {
@@ -88,8 +88,8 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    /// How long a body is discarded that comes in pieces of this size every 100 ms, and ends after
-    /// so many.
+    /// Time for which a body is discarded that arrives in pieces of this size every 100 ms, and
+    /// ends after this number.
     async fn discarded(piece: usize, pieces: usize) -> Duration {
         let (mut sender, rest) = Channel::<Bytes, std::io::Error>::new(1);
         let began = Instant::now();

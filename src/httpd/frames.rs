@@ -1,6 +1,5 @@
-//! Frames of HTTP/2 as they come: how many a client may send that carry no request forward. PING,
-//! SETTINGS and their like cost it nothing and are each answered or at least looked at; without a
-//! bound one connection can keep a core busy for ever.
+//! Limit on HTTP/2 frames that do not advance a request, such as PING and SETTINGS. They cost the
+//! client nothing, and without a limit one connection could keep a core busy.
 
 use crate::limits::{
     HTTP2_FRAMES_EARNED_MAX, HTTP2_FRAMES_PER_CHECK, HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_PER_STEP,
@@ -23,7 +22,7 @@ const PADDED: u8 = 0x8;
 pub(super) const ENHANCE_YOUR_CALM: [u8; 17] =
     [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
-/// How many such frames a client may still send. Time and progress give it more.
+/// Number of such frames that a client may still send. Time and progress increase it.
 #[derive(Debug)]
 pub(super) struct Allowance(AtomicUsize);
 
@@ -50,7 +49,7 @@ impl Allowance {
         self.give(HTTP2_FRAMES_PER_CHECK, HTTP2_FRAMES_UNASKED_MAX);
     }
 
-    /// Gives so many more, up to the most.
+    /// Adds frames, up to a maximum.
     fn give(&self, frames: usize, most: usize) {
         self.change(|left| Some(left.saturating_add(frames).min(most).max(left)));
     }
@@ -79,7 +78,7 @@ impl Frames {
         Self { allowance, head: [0; HEAD_BYTES], head_bytes: 0, skip: PREFACE_BYTES }
     }
 
-    /// Looks at what has come. False if that was more than the client may send.
+    /// Counts the frames of received bytes. Returns `false` if the client may not send that many.
     pub(super) fn look(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -104,8 +103,8 @@ impl Frames {
     }
 }
 
-/// All frames but those of DATA that bring some or are the last: bodies have bounds of their own.
-/// What is padded may be padding alone.
+/// All frames but those of DATA that bring some or are the last: bodies have bounds of their own. A
+/// padded frame may contain only padding.
 const fn is_counted(kind: u8, flags: u8, bytes: u32) -> bool {
     kind != DATA || (flags & END_STREAM == 0 && (bytes == 0 || flags & PADDED != 0))
 }
@@ -119,7 +118,7 @@ mod tests {
         [&length[1..], &[kind, flags], &[0; 4], payload].concat()
     }
 
-    /// How many frames pass of so many, in steps of this size.
+    /// Number of frames that pass of this many, in steps of this size.
     fn passing(allowance: &Arc<Allowance>, frame: &[u8], count: usize, step: usize) -> usize {
         let mut frames = Frames::new(allowance.clone());
         assert!(frames.look(&[b'P'; PREFACE_BYTES as usize]));

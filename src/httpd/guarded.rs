@@ -1,5 +1,4 @@
-//! A connection that does not wait for ever: whoever takes nothing of what is written for too long
-//! is cut off.
+//! Connection with a write timeout: closes if the client reads nothing for too long.
 
 use super::{
     frames::{Allowance, Frames},
@@ -18,13 +17,13 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// What HTTP/2 in plain begins with. No method of HTTP/1 that anybody uses does.
+/// First bytes of cleartext HTTP/2. No HTTP/1 method in use starts with them.
 const HTTP_2_BEGINS: &[u8] = b"PRI ";
 
-/// A stream with a limit on how long a write may stand still.
+/// A stream with a timeout for stalled writes.
 pub(super) struct Guarded<S> {
     stream: S,
-    /// What was read of it to see which protocol it is.
+    /// Bytes read to detect the protocol.
     first: Vec<u8>,
     heads: Option<Heads>,
     frames: Option<Frames>,
@@ -71,27 +70,27 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Looks at the heads of HTTP/1 from now on.
+    /// Starts to inspect HTTP/1 heads.
     pub(super) fn look_at_heads(&mut self) -> Found {
         self.heads.insert(Heads::default()).found()
     }
 
-    /// Counts the frames of HTTP/2 from now on. More than are allowed end the reading.
+    /// Starts to count HTTP/2 frames. Reading ends at the limit.
     pub(super) fn count_frames(&mut self, allowance: Arc<Allowance>) {
         self.frames = Some(Frames::new(allowance));
     }
 
-    /// Whether more frames came than are allowed.
+    /// Returns `true` if more frames came than are allowed.
     pub(super) const fn is_flooded(&self) -> bool {
         self.is_flooded
     }
 
-    /// Whether what was written ends where it was to end.
+    /// Returns `true` if the last write was complete, so that a frame can follow.
     pub(super) const fn is_between_writes(&self) -> bool {
         self.is_between_writes
     }
 
-    /// What is below, unless the client sends no more.
+    /// The inner stream, unless the client has ended its direction.
     pub(super) const fn unended(&mut self) -> Option<&mut S> {
         if self.is_ended { None } else { Some(&mut self.stream) }
     }

@@ -1,6 +1,6 @@
-//! Heads of HTTP/1 as they pass, and of HTTP/2 as they come: what RFC 9112 and RFC 9113 have
-//! refused and hyper takes. A request that says its length in two ways, or whose host two readers
-//! would read in two ways, may be another request for a proxy before us (request smuggling).
+//! Checks heads of HTTP/1 and HTTP/2 for what RFC 9112 and RFC 9113 reject and hyper accepts. A
+//! request with two lengths, or with an ambiguous host, may be read differently by a proxy (request
+//! smuggling).
 
 use super::authority::Authority;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
@@ -10,19 +10,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How a request says where it ends.
+/// Framing of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// In one way, or not at all because it has no body.
+    /// A content length, or no body.
     Plain,
     /// In chunks. The connection ends with it, so that nothing after it is taken for a request.
     Chunked,
-    /// Nobody can tell, or something else in the head is wrong: a request that has to be refused,
-    /// and why.
+    /// Invalid: the request must be rejected, with the reason.
     Bad(&'static str),
 }
 
-/// What was found of each request, in their order, until its answer asks for it.
+/// Framing of each request in order, until its response takes it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Found(Arc<Mutex<VecDeque<Framing>>>);
 
@@ -45,17 +44,17 @@ pub(super) struct Heads {
     head: Vec<u8>,
     /// Of the body of the last request, what is still to come.
     body_left: u64,
-    /// Where the next request begins is not known any more, and there will be none.
+    /// The start of the next request is unknown; no further request is read.
     is_over: bool,
 }
 
 impl Heads {
-    /// What it finds.
+    /// The framings found.
     pub(super) fn found(&self) -> Found {
         self.found.clone()
     }
 
-    /// Looks at what has come.
+    /// Inspects received bytes.
     pub(super) fn look(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.is_over {
             if self.body_left > 0 {
@@ -95,7 +94,7 @@ impl Heads {
 const TWO_ENDS: &str =
     "the request says where it ends in more ways than one (content-length, transfer-encoding)";
 
-/// What a head of HTTP/1 says of framing and host.
+/// Headers of an HTTP/1 head that concern framing and host.
 #[derive(Default)]
 struct FramingHeaders<'h> {
     lengths: Vec<&'h [u8]>,
@@ -120,7 +119,7 @@ impl<'h> FramingHeaders<'h> {
         all
     }
 
-    /// How the request says where it ends, and for a plain one how long its body is.
+    /// Framing of the request, and the length of a plain body.
     fn framing(&self, is_http_1_0: bool) -> Result<(Framing, u64), &'static str> {
         match (self.lengths.as_slice(), self.codings.as_slice()) {
             ([], []) => Ok((Framing::Plain, 0)),
@@ -149,11 +148,10 @@ impl<'h> FramingHeaders<'h> {
     }
 }
 
-/// Looks at a head of HTTP/1: how its request says where it ends, and for a plain one how long its
-/// body is.
+/// Framing of a request, from its HTTP/1 head, and the length of a plain body.
 ///
 /// # Errors
-/// Why it has to be refused, by RFC 9112 sections 3.2, 6.1 and 6.3.
+/// The reason to reject it, by RFC 9112 sections 3.2, 6.1 and 6.3.
 fn framing_of(head: &[u8]) -> Result<(Framing, u64), &'static str> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default().trim_ascii();
@@ -175,7 +173,7 @@ fn framing_of(head: &[u8]) -> Result<(Framing, u64), &'static str> {
     Ok(framing)
 }
 
-/// Whether a request target says, or need not say, for which host it is.
+/// Checks a request target, and returns `true` if it names a host or needs none.
 fn check_target(verb: &[u8], target: &[u8]) -> Result<bool, &'static str> {
     const NONE: &str =
         "the request target is neither a path nor an absolute http or https URL with a host";
@@ -247,7 +245,7 @@ mod tests {
     use super::*;
     use Framing::{Chunked, Plain};
 
-    /// What is found when the bytes come in steps of this size.
+    /// Framings found when the bytes arrive in steps of this size.
     fn found(bytes: &str, step: usize) -> Vec<Framing> {
         let mut heads = Heads::default();
         bytes.as_bytes().chunks(step).for_each(|chunk| heads.look(chunk));
@@ -269,7 +267,7 @@ mod tests {
         assert!(matches!(found.as_slice(), [Framing::Bad(_)]), "{bytes:?}: {found:?}");
     }
 
-    /// A request with these lines beside its host.
+    /// A request with a host and these lines.
     fn post(lines: &str) -> String {
         format!("POST / HTTP/1.1\r\nhost: a\r\n{lines}\r\n")
     }

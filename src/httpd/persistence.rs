@@ -1,5 +1,5 @@
-//! Whether a connection of HTTP/1 stays open after an answer, and for how long: the client is told,
-//! so that it does not send a request into a connection that is being closed.
+//! Sends HTTP/1 clients the keep-alive state and timeout of a connection, so that they send no
+//! request into a closing connection.
 
 use crate::limits::HTTP_KEEP_ALIVE_ADVERTISED;
 use hyper::{
@@ -15,7 +15,7 @@ static TIMEOUT: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(timeout).unwrap_or(HeaderValue::from_static("timeout=1"))
 });
 
-/// Whether the client wants its connection to stay open.
+/// Keep-alive as requested by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Persistence(bool);
 
@@ -27,8 +27,8 @@ impl Persistence {
         Self(!has_option("close") && (is_default || has_option("keep-alive")))
     }
 
-    /// Says it in the head of the answer. A body that the client keeps back, and may send all the
-    /// same, cannot be told from the next request.
+    /// Writes it into the head of the response. A body that the client withholds, and may still
+    /// send, is indistinguishable from the next request.
     pub(super) fn write(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
         if !self.0 || has_option(answer, "close") {
             return;
@@ -42,7 +42,7 @@ impl Persistence {
     }
 }
 
-/// Whether a head has this option of a connection.
+/// Returns `true` if a `connection` header has this option.
 fn has_option(headers: &HeaderMap, option: &str) -> bool {
     let values = headers.get_all(header::CONNECTION).iter();
     let mut options = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
@@ -53,8 +53,8 @@ fn has_option(headers: &HeaderMap, option: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What an answer says to a request of this version, both with these options, as `connection`
-    /// and `keep-alive`.
+    /// Headers of the response to a request of this version, both with these options, as
+    /// `connection` and `keep-alive`.
     fn written(
         version: Version,
         requested: &[&str],

@@ -1,5 +1,4 @@
-//! The body of a request. Whatever reads it, the server keeps it until the answer has gone, and
-//! then reads and discards the rest.
+//! Body of a request. The server keeps it until the response was sent, and then discards the rest.
 
 use super::frames::Allowance;
 use bytes::Bytes;
@@ -22,7 +21,7 @@ struct Shared {
     body: Mutex<Incoming>,
     /// The client sends it only when it is asked to (`100 Continue`).
     is_awaited: bool,
-    /// Somebody has begun to read, and so the client was asked.
+    /// Reading has begun, so the client was asked to send it.
     is_begun: AtomicBool,
     is_over: AtomicBool,
     allowance: Arc<Allowance>,
@@ -43,17 +42,17 @@ impl RequestBody {
         self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all of it was read.
+    /// Returns `true` if all of it was read.
     fn is_over(&self) -> bool {
         self.0.is_over.load(Ordering::Relaxed)
     }
 
-    /// Whether the client keeps it back, because nobody has asked for it.
+    /// Returns `true` if the client withholds it, because it was not asked to send it.
     pub(super) fn is_kept_back(&self) -> bool {
         self.0.is_awaited && !self.0.is_begun.load(Ordering::Relaxed) && !self.is_over()
     }
 
-    /// Whether some of it is still to come.
+    /// Returns `true` if part of it has not arrived.
     pub(super) fn has_rest(&self) -> bool {
         !self.is_over() && !self.is_kept_back()
     }

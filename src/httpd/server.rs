@@ -48,13 +48,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Who is at the other end of a connection.
+/// Client of a connection.
 pub(crate) struct Peer {
-    /// Where its packets come from.
+    /// Remote address.
     pub(crate) address: SocketAddr,
     /// The certificate that it has shown.
     pub(crate) shown: Option<ClientCertificate>,
-    /// Whether its connection is to end soon.
+    /// True if its connection ends after the current responses.
     is_done: AtomicBool,
     owner: Arc<SlotOwner>,
 }
@@ -64,33 +64,33 @@ impl Peer {
         Self { address, shown, is_done: AtomicBool::new(false), owner }
     }
 
-    /// A known caller asks over this connection: it no longer makes room for others.
+    /// Marks the connection as authenticated: it is not evicted any more.
     pub(crate) fn set_known(&self) {
         self.owner.set_known();
     }
 
-    /// Ends the connection as soon as its answers have gone, and answers nothing more on it.
+    /// Ends the connection after its current responses, and answers no more requests.
     pub(crate) fn be_done(&self) {
         self.is_done.store(true, Ordering::Relaxed);
     }
 }
 
-/// Who answers.
+/// Owner of the server: answers its requests.
 pub(crate) trait Answers: Send + Sync + 'static {
-    /// What an answer carries.
+    /// Body of a response.
     type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
 
-    /// Whether this address may connect, and whether it stands for many others.
+    /// Admission of this address.
     fn admits(&self, from: IpAddr) -> Admission;
 
-    /// TLS and the credentials of the moment, unless it goes in plain.
+    /// TLS and the current credentials; `None` for plain HTTP.
     fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)>;
 
-    /// Hears of a handshake that failed.
+    /// Reports a failed handshake.
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error);
 
-    /// When no more requests are to come, and when the last ones are over. `None` when that was
-    /// said before.
+    /// Signals to stop accepting requests, and to end the last ones. `None` if the server is
+    /// already draining.
     fn draining(&self) -> Option<[SignalListener; 2]>;
 
     /// Answers one request. Dropped when the client has gone.
@@ -101,16 +101,16 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// What the connections of one server share.
+/// State that all connections share.
 struct Server<A> {
     answers: Arc<A>,
     tasks: Tasks,
-    /// So that a flood of connections is no flood of lines.
+    /// Limits the log lines about closed connections.
     closed: Mutex<LogLimiter>,
 }
 
 impl<A> Server<A> {
-    /// Says that a connection was closed, and why, unless that was said a moment ago.
+    /// Logs that a connection was closed, with the reason, rate-limited.
     fn log_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = closed.admit(Instant::now()) {
@@ -207,9 +207,8 @@ async fn connection<A: Answers>(
     }
 }
 
-/// Has the system take of answers about as much as the client does: whether they move on shows only
-/// here, and a client that reads slowly and all the while is not one that takes nothing. Where that
-/// cannot be said, the system's own measure holds.
+/// Limits unsent bytes in the operating system, so that stalled writes show a client that reads
+/// nothing, and a slow reader is not mistaken for one. Not available on every system.
 fn hold_little(stream: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(HTTP_UNSENT_BYTES_MAX));
@@ -270,7 +269,7 @@ async fn talk<S, A>(
             }
         })
     };
-    // Those who wait for the connection to leave wait for its last bytes too.
+    // Waiting for the drain includes the last bytes of the connection.
     let mut draining = draining;
     let keeps_alive = draining.is_some();
     let drain = draining.get_or_insert_default();
@@ -316,15 +315,15 @@ async fn talk<S, A>(
     }
 }
 
-/// Whether a client of HTTP/1 sends the body of a request only when it is asked to (RFC 9110
+/// Returns `true` if an HTTP/1 client waits for `100 Continue` before it sends the body (RFC 9110
 /// section 10.1.1).
 fn waits_for_continue(headers: &HeaderMap) -> bool {
     let expectation = headers.get(header::EXPECT);
     expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Starts what HTTP/2 does beside a connection: a task a request. Dropped before its end, it resets
-/// the stream of that request and no other.
+/// Executor of HTTP/2: one task per request. Dropping a task before its end resets the stream of
+/// that request only.
 #[derive(Clone)]
 struct Streams {
     tasks: Tasks,
@@ -347,7 +346,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 
 /// A connection of either version.
 trait HttpConnection: Future<Output = hyper::Result<()>> {
-    /// Takes no new request, and ends when the last is answered.
+    /// Starts a graceful shutdown: no new requests, and the end after the last response.
     fn drain(self: Pin<&mut Self>);
 }
 
@@ -378,8 +377,8 @@ where
     }
 }
 
-/// Drives a connection until it has ended by itself, was left, or has to be cut. Whether the client
-/// may still be sending, and what it sends is to be discarded.
+/// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout. Returns
+/// `true` if the client may still be sending, and its bytes must be discarded.
 async fn until_over<C: HttpConnection>(
     connection: C,
     (peer, activity): (&Peer, &Activity),
@@ -392,7 +391,7 @@ async fn until_over<C: HttpConnection>(
     let mut done_by = None;
     loop {
         tokio::select! {
-            // HTTP/2 that breaks its rules is not heard any further.
+            // After a protocol error of HTTP/2 nothing more is read.
             ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
             () = drain.notified() => {
                 was_idle |= activity.idle_since().is_some();

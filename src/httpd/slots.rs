@@ -1,6 +1,6 @@
 //! Slots for connections, limited in total and per block of addresses. At a limit, a new connection
-//! evicts the oldest one that has not authenticated a caller, so that silent connections lock
-//! nobody out.
+//! evicts the oldest one that has not authenticated a caller, so that silent connections cannot
+//! exhaust the slots.
 
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
 use std::{
@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How a connection is admitted, by its address.
+/// Admission of a connection, by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Closed without a response.
@@ -221,7 +221,7 @@ mod tests {
         for stays in [&younger, &known, &newest] {
             assert!(!is_evicted(stays).await);
         }
-        // What was dropped gives nothing back a second time.
+        // A dropped slot is not released twice.
         drop(oldest);
         assert_eq!(slots.state().held.len(), 3);
     }

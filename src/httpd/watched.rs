@@ -1,4 +1,5 @@
-//! Answers on their way out of a connection: how many there are, and whether somebody takes them.
+//! Detects stalled responses: tracks the responses of a connection, and resets those that the
+//! client does not read.
 
 use super::frames::Allowance;
 use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};
@@ -13,7 +14,7 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// What goes on on one connection.
+/// Requests and responses of one connection.
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
     /// Frames of HTTP/2 that the client may send.
@@ -22,18 +23,18 @@ pub(super) struct Activity {
 
 struct ActivityState {
     next: u64,
-    /// Requests that are not answered in full.
+    /// Requests without a complete response.
     answered: HashMap<u64, PendingResponse>,
     /// Since when there is none.
     idle_since: Instant,
 }
 
-/// A request on its way to its whole answer.
+/// A request without a complete response.
 #[derive(Default)]
 struct PendingResponse {
-    /// Since when a piece of it was given and no other asked for.
+    /// Time since which a piece was returned and no other was polled.
     given: Option<Instant>,
-    /// Wakes whoever writes it, to leave off.
+    /// Tells the writer to stop.
     reset: Arc<Notify>,
 }
 
@@ -54,7 +55,7 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more request, until what is given is dropped.
+    /// Adds a request, until the returned guard is dropped.
     pub(super) fn answered(self: &Arc<Self>) -> ResponseGuard {
         self.allowance.moved();
         let mut state = self.state();
@@ -64,18 +65,18 @@ impl Activity {
         ResponseGuard { activity: self.clone(), id }
     }
 
-    /// Whether there ever was a request.
+    /// Returns `true` if there ever was a request.
     pub(super) fn has_had_request(&self) -> bool {
         self.state().next > 0
     }
 
-    /// Since when there was no request, if there is none.
+    /// Time since which there is no request, if there is none.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
         state.answered.is_empty().then_some(state.idle_since)
     }
 
-    /// Ends when the answer to the request that came last has to be left off.
+    /// Completes when the response to the latest request must be reset.
     pub(super) fn last_reset(&self) -> impl Future<Output = ()> + Send + 'static {
         let state = self.state();
         let last = state.next.checked_sub(1).and_then(|id| state.answered.get(&id));
@@ -83,9 +84,9 @@ impl Activity {
         async move { reset.notified().await }
     }
 
-    /// Cuts off the answers that stand still because nobody takes them. Whether they are all that
-    /// there are: then the whole connection is to be cut. Where others go on beside them, as behind
-    /// a proxy that brings many clients over one connection, those are not to blame.
+    /// Resets the responses that stall because the client does not read them. Returns `true` if all
+    /// of them stall, and the connection must be closed. A proxy shares one connection between
+    /// clients, so other responses continue.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let state = self.state();
         let (stalled, others): (Vec<_>, Vec<_>) =
@@ -95,7 +96,7 @@ impl Activity {
     }
 }
 
-/// A request that is being answered.
+/// Guard of a request until its response is complete.
 pub(super) struct ResponseGuard {
     activity: Arc<Activity>,
     id: u64,
@@ -120,23 +121,21 @@ impl Drop for ResponseGuard {
     }
 }
 
-/// The body of an answer, in pieces that a client takes one by one.
+/// Body of a response, in pieces.
 pub(super) struct WatchedBody<B: Body> {
     body: B,
     rest: Bytes,
-    /// It was given to its end.
+    /// It was polled to its end.
     is_over: bool,
     answered: Option<ResponseGuard>,
-    /// Done when it was dropped, unless it was cut off. Its request counts as answered when that is
-    /// over.
+    /// Runs when the body is dropped after its end. The request counts as answered after it.
     afterwards: Option<Afterwards>,
 }
 
 type Afterwards = Box<dyn FnOnce(ResponseGuard) + Send>;
 
 impl<B: Body> WatchedBody<B> {
-    /// Counts as given from the start: HTTP/2 asks for nothing where the client has left no room at
-    /// all.
+    /// Counts as polled from the start: HTTP/2 polls nothing while the client grants no window.
     pub(super) fn new(body: B, answered: ResponseGuard) -> Self {
         answered.given(Some(Instant::now()));
         Self {
@@ -148,7 +147,7 @@ impl<B: Body> WatchedBody<B> {
         }
     }
 
-    /// Has this done when all of the answer was given.
+    /// Runs this after the end of the response.
     pub(super) fn then(mut self, afterwards: impl FnOnce(ResponseGuard) + Send + 'static) -> Self {
         self.afterwards = Some(Box::new(afterwards));
         self

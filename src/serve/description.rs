@@ -1,10 +1,8 @@
-//! What a program says of a method beside its name: a sentence for people, and JSON Schemas for
-//! tools.
+//! Description of a method: a text for people, and JSON Schemas for tools.
 
 use crate::wire::MethodInfo;
 
-/// A method as it is shown to those who may call it: in lists, and in the OpenAPI document of the
-/// HTTP gateway.
+/// Description of a method in lists, and in the OpenAPI document of the HTTP gateway.
 ///
 /// ```
 /// use dialback::{Context, Description, Service, Status};

@@ -1,8 +1,8 @@
-//! The error for services that cannot be hosted.
+//! Error of services that cannot be hosted.
 
 use crate::{name::MethodPath, wire::CallKind};
 
-/// What is wrong with the services that a program wants to host.
+/// Error of services that cannot be hosted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {

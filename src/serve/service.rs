@@ -1,4 +1,4 @@
-//! A service and its methods, as programs build them.
+//! Service and its methods, as programs build them.
 
 use super::{Description, fallback::Fallback};
 use crate::{
@@ -35,12 +35,12 @@ pub struct Service {
     pub(super) fallback: Option<Fallback>,
 }
 
-/// What answers a method, and how many messages it takes and gives.
+/// Handler and kind of a method.
 #[derive(Clone)]
 pub(crate) struct Method {
-    /// The shape of its calls.
+    /// Kind of its calls.
     pub(crate) kind: CallKind,
-    /// What answers them.
+    /// Its handler.
     pub(crate) handler: SharedHandler,
 }
 
@@ -56,16 +56,14 @@ impl Service {
         }
     }
 
-    /// Says what the service is for, to those who may call it: plain text or CommonMark, at most 1
-    /// KiB.
+    /// Sets the description of the service for callers: plain text or CommonMark, at most 1 KiB.
     pub fn describe(mut self, text: impl Into<String>) -> Self {
         self.description = text.into();
         self
     }
 
-    /// Says what a method does and, if wanted, of which form its messages are. A text alone will
-    /// do. A method that the service does not have, and what is too long, is reported when the
-    /// agent or node starts.
+    /// Sets the description of a method, and optionally the schemas of its messages. An unknown
+    /// method, or a text that is too long, is reported when the agent or node starts.
     pub fn describe_method(
         mut self,
         name: impl Into<String>,
@@ -75,12 +73,11 @@ impl Service {
         self
     }
 
-    /// A service that one handler answers as a whole, called in one of these shapes, with methods
-    /// that need not be known: every one, or those that are named. Nothing else can be hosted under
-    /// its name.
+    /// Creates a fallback service: one handler answers all methods, or the listed ones, for these
+    /// kinds of calls. Nothing else can be hosted under its name.
     ///
-    /// It is registered as `SERVICE/*` where no methods are named. What the handler returns is
-    /// taken at its word, outcome included, as with [`Service::raw_method`].
+    /// It is registered as `SERVICE/*` where no methods are named. The result of the handler is
+    /// sent unchanged, including its outcome, as with [`Service::raw_method`].
     pub fn fallback(
         name: impl Into<String>,
         kinds: impl IntoIterator<Item = CallKind>,
@@ -109,8 +106,8 @@ impl Service {
     /// Adds a method that takes one value and answers with a stream: what it sends into the
     /// [`Outbound`]. Its return ends the stream.
     ///
-    /// It is polled by whoever takes the replies, so that a slow reader holds it back; its future
-    /// is dropped when the call is cancelled.
+    /// Polling the replies drives it, so a slow reader delays it; its future is dropped when the
+    /// call is cancelled.
     pub fn server_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
@@ -146,8 +143,8 @@ impl Service {
         self.typed::<Bidirectional<T>, F, T, R>(name, function)
     }
 
-    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are taken at
-    /// their word.
+    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are sent
+    /// unchanged.
     pub fn raw_method(self, name: impl Into<String>, handler: impl DynHandler) -> Self {
         self.raw_method_of(CallKind::Unary, name, handler)
     }
@@ -162,9 +159,9 @@ impl Service {
         self.add(name, kind, Arc::new(handler))
     }
 
-    /// Puts something around every method that was added so far: logging, quotas, a test's eye. The
-    /// wrapper gets what answers the method and gives what is to answer it from now on, and sees
-    /// each request and its outcome.
+    /// Wraps the handler of every method that was added so far, for logging, quotas or tests. The
+    /// wrapper receives a handler and returns its replacement, which sees each request and its
+    /// outcome.
     ///
     /// ```
     /// use dialback::{Handler, Reply, Request, Service, SharedHandler, Status};

@@ -36,7 +36,7 @@ pub(super) fn or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default
 /// Encodes a user's value as the payload of a message.
 ///
 /// # Errors
-/// What the value's own `Serialize` reports, as text.
+/// The error of the value's own `Serialize`, as text.
 pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
     with_scratch(|out| {
         let mut writer = serde_cbor::ser::IoWrite::new(out);
@@ -45,7 +45,7 @@ pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, St
     })
 }
 
-/// What a thread keeps of its scratch buffer between uses.
+/// Size up to which a thread keeps its scratch buffer.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
 /// Lets `write` fill a buffer of this thread, and gives what it wrote in exactly as much memory as
@@ -73,7 +73,7 @@ pub(super) fn with_scratch<E>(
 /// bounded at 127 by serde_cbor.
 ///
 /// # Errors
-/// What does not fit, as text with the byte offset.
+/// The mismatch, as text with the byte offset.
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_cbor::from_slice(bytes).map_err(|fault| fault.to_string())
 }

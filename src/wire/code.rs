@@ -1,16 +1,15 @@
-//! The codes that end streams and links, and what the other side does about each. One table, never
-//! zero.
+//! Codes that close streams and links, and the reaction of the peer to each. Never zero.
 
 use std::fmt;
 
-/// What a side does when its link was closed with a code.
+/// Reaction of the dialler to the close code of its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
     /// Dial again at once: the other side, or another node, is ready.
     ReconnectNow,
     /// Dial again by the backoff of an unreachable node.
     BackOff,
-    /// Dial again by the long backoff of a refusal: asking again soon is only noise.
+    /// Dial again by the long backoff of a refusal: a retry soon would fail as well.
     BackOffLong,
 }
 
@@ -54,15 +53,15 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Why one half of a call's stream was reset or stopped.
+    /// Reason of the reset or stop of one direction of a call's stream.
     StreamCode {
         /// The call was refused before its handler started.
         Refused = 0x01, "REFUSED";
-        /// The side is leaving; the handler did not start.
+        /// The side is draining; the handler did not start.
         Draining = 0x02, "DRAINING";
         /// No permit, no queue place, no credit; the handler did not start.
         Overloaded = 0x03, "OVERLOADED";
-        /// The asking side dropped the call.
+        /// The initiator dropped the call.
         Cancelled = 0x04, "CANCELLED";
         /// The deadline passed.
         Deadline = 0x05, "DEADLINE";
@@ -78,7 +77,7 @@ codes! {
 }
 
 codes! {
-    /// Why a link was closed.
+    /// Reason of the close of a link.
     CloseCode {
         /// The side stops, in good order.
         Goodbye = 0x40, "GOODBYE";
@@ -100,13 +99,13 @@ codes! {
         Unauthorized = 0x48, "UNAUTHORIZED";
         /// The other side asks for more than its share.
         ExcessiveLoad = 0x49, "EXCESSIVE_LOAD";
-        /// Nothing was heard for too long.
+        /// Nothing was received for too long.
         Idle = 0x4a, "IDLE";
     }
 }
 
 impl CloseCode {
-    /// What the side that dialled does about it.
+    /// Reaction of the dialler.
     pub const fn reaction(self) -> Reaction {
         match self {
             Self::Drained | Self::Idle => Reaction::ReconnectNow,

@@ -1,4 +1,4 @@
-//! The frames of the control stream: hello, welcome, registration, heartbeat, leaving.
+//! Frames of the control stream: hello, welcome, registration, heartbeat, drain and goodbye.
 
 use super::{
     CallKind, WireError,
@@ -30,7 +30,7 @@ pub(crate) struct Hello {
     /// 6: milliseconds between its PINGs.
     #[serde(default, deserialize_with = "or_absent")]
     pub(crate) heartbeat_ms: u64,
-    /// 7: the largest message that the dialling side takes, in bytes. 0 is not said, as by older
+    /// 7: the largest message that the dialling side takes, in bytes. 0 if unknown, as from older
     /// peers.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) message_bytes_max: u64,
@@ -60,29 +60,28 @@ fn is_zero(number: &u64) -> bool {
 
 /// One method of a service, as registered and as listed.
 ///
-/// A service that is answered as a whole, as one that is forwarded, has a line for each shape in
-/// which it may be called.
+/// A fallback service, such as a forward, has an entry for each kind of call that it accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodInfo {
     /// 0: its name within the service; `*` is every method.
     pub name: String,
     /// 1: its shape.
     pub kind: CallKind,
-    /// 2: what it does, for people; empty where nothing is said. At most 1 KiB.
+    /// 2: description for people; may be empty. At most 1 KiB.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// 3: the JSON Schema of a message of its request, as text; empty where nothing is said. At
-    /// most 4 KiB, and nobody has looked at it.
+    /// 3: the JSON Schema of a message of its request, as text; may be empty. At most 4 KiB, not
+    /// validated.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub request_schema: String,
-    /// 4: the same of a message of its reply.
+    /// 4: the JSON Schema of a message of its reply.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub reply_schema: String,
 }
 
 impl MethodInfo {
-    /// How the method of a service of this name is called: `HelloService/Hello`; a forward
-    /// `tcp:db`, whose service is its kind.
+    /// Path of the method in a service of this name: `HelloService/Hello`; of a forward `tcp:db`,
+    /// whose service is its kind.
     pub fn path(&self, service: &str) -> String {
         self.kind.path(service, &self.name)
     }
@@ -96,7 +95,7 @@ pub struct ServiceInfo {
     pub name: String,
     /// 1: its methods, sorted by name.
     pub methods: Vec<MethodInfo>,
-    /// 2: what it is for, for people; empty where nothing is said. At most 1 KiB.
+    /// 2: description for people; may be empty. At most 1 KiB.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
@@ -124,7 +123,7 @@ pub(crate) struct Ping {
     pub(crate) number: u64,
 }
 
-/// The side is leaving: it takes no more calls, and finishes those that it has.
+/// The side drains: it accepts no more calls, and finishes those in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Drain {
     /// 0: why, for people.
@@ -138,8 +137,7 @@ pub(crate) struct Drain {
     pub(crate) last_stream: u64,
 }
 
-/// The side has finished: whoever gets this closes the link when it waits for no reply on it any
-/// more.
+/// The side has finished: the receiver closes the link once it awaits no more replies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Goodbye {
     /// 0: the code of the table of link codes that says why.
@@ -165,7 +163,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    /// The whole frame.
+    /// Encodes the frame.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut out = Vec::with_capacity(64);
         match self {

@@ -1,20 +1,19 @@
-//! What an agent's program says of its services beside their names: sentences for people and
-//! schemas for tools, and how long they may be.
+//! Descriptions and schemas of services and methods, and their size limits.
 
 use super::{CallKind, Control, MethodInfo, Register, ServiceInfo, WireError};
 use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
 
-/// The method of a service that stands for all of them, where an agent does not know which there
-/// are.
+/// Method name that stands for every method of a service, where they are not known.
 pub const ANY_METHOD: &str = "*";
 
 impl MethodInfo {
-    /// Whether it stands for every method of its service, so that their names are not known.
+    /// Returns `true` if it stands for every method of its service, so that their names are not
+    /// known.
     pub fn is_any(&self) -> bool {
         self.name == ANY_METHOD
     }
 
-    /// A method of which nothing more is said.
+    /// Creates a method without a description.
     pub fn new(name: impl Into<String>, kind: CallKind) -> Self {
         let [description, request_schema, reply_schema] = [(); 3].map(|()| String::new());
         Self { name: name.into(), kind, description, request_schema, reply_schema }
@@ -22,12 +21,12 @@ impl MethodInfo {
 }
 
 impl ServiceInfo {
-    /// A service of which nothing more is said.
+    /// Creates a service without a description.
     pub fn new(name: impl Into<String>, methods: Vec<MethodInfo>) -> Self {
         Self { name: name.into(), methods, description: String::new() }
     }
 
-    /// What is longer than it may be, in a sentence; none if all is well.
+    /// Error text of the first description or schema over its limit.
     pub(crate) fn too_long(&self) -> Option<String> {
         let own = (&self.description, DESCRIPTION_BYTES_MAX, "description", None);
         let of_methods = self.methods.iter().flat_map(|method| {
@@ -45,10 +44,10 @@ impl ServiceInfo {
     }
 }
 
-/// Whether these services fit one registration.
+/// Checks that these services fit one registration.
 ///
 /// # Errors
-/// They do not; with the numbers.
+/// They do not fit; with the sizes.
 pub(crate) fn expect_registrable(services: &[ServiceInfo]) -> Result<(), WireError> {
     let register = Register { generation: u64::MAX, services: services.to_vec() };
     Control::Register(register).encode().map(drop)

@@ -1,5 +1,5 @@
-//! Frames: a one-byte kind, a length, a payload. Cutting them out of bytes, and joining them for
-//! one write.
+//! Frames: a one-byte kind, a length, and a payload. Reads their headers, and joins them for one
+//! write.
 
 use super::{
     cbor::{self, with_scratch},
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
-        /// What a frame is. Kinds of 0x80 and above are skipped by whoever does not know them.
+        /// Kind of a frame. Unknown kinds of 0x80 and above are skipped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Kind {
             $($(#[$doc])* $name,)*
@@ -58,7 +58,7 @@ kinds! {
     Registered = 0x04;
     /// Which nodes there are. Reserved: read and passed over.
     View = 0x05;
-    /// The side is leaving.
+    /// The side drains.
     Drain = 0x06;
     /// Are you there?
     Ping = 0x07;
@@ -88,10 +88,10 @@ impl Kind {
     }
 }
 
-/// The start of a frame: what it is and how long.
+/// Header of a frame: kind and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// What the frame is.
+    /// Kind of the frame.
     pub(crate) kind: Kind,
     /// Bytes of payload.
     pub(crate) payload_bytes: usize,
@@ -100,7 +100,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads a header from the start of `bytes`; `None` if it is not whole yet.
+    /// Reads a header from the start of `bytes`; `None` if it is incomplete.
     pub(crate) fn parse(bytes: &[u8], message_bytes_max: usize) -> Result<Option<Self>, WireError> {
         let Some((&kind_byte, rest)) = bytes.split_first() else { return Ok(None) };
         let kind = Kind::from_byte(kind_byte).ok_or(WireError::Malformed("unknown frame kind"))?;
@@ -159,12 +159,11 @@ pub(crate) fn push_map<T: serde::Serialize>(
     Ok(())
 }
 
-/// Messages up to this size are copied next to their head, so that all leaves in one buffer; longer
-/// ones travel by reference.
+/// Messages up to this size are copied next to their head, so that all is sent in one buffer;
+/// longer ones travel by reference.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-/// What one write hands to the transport: one to three buffers in order, without an allocation to
-/// list them.
+/// Buffers of one write, one to three in order, without an allocation to list them.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     pieces: [Bytes; 3],
@@ -250,12 +249,12 @@ impl Batch {
         }
     }
 
-    /// Whether it is as large as one write should be.
+    /// Returns `true` if it is as large as one write should be.
     pub(crate) fn is_full(&self) -> bool {
         self.large.is_some() || self.small.len() > COPY_BYTES_MAX
     }
 
-    /// Whether there is nothing in it.
+    /// Returns `true` if there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.small.is_empty() && self.end.is_empty()
     }
@@ -270,7 +269,7 @@ impl Batch {
         push_map(&mut self.end, Kind::Status, status)
     }
 
-    /// What is to be written.
+    /// The buffers to write.
     pub(crate) fn into_chunks(self) -> Chunks {
         let Self { small, large, end } = self;
         match large {
@@ -281,7 +280,7 @@ impl Batch {
     }
 }
 
-/// A whole unary request: HEAD, MESSAGE, END.
+/// A complete unary request: HEAD, MESSAGE, END.
 pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<Chunks, WireError> {
     let end = |out: &mut Vec<u8>| {
         out.extend_from_slice(&[Kind::End.byte(), 0]);
@@ -290,7 +289,7 @@ pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<
     around_message(|out| push_map(out, Kind::Head, head), message, end)
 }
 
-/// A whole unary reply: HEAD if there is one, MESSAGE, STATUS.
+/// A complete unary reply: HEAD if there is one, MESSAGE, STATUS.
 pub(crate) fn reply_chunks(
     head: Option<&ReplyHead<'_>>,
     message: &Bytes,

@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::{ByteArray, Bytes as CborBytes};
 use std::borrow::Cow;
 
-/// Where a call goes, as a number on the wire.
+/// Target of a call, as a number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(into = "u8", try_from = "u8")]
 pub(crate) enum RouteKind {
-    /// To the side that accepted the stream.
+    /// The side that accepted the stream.
     #[default]
     Here,
     /// To the agent that the next field names.
@@ -43,10 +43,10 @@ impl TryFrom<u8> for RouteKind {
     }
 }
 
-/// Where a call goes.
+/// Target of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
-    /// To the side that accepted the stream.
+    /// The side that accepted the stream.
     Here,
     /// To the agent of this name.
     Agent(&'a str),
@@ -81,7 +81,7 @@ pub(crate) struct RequestHead<'a> {
     /// 7: higher goes first; 0 is usual.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
     pub(crate) priority: i8,
-    /// 8: who asks, `caller/ops`. Written by the node; what a caller claims is not read.
+    /// 8: the requester, `caller/ops`. Written by the node; ignored from callers.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) caller: Option<&'a str>,
     /// 9: W3C trace context.
@@ -144,7 +144,7 @@ impl<'a> RequestHead<'a> {
         Ok(head)
     }
 
-    /// Where the call goes.
+    /// Target of the call.
     pub(crate) fn route(&self) -> Route<'a> {
         match (self.route, self.agent) {
             (RouteKind::Agent, Some(agent)) => Route::Agent(agent),
@@ -189,7 +189,7 @@ impl<'a> ReplyHead<'a> {
     }
 }
 
-/// What is wrong with metadata that is to travel, if anything.
+/// Error of metadata over its limits, if any.
 pub(crate) fn metadata_fault(metadata: &Metadata) -> Option<&'static str> {
     if metadata.len() > METADATA_PAIRS_MAX {
         Some("metadata of more than 64 pairs")

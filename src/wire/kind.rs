@@ -1,4 +1,4 @@
-//! The kind of a call, in lists and on the wire.
+//! Kind of a call, in lists and on the wire.
 
 use crate::limits::TCP_READ_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -44,14 +44,13 @@ impl CallKind {
         }
     }
 
-    /// Whether it leads to something beside RPC: such a call names a forward, `tcp:db`, and no
-    /// other call does.
+    /// Returns `true` if it is a forward and not RPC: only such a call names a forward, `tcp:db`.
     pub const fn is_forward(self) -> bool {
         matches!(self, Self::Http | Self::Tcp)
     }
 
-    /// The largest message of such a call, where others have this bound. Pieces of a connection
-    /// have a bound of their own, that all sides know: how it is cut into them is nobody's choice.
+    /// Maximum size of a message of this kind, given the limit of other kinds. Chunks of a
+    /// connection have a fixed limit that all sides know.
     pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
         match self {
             Self::Tcp => TCP_READ_BYTES_MAX,
@@ -59,7 +58,7 @@ impl CallKind {
         }
     }
 
-    /// What the messages are; `None` is CBOR, one value each.
+    /// Content type of the messages; `None` is CBOR, one value each.
     pub(crate) const fn content_type(self) -> Option<&'static str> {
         match self {
             Self::Tcp => Some("application/octet-stream"),
@@ -67,18 +66,18 @@ impl CallKind {
         }
     }
 
-    /// How a method of this kind is called: `HelloService/Hello`, a forward `tcp:db`.
+    /// Path of a method of this kind: `HelloService/Hello`, of a forward `tcp:db`.
     pub(crate) fn path(self, service: &str, method: &str) -> String {
         let split = if self.is_forward() { ':' } else { '/' };
         format!("{service}{split}{method}")
     }
 
-    /// Whether the asking side sends a stream of messages, not exactly one.
+    /// Returns `true` if the initiator sends a stream of messages, not exactly one.
     pub const fn streams_requests(self) -> bool {
         matches!(self, Self::ClientStream | Self::Bidirectional | Self::Http | Self::Tcp)
     }
 
-    /// Whether the answering side sends a stream of messages, not exactly one.
+    /// Returns `true` if the responder sends a stream of messages, not exactly one.
     pub const fn streams_replies(self) -> bool {
         matches!(self, Self::ServerStream | Self::Bidirectional | Self::Http | Self::Tcp)
     }

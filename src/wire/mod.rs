@@ -1,5 +1,4 @@
-//! What travels: frames, heads, control frames, codes. Bytes in, values out; no sockets and no
-//! clock.
+//! Wire format: frames, heads, control frames and codes, without sockets and without a clock.
 //!
 //! The only room that names serde_cbor. `docs/protocol.md` is the same in prose.
 

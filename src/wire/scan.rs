@@ -1,5 +1,5 @@
-//! Looks over the CBOR of a head before anything is decoded: depth, items, duplicate keys, trailing
-//! bytes.
+//! Scanner that checks the CBOR of a head before it is decoded: depth, items, duplicate keys,
+//! trailing bytes.
 //!
 //! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is
 //! read before anybody was authorised, so it has to be plainer than CBOR allows: a map, definite
@@ -13,7 +13,7 @@ use crate::limits::{CONTROL_ITEMS_MAX, HEAD_DEPTH_MAX, HEAD_ITEMS_MAX};
 /// Keys of one map. Ours have a dozen; the bound keeps the search for duplicates short.
 const MAP_KEYS_MAX: u64 = 64;
 
-/// How much a head may hold.
+/// Limits of a head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScanLimits {
     items_max: usize,
@@ -64,7 +64,7 @@ struct Scanner<'a> {
 
 const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
 
-/// Whether the bytes are one well-formed map within the bounds.
+/// Checks that the bytes are one well-formed map within the limits.
 pub(super) fn check(bytes: &[u8], bounds: ScanLimits) -> Result<(), WireError> {
     if bytes.first().is_some_and(|first| first >> 5 != MAP) {
         return Err(MALFORMED("a head that is not a map"));

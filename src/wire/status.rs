@@ -1,4 +1,4 @@
-//! STATUS, the end of every reply.
+//! STATUS, the last frame of every reply.
 
 use super::{
     WireError,
@@ -63,8 +63,8 @@ impl<'a> StatusHead<'a> {
         }
     }
 
-    /// The status of a failure. Texts and bytes over their limits are cut, so that a failure can
-    /// always be told.
+    /// The status of a failure. Texts and bytes over their limits are truncated, so that a failure
+    /// can always be sent.
     pub(crate) fn failed(status: &'a Status) -> Self {
         let keep_metadata = metadata_fault(status.metadata()).is_none();
         Self {
@@ -83,7 +83,7 @@ impl<'a> StatusHead<'a> {
     /// The whole frame of the status that nearly every reply ends with: OK, nothing attached.
     pub(crate) const OK_FRAME: [u8; 8] = [0x13, 0x40, 0x05, 0xa2, 0x00, 0x00, 0x01, 0x00];
 
-    /// Whether [`StatusHead::OK_FRAME`] says all of it.
+    /// Returns `true` if [`StatusHead::OK_FRAME`] encodes it completely.
     pub(crate) fn is_plain_ok(&self) -> bool {
         self.code == Code::Ok.number() && self.metadata.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Handlers that lead to something beside the agent: a local upstream.
+//! Forwards: handlers that pass calls to a local upstream.
 
 #[cfg(feature = "forward")]
 mod connect;

@@ -1,5 +1,4 @@
-//! Forwards of TCP: a call becomes a connection to a local upstream, and its messages are the bytes
-//! of it.
+//! TCP forwards: a call becomes a connection to a local upstream, and its messages are the bytes.
 
 use super::Upstream;
 use crate::{
@@ -39,7 +38,7 @@ pub struct TcpForward {
 }
 
 impl TcpForward {
-    /// Leads `tcp:NAME` to the upstream.
+    /// Forwards `tcp:NAME` to the upstream.
     pub const fn new(name: Name, upstream: Upstream) -> Self {
         Self { name, upstream, idle_max: TCP_IDLE_MAX, connect_wait_max: TCP_CONNECT_WAIT_MAX }
     }
@@ -63,7 +62,7 @@ impl TcpForward {
         &self.name
     }
 
-    /// Where it leads.
+    /// Its upstream.
     pub const fn upstream(&self) -> &Upstream {
         &self.upstream
     }
@@ -89,13 +88,12 @@ impl FromStr for TcpForward {
 /// A forward while it is hosted.
 struct Hosted {
     forward: TcpForward,
-    /// What it says of an upstream that cannot be reached, by who asks.
+    /// Limits the log lines about an unreachable upstream, per requester.
     unreached: LogLimits<PeerName>,
 }
 
 impl Hosted {
-    /// Nothing is sent to the upstream before it has accepted, so that whatever fails here was not
-    /// executed.
+    /// Nothing is sent to the upstream before it has accepted, so a failure here was not executed.
     async fn connect(&self, requester: &PeerName, deadline: Instant) -> Result<Socket, Status> {
         let TcpForward { name, upstream, connect_wait_max, .. } = &self.forward;
         let until = deadline.min(Instant::now() + *connect_wait_max);
@@ -108,8 +106,8 @@ impl Hosted {
                 (text.clone(), text)
             }
         };
-        // Where it is stands in the agent's log alone: who calls need not know the network behind
-        // the agent.
+        // The address is only in the agent's log: callers need not know the network behind the
+        // agent.
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
@@ -133,27 +131,27 @@ impl Handler for Hosted {
             has_ended: false,
             idle: IdleTimer::new(&self.forward),
         };
-        // The first word: it is connected.
+        // The first message: connected.
         Ok(Reply::stream(Messages::new(connection).starting_with(Next::Message(Bytes::new()))))
     }
 }
 
-/// A connection to the upstream while it lasts. Whoever takes what the upstream says also drives
-/// what it is told; dropped before both directions have ended, it is reset.
+/// A connection to the upstream. Polling its replies also drives the other direction; dropping it
+/// before both directions have ended resets it.
 struct TcpConnection {
     /// Taken when both directions have ended.
     socket: Option<Socket>,
     requests: Messages,
-    /// What is said to the upstream; `None` once it has been told that this was all.
+    /// Writer to the upstream; `None` after the end of the request.
     writer: Option<SocketWriter>,
     written: u64,
-    /// Whether the upstream has said its last byte.
+    /// True if the upstream has ended its direction.
     has_ended: bool,
     idle: IdleTimer,
 }
 
 impl TcpConnection {
-    /// Moves what there is for the upstream. Ready when the connection is to be reset.
+    /// Writes available bytes to the upstream. Ready when the connection must be reset.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let (Some(way), Some(socket)) = (&mut self.writer, &mut self.socket) else {
             return self.idle.poll(cx);
@@ -171,7 +169,7 @@ impl TcpConnection {
         self.idle.poll(cx)
     }
 
-    /// What the upstream says next.
+    /// Next bytes of the upstream.
     fn poll_from(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let Some(socket) = self.socket.as_mut().filter(|_| !self.has_ended) else {
             return Poll::Pending;
@@ -204,7 +202,7 @@ impl Source for TcpConnection {
         Poll::Ready(Next::End(Metadata::default()))
     }
 
-    /// While the other side does not take what the upstream has said.
+    /// Runs while the initiator does not read.
     fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if let Poll::Ready(status) = self.poll_write(cx) {
             return Poll::Ready(status);
@@ -216,7 +214,7 @@ impl Source for TcpConnection {
     }
 }
 
-/// The clock that runs while no byte moves.
+/// Timer that runs while no bytes move.
 struct IdleTimer {
     name: Name,
     max: Duration,
@@ -231,7 +229,7 @@ impl IdleTimer {
         Self { name: forward.name.clone(), max, last: Instant::now(), timer }
     }
 
-    /// A byte has moved. The timer is only set on when it rings.
+    /// A byte has moved. The timer is reset only when it fires.
     fn moved(&mut self) {
         self.last = Instant::now();
     }

@@ -1,4 +1,4 @@
-//! Where a forward leads: a host and a port, or a Unix socket.
+//! Address of the upstream of a forward: a host and a port, or a Unix socket.
 
 use crate::{
     call::Socket,
@@ -10,8 +10,8 @@ use std::{fmt, io, path::PathBuf, str::FromStr};
 /// The address of something that an agent forwards to: `127.0.0.1:5432`, `db.internal:5432`,
 /// `[::1]:5432`, `unix:/run/db.sock`.
 ///
-/// A host's name is looked up for each connection, and its addresses are raced (RFC 8305): one that
-/// is silent holds the next up by 250 ms.
+/// A host's name is looked up for each connection, and its addresses are raced (RFC 8305): a silent
+/// one delays the next by 250 ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream(Address);
 
@@ -57,7 +57,7 @@ impl FromStr for Upstream {
                 _ => Err(fault("has no absolute path; write unix:/run/db.sock")),
             };
         }
-        // No address has the port 0, so that one that names none is told apart.
+        // No address has the port 0, so it marks a missing port.
         let address = NodeAddress::parse_with_port(text, 0).map_err(|error| fault(error.why()))?;
         if address.port() == 0 {
             return Err(fault("names no port; write HOST:PORT, as 127.0.0.1:5432, or unix:/PATH"));

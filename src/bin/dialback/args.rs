@@ -1,5 +1,5 @@
 //! The root command, and the arguments that several commands share. Each command's own arguments
-//! stand in its file. Only the grammar of single values is checked here.
+//! are in its file. Only the grammar of single values is checked here.
 //!
 //! Every flag except `--force` is also read from the environment, as `DIALBACK_<FLAG>`: one rule,
 //! applied in one place.

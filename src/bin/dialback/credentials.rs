@@ -123,7 +123,7 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
 }
 
 /// Fills in missing paths from the directory of the certificate. The revocation list belongs to the
-/// CA: whoever sets the CA sets its list.
+/// CA: a configured CA needs a configured list.
 fn complete(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };

@@ -94,8 +94,8 @@ fn announce(config: &ForwardConfig) {
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);
 
 impl Live {
-    /// Whether these have the same services and methods, so that they can be applied without a new
-    /// registration.
+    /// Returns `true` if these have the same services and methods, so that they can be applied
+    /// without a new registration.
     pub(crate) fn is_registered_as(&self, next: &Forwards) -> bool {
         let has = |config: &ForwardConfig| {
             self.0.iter().any(|(hosted, _)| is_registered_alike(hosted, config))

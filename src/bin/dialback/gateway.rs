@@ -95,8 +95,8 @@ pub(crate) struct NextGateway {
     certificate: Option<ServerCertificate>,
 }
 
-/// Takes them from reloaded settings. A gateway that is no longer configured stays as it is until a
-/// restart.
+/// Takes them from reloaded settings. A gateway that was removed from the configuration keeps
+/// running until a restart.
 pub(crate) fn next(settings: Option<GatewaySettings>) -> Option<NextGateway> {
     settings.map(|GatewaySettings { tokens, certificate, .. }| NextGateway { tokens, certificate })
 }
@@ -110,7 +110,7 @@ pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<NextGateway>) {
     }
 }
 
-/// Whether other settings have changed, which takes a restart.
+/// Returns `true` if other settings have changed, which takes a restart.
 pub(crate) fn needs_restart(next: Option<&GatewaySettings>, now: Option<&GatewaySettings>) -> bool {
     let fixed = |settings: &GatewaySettings| {
         let mut config = settings.config.clone();

@@ -102,7 +102,7 @@ impl Listener {
         }
     }
 
-    /// Whether other machines can connect to it.
+    /// Returns `true` if other machines can connect to it.
     pub(crate) fn is_remote(&self) -> bool {
         match self {
             Self::Tcp(_, address) => !address.ip().is_loopback(),

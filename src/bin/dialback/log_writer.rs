@@ -1,5 +1,5 @@
-//! The thread that writes log lines, and the bounded queue before it: a log that nobody reads costs
-//! lines, which are counted, and blocks no thread of the runtime.
+//! Thread that writes log lines, with a bounded queue: a stalled reader of the log causes counted
+//! drops, and blocks no thread of the runtime.
 
 use dialback::limits::{LOG_FLUSH_STEP, LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
 use std::{
@@ -39,7 +39,7 @@ impl LogWriter {
         Ok(Self { orders, dropped })
     }
 
-    /// Queues a line. Never waits: a line that finds no place is counted.
+    /// Queues a line. Never waits: a line that does not fit is dropped and counted.
     pub(crate) fn line(&self, line: Vec<u8>) {
         if self.orders.try_send(Order::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -47,8 +47,8 @@ impl LogWriter {
     }
 
     /// Writes the last lines of a process, after all that came before them: unlike others they wait
-    /// for a place. Blocks its thread, at most [`LOG_FLUSH_WAIT_MAX`]. Says whether everything was
-    /// written.
+    /// for a free slot. Blocks its thread, at most [`LOG_FLUSH_WAIT_MAX`]. Returns `true` if
+    /// everything was written.
     pub(crate) fn finish(&self, last: Vec<Vec<u8>>) -> bool {
         let until = Instant::now() + LOG_FLUSH_WAIT_MAX;
         let (done, written) = mpsc::sync_channel(1);
@@ -58,8 +58,8 @@ impl LogWriter {
             && written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
     }
 
-    /// Queues an order as soon as there is a place. A bounded queue of std tells nobody when it has
-    /// one, so it is asked again and again.
+    /// Queues an order as soon as there is a free slot. A bounded queue of std does not notify of
+    /// free slots, so it is polled.
     fn send_by(&self, mut order: Order, until: Instant) -> bool {
         while let Err(refused) = self.orders.try_send(order) {
             match refused {
@@ -177,7 +177,7 @@ mod tests {
         log.line(b"first\n".to_vec());
         has_come.recv().expect("the thread writes");
         (0..LOG_LINES_WAITING_MAX).for_each(|_| log.line(b"x\n".to_vec()));
-        // The queue is full when the process ends, and its reader goes on a moment later.
+        // The queue is full when the process ends, and its reader continues a moment later.
         let ends = std::thread::spawn(move || log.finish(vec![b"error: why\n".to_vec()]));
         open.send(()).expect("the thread waits");
         assert!(ends.join().expect("it ends"), "not everything was written");

@@ -1,4 +1,4 @@
-//! The command line of dialback: a guest in the library, which it uses by its public names only.
+//! Command line of dialback, built on the public API of the library only.
 
 mod agent;
 mod agents;

@@ -1,4 +1,4 @@
-//! What a call brings beside its messages: metadata, trailers, and the details of an error.
+//! Output of metadata, trailers, and error details of a call.
 
 use crate::{
     exit::Failure,
@@ -35,7 +35,7 @@ pub(crate) fn details(status: &Status) -> Option<String> {
     (!details.is_empty()).then(|| URL_SAFE_NO_PAD.encode(details))
 }
 
-/// A failed call in one line, with all that came beside its message.
+/// A failed call in one line, with its metadata and details.
 pub(crate) fn line(status: &Status) -> String {
     let details = details(status).map(|bytes| format!("details {bytes}"));
     let metadata = status.metadata().iter().map(|(key, value)| format!("metadata {key}: {value}"));

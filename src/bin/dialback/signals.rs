@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// supervisor passes on a SIGTERM.
 const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
 
-/// Whether a signal at `now` is another one than that at `first`.
+/// Returns `true` if a signal at `now` is another one than that at `first`.
 fn is_second(first: Instant, now: Instant) -> bool {
     now.saturating_duration_since(first) >= ONE_SIGNAL_WITHIN
 }
@@ -67,7 +67,7 @@ pub(crate) struct Signals {
 pub(crate) enum Stop {
     /// Ctrl-C.
     Interrupt,
-    /// What service managers send.
+    /// Signal of service managers.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has it"))]
     Terminate,
 }
@@ -127,7 +127,7 @@ impl Signals {
         Stop::Interrupt
     }
 
-    /// Waits for a signal; `background` goes on meanwhile.
+    /// Waits for a signal; `background` continues meanwhile.
     pub(crate) async fn first(&mut self, background: impl Future<Output = Infallible>) -> Stop {
         tokio::select! {
             stop = self.next() => stop,

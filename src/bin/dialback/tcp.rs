@@ -288,7 +288,7 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
     }
 }
 
-/// Whether one end of the TCP connection reset it.
+/// Returns `true` if one end of the TCP connection reset it.
 fn is_reset(status: &Status) -> bool {
     status.code() == Code::Aborted
 }

@@ -78,7 +78,7 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
         TokenCommand::Create { name, ttl } => {
             let token = file.create(&name, ttl, now)?;
             shown(print_all(token.as_str())).inspect_err(|_| {
-                // A token that nobody has seen must not stay valid.
+                // A token that was not shown must not stay valid.
                 if let Err(error) = file.revoke(&name, Some(&token.id())) {
                     tracing::error!(
                         "cannot revoke token {} of {name}, it stays valid: {error}",

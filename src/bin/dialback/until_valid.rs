@@ -1,5 +1,5 @@
-//! Start with a certificate that is not valid yet, as on a machine whose clock is behind until the
-//! network has set it: long-running commands wait.
+//! Start of long-running commands with a certificate that is not valid yet: they wait, as on a
+//! machine whose clock is not set.
 
 use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
 use dialback::limits::RELOAD_RETRY_EVERY;
@@ -11,7 +11,7 @@ use std::{
 /// Minimum pause between two reads of the files.
 const WAIT_MIN: Duration = Duration::from_millis(100);
 
-/// What the first attempt gave, or one of those `again`; `None` if a signal has ended the wait.
+/// Returns the result of the first attempt or of a retry; `None` if a signal has ended the wait.
 ///
 /// While an attempt fails because a certificate is not valid yet, the next one is made when it is
 /// by the clock, at SIGHUP, and every few seconds, because the clock may be set and files may

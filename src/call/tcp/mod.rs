@@ -1,9 +1,8 @@
-//! Connections of TCP through a call: the asking side's end, as a stream of bytes.
+//! TCP connections through a call: the initiator's end, as a stream of bytes.
 //!
-//! How they travel: `docs/protocol.md`, "TCP". A request begins with an empty message, because a
-//! handler starts with the first one and the other side may be the one that speaks first; a reply
-//! begins with an empty message when the upstream is connected, and a second one says that its last
-//! byte has come.
+//! Wire format: `docs/protocol.md`, "TCP". A request begins with an empty message, because a
+//! handler starts with the first one, and the upstream may send first; a reply begins with an empty
+//! message when the upstream is connected, and a second one marks its end.
 
 mod relay;
 mod socket;

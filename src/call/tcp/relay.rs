@@ -1,5 +1,4 @@
-//! A socket joined with a forwarded connection: what comes of the one goes to the other, ends and
-//! resets included.
+//! Relay between a local socket and a forwarded connection, including half-close and reset.
 
 use super::{
     ByteStream, EndMark, Socket, SocketWriter, broken,
@@ -13,14 +12,14 @@ use std::{
 };
 
 impl ByteStream {
-    /// Joins it with a connection of the system until both directions have ended, and gives the
-    /// bytes that went out and came in.
+    /// Relays it to a local socket until both directions have ended, and returns the bytes sent and
+    /// received.
     ///
-    /// A half-close goes through by itself, either way. Whatever else ends one side resets the
-    /// other. Dropping the future resets both.
+    /// A half-close is forwarded in either direction. Any other end of one side resets the other.
+    /// Dropping the future resets both.
     ///
     /// # Errors
-    /// Why it was broken off, with code and outcome: `ABORTED` for a reset of either connection.
+    /// The reason of the reset, with code and outcome: `ABORTED` for a reset of either connection.
     pub async fn relay(mut self, socket: impl Into<Socket>) -> Result<[u64; 2], Status> {
         let mut socket = socket.into();
         let mut failure = pin!(self.failure());
@@ -36,7 +35,8 @@ impl ByteStream {
                 bytes_in = way.bytes();
                 writer = None;
             }
-            // What has come before the cut is still delivered, unless nobody takes it.
+            // Bytes received before the reset are still delivered, unless the socket does not
+            // accept them.
             if let Some(way) = &writer
                 && way.is_held_back()
                 && let Poll::Ready(status) = failure.as_mut().poll(cx)
@@ -60,7 +60,7 @@ impl ByteStream {
     }
 }
 
-/// The way from a socket into the call.
+/// Direction from the socket into the call.
 struct Away<'a> {
     outgoing: &'a mut Outgoing,
     has_ended: bool,
@@ -77,7 +77,7 @@ impl<'a> Away<'a> {
         while !self.has_ended {
             match self.outgoing.poll_room(cx) {
                 Poll::Ready(Ok(())) => {}
-                // How the call ended says why.
+                // The end of the call has the reason.
                 Poll::Ready(Err(Gone)) => return Poll::Pending,
                 Poll::Pending => return socket.poll_broken(cx).map(|error| Err(broken(error))),
             }

@@ -1,5 +1,4 @@
-//! A connection of the system that is joined with a call: abortive until it has ended well, so that
-//! a cut one never looks finished.
+//! Local socket of a forwarded connection: closing it resets it until both directions have ended.
 
 use crate::limits::{TCP_CHECK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,17 +17,16 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// A connection of the system: TCP, or a Unix socket where there are such. Made with `From`.
+/// Local TCP or Unix socket. Created with `From`.
 ///
-/// Closed before both directions have ended, a TCP connection is reset, also by the system when the
-/// process is killed: its other side gets an error and no clean end. Unix sockets know no reset, so
-/// that a cut looks like an end there.
+/// A TCP connection that is closed before both directions have ended is reset, also by the
+/// operating system when the process is killed: its peer gets an error instead of a clean end. Unix
+/// sockets have no reset, so an abort looks like an end there.
 pub struct Socket {
     stream: SocketStream,
-    /// What was read and not handed on. Made when there is something to read: a connection that
-    /// stands still holds none.
+    /// Read buffer, allocated when there is something to read: an idle connection holds none.
     buffer: BytesMut,
-    /// When to look next whether it is broken; made by the first who has to.
+    /// Timer of the next check for a reset; created by the first check.
     look: Option<Pin<Box<Sleep>>>,
 }
 
@@ -40,7 +38,7 @@ enum SocketStream {
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        // Both fail only on a connection that is broken already, which the first read tells.
+        // Both fail only on a broken connection, which the first read reports.
         drop(stream.set_zero_linger());
         drop(stream.set_nodelay(true));
         Self { stream: SocketStream::Tcp(stream), buffer: BytesMut::new(), look: None }
@@ -55,7 +53,7 @@ impl From<UnixStream> for Socket {
 }
 
 impl Socket {
-    /// What there is to read; empty once the other side has sent its last byte.
+    /// Available bytes; empty after the last byte of the peer.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         ready!(match &self.stream {
             SocketStream::Tcp(stream) => stream.poll_read_ready(cx),
@@ -75,7 +73,7 @@ impl Socket {
         Poll::Ready(Ok(buffer.split().freeze()))
     }
 
-    /// Writes what the system takes.
+    /// Writes as much as the operating system accepts.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -88,7 +86,7 @@ impl Socket {
         }
     }
 
-    /// Says that nothing more will be written, and leaves the other direction open.
+    /// Shuts down writing, and keeps the other direction open.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             SocketStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -97,8 +95,8 @@ impl Socket {
         }
     }
 
-    /// Ready when the other side has reset the connection, for whoever neither reads nor writes for
-    /// now: the system tells only those who do.
+    /// Ready when the peer has reset the connection. For times without reads and writes, which
+    /// would report it.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_CHECK_EVERY)));
         loop {

@@ -49,7 +49,7 @@ impl SocketWriter {
         self.bytes
     }
 
-    /// Whether bytes wait for the socket.
+    /// Returns `true` if bytes wait for the socket.
     pub(crate) fn is_held_back(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -99,7 +99,7 @@ fn malformed(why: &str) -> Poll<Result<(), Status>> {
     Poll::Ready(Err(Status::unknown(Code::Internal, format!("the forwarded connection {why}"))))
 }
 
-/// The connection at this end was broken off: the call was carried out as far as it went.
+/// Status of a local connection that was reset: part of the call was carried out.
 pub(crate) fn broken(error: io::Error) -> Status {
     Status::new(Code::Aborted, format!("the connection was reset: {error}"))
 }

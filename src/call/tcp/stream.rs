@@ -1,4 +1,4 @@
-//! The asking side's end of a forwarded connection: bytes in, bytes out, and how it was cut off.
+//! Byte stream of a forwarded connection at the initiator, with half-close and reset.
 
 use crate::{
     call::{
@@ -38,7 +38,7 @@ impl IntoFuture for Call<(), Tcp> {
     }
 }
 
-/// Asks for a connection, and waits until it is there.
+/// Requests a connection, and waits until it is established.
 async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     let waits_for_agent = call.waits();
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
@@ -65,7 +65,7 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     let opened = stream.opened();
     match open_by {
         None => opened.await?,
-        // The other side has answered, and does not say that it is connected.
+        // The agent has replied, without the message that the upstream is connected.
         Some(by) => tokio::time::timeout_at(by + OPENED_GRACE, opened)
             .await
             .map_err(|_elapsed| Status::unknown(Code::DeadlineExceeded, TOO_SLOW))??,
@@ -75,11 +75,10 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
 
 const TOO_SLOW: &str = "the connection was not there in time: the agent or its upstream hangs";
 
-/// Whoever drives the call finds out first that it is late, because only there it is known whether
-/// anything was sent.
+/// The driver of the call times out first, because it knows whether anything was sent.
 const OPENED_GRACE: Duration = Duration::from_secs(1);
 
-/// Whether the first message of a request is still here: then nothing was sent.
+/// First message of a request while it is queued: nothing was sent then.
 struct Unsent(mpsc::WeakSender<Next>);
 
 impl Unsent {
@@ -88,8 +87,7 @@ impl Unsent {
     }
 }
 
-/// The reply, or that it did not come in time. The call is dropped where it stands then, so that
-/// what was not sent never will be.
+/// Awaits the reply until a time. Drops the call after it, so that an unsent request is never sent.
 async fn in_time(
     mut reply: ReplyFuture,
     open_by: Option<Instant>,
@@ -150,21 +148,20 @@ async fn drive(
 /// [`Callee::tcp`](crate::call::Callee::tcp).
 ///
 /// `AsyncWrite::shutdown` is the half-close: it ends this side's direction and leaves the other
-/// open. Reading gives 0 bytes once the upstream has said that its last byte has come, and an error
-/// of the kind `ConnectionReset` with the [`Status`] in it when it was cut off: never the one for
-/// the other. What is written is on its way when the call returns, as with a socket; the pace of
-/// the upstream holds it back.
+/// open. Reading returns 0 bytes after the end of the upstream, and an error of the kind
+/// `ConnectionReset` that contains the [`Status`] after a reset. A write returns once the bytes are
+/// queued, as with a socket; a slow upstream delays it.
 ///
 /// Dropped before both directions have ended, it resets the connection: the upstream gets an error
 /// and no clean end. Costs up to eight chunks of up to 64 KiB, and a task.
 pub struct ByteStream {
     outgoing: Outgoing,
     replies: Messages,
-    /// What has come and was not read.
+    /// Received bytes that were not read.
     ready: Bytes,
     /// This side's direction, and the other's.
     has_ended: [bool; 2],
-    /// Why it was cut off, if it was.
+    /// Reason of the reset, if it was reset.
     failure: watch::Receiver<Option<Status>>,
     /// Both directions have ended, and dropping this breaks nothing off.
     is_over: Arc<AtomicBool>,
@@ -186,8 +183,8 @@ impl ByteStream {
         }
     }
 
-    /// Ends when the connection was cut off, and says why; also while nobody reads. Never ends if
-    /// it ends well.
+    /// Completes with the reason when the connection is reset, also without reads. Never completes
+    /// after a clean end.
     pub fn failure(&self) -> impl Future<Output = Status> + Send + 'static {
         let mut failure = self.failure.clone();
         async move {
@@ -210,7 +207,7 @@ impl ByteStream {
         }
     }
 
-    /// What has come and was not read; nothing once the other side has ended.
+    /// Waits for received bytes; none after the end of the peer.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ready.is_empty() && !self.has_ended[1] {
             match ready!(self.replies.poll_event(cx)) {
@@ -231,7 +228,7 @@ impl ByteStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether there is room for bytes on their way out.
+    /// Waits for room to send.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_ended[0] {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -253,7 +250,7 @@ fn reset(status: Status) -> io::Error {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// The way out.
+/// Sender of the bytes.
 pub(super) struct Outgoing(PollSender<Next>);
 
 impl Outgoing {

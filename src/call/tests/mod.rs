@@ -173,7 +173,7 @@ impl Frames {
         self
     }
 
-    /// The head of a request that has so much time.
+    /// Head of a request with this timeout.
     fn request_head(self, method: &str, kind: CallKind, timeout: Duration) -> Self {
         self.add(head_chunk(&request_head(method, kind, timeout)).expect("a head"))
     }

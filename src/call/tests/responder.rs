@@ -8,17 +8,17 @@ use crate::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// What the handler does with the body.
+/// Behaviour of the handler.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handling {
     /// Sends it back.
     #[default]
     Echo,
-    /// Sends a reply of so many bytes.
+    /// Sends a reply of this many bytes.
     Long(usize),
     /// Does not end.
     Never,
-    /// Ends after so much time.
+    /// Ends after this time.
     After(Duration),
     /// Panics before it reads the body.
     PanicAtOnce,
@@ -30,7 +30,7 @@ pub(super) enum Handling {
     Refuse,
 }
 
-/// An acceptor that counts what it is told.
+/// An acceptor that counts its notifications.
 #[derive(Default)]
 pub(super) struct Acceptor {
     pub(super) handling: Handling,

@@ -1,4 +1,4 @@
-//! The conversion without a tree against the one with, and shapes that are made to cost memory.
+//! Tests that compare the conversion with and without a tree, and shapes that would cost memory.
 
 use super::{
     JsonText, cbor_to_text, from_cbor, from_text, lenient_text_to_cbor, text_to_cbor, to_cbor,

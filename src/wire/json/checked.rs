@@ -1,5 +1,5 @@
-//! A message that is well-formed, and what its JSON leaves out: all entries of a map but the last
-//! of those whose keys are equal as text.
+//! Check of a CBOR message before its conversion to JSON: finds errors, and the entries to omit,
+//! which are all but the last of those with equal keys.
 
 use super::{
     dropped::Dropped,
@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 /// than this and the keys that differ.
 const LOOK_AFTER: usize = 4_096;
 
-/// Keys are hashed and compared by so many bytes at a time.
+/// Block size for hashing and comparing keys.
 const BLOCK_BYTES: usize = 1_024;
 
 /// Writes the JSON of a message whole.
@@ -208,7 +208,7 @@ impl<'a> OpenKeys<'a> {
     }
 }
 
-/// Where a key is.
+/// Offset of a key.
 const fn offset(key: u64) -> usize {
     (key & u32::MAX as u64) as usize
 }

@@ -1,6 +1,6 @@
-//! Equal keys among the entries of one map of texts that was written to a buffer as CBOR.
+//! Equal keys in one map with text keys that was written to a buffer as CBOR.
 
-/// Where the entries of the open maps begin in the buffer: those of the innermost last.
+/// Offsets of the entries of the open maps in the buffer, those of the innermost last.
 pub(super) type Starts = Vec<u32>;
 
 /// Entries after which a map is looked at before its end, so that equal keys take no more memory
@@ -19,12 +19,12 @@ impl Entries {
         Self { first: starts.len(), look_at: LOOK_AFTER }
     }
 
-    /// How many there are.
+    /// Number of entries.
     pub(super) const fn count(&self, starts: &Starts) -> usize {
         starts.len() - self.first
     }
 
-    /// Whether it is time to call [`Entries::settle`] in the midst of a map.
+    /// Returns `true` if it is time to call [`Entries::settle`] in the midst of a map.
     pub(super) const fn is_due(&self, starts: &Starts) -> bool {
         self.count(starts) >= self.look_at
     }
@@ -90,7 +90,7 @@ impl Entries {
     }
 }
 
-/// Where the next entry begins; `None` past 4 GiB.
+/// Offset of the next entry; `None` past 4 GiB.
 pub(super) fn start(out: &[u8]) -> Option<u32> {
     u32::try_from(out.len()).ok()
 }

@@ -1,4 +1,4 @@
-//! JSON to CBOR as it is read: what a reader of JSON reports is written at once.
+//! Converter from JSON to CBOR that writes each value as it is read.
 
 use super::entries::{Entries, Starts, head_bytes, start, text_bytes};
 use serde::{
@@ -7,7 +7,7 @@ use serde::{
 };
 use std::fmt;
 
-/// What becomes of equal keys in one object.
+/// Handling of equal keys in one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SameKeys {
     Refused,

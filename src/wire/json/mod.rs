@@ -1,8 +1,8 @@
-//! JSON in and out of the CBOR of messages, by the rules of RFC 8949 section 6.
+//! Conversion between JSON and the CBOR of messages, by the rules of RFC 8949 section 6.
 //!
 //! Integers keep their exact value up to the range of `u64` and `i64`. Byte strings become
-//! base64url text without padding. Keys that are not text are written as text. What JSON has no
-//! word for (NaN, infinities, undefined) becomes `null`.
+//! base64url text without padding. Keys that are not text are written as text. Values that JSON
+//! cannot express (NaN, infinities, undefined) become `null`.
 //!
 //! [`cbor_to_text`] and [`text_to_cbor`] convert without a tree of values, which would take many
 //! times the memory of the message.
@@ -36,8 +36,7 @@ pub fn to_cbor(value: &Value) -> Result<Bytes, String> {
 /// Reads the CBOR payload of a message as a JSON value.
 ///
 /// # Errors
-/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are
-/// refused.
+/// Malformed CBOR, with its byte offset. Nesting is bounded at 127, trailing bytes are refused.
 pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
     let mut reader = serde_cbor::Deserializer::from_slice(bytes);
     let value = Tree::LENIENT.deserialize(&mut reader);
@@ -45,11 +44,10 @@ pub fn from_cbor(bytes: &[u8]) -> Result<Value, String> {
 }
 
 /// Reads the one JSON value of a text. Unlike `serde_json` by itself it refuses an object in which
-/// a key stands twice: of two readers of one text the first might take the first, and the other the
-/// last.
+/// a key is duplicated: two readers of one text might take different ones.
 ///
 /// # Errors
-/// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
+/// Invalid JSON or a duplicate key, with line and column. Nesting is bounded at 127.
 pub fn from_text(text: &[u8]) -> Result<Value, String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Tree::STRICT.deserialize(&mut reader);
@@ -59,7 +57,7 @@ pub fn from_text(text: &[u8]) -> Result<Value, String> {
 /// Reads any value as JSON, for use with other deserializers of CBOR.
 ///
 /// # Errors
-/// What the deserializer reports.
+/// The error of the deserializer.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     Tree::LENIENT.deserialize(deserializer)
 }
@@ -70,19 +68,19 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, 
 /// Memory: the result, and eight bytes for each key of the maps that are open at one time.
 ///
 /// # Errors
-/// What is not well-formed, with its byte offset. Nesting is bounded at 127, trailing bytes are
-/// refused, and so is an array or a map as a key within a key.
+/// Malformed CBOR, with its byte offset. Nesting is bounded at 127, trailing bytes are refused, and
+/// so is an array or a map as a key within a key.
 pub fn cbor_to_text(cbor: &[u8]) -> Result<Bytes, String> {
     checked::write(cbor)
 }
 
 /// Converts the text of one JSON value to the CBOR payload of a message. Keys keep the order of the
-/// text. As [`from_text`] it refuses an object in which a key stands twice.
+/// text. As [`from_text`] it refuses an object in which a key is duplicated.
 ///
 /// Memory: the result, and four bytes for each key of the objects that are open at one time.
 ///
 /// # Errors
-/// What is not JSON, or stands twice, with line and column. Nesting is bounded at 127.
+/// Invalid JSON or a duplicate key, with line and column. Nesting is bounded at 127.
 pub fn text_to_cbor(text: &[u8]) -> Result<Bytes, String> {
     convert_text(text, SameKeys::Refused)
 }
@@ -97,7 +95,7 @@ pub(crate) fn lenient_text_to_cbor(text: &[u8]) -> Result<Bytes, String> {
 /// [`text_to_cbor`] does; of equal keys the last stays.
 ///
 /// # Errors
-/// What the deserializer reports.
+/// The error of the deserializer.
 pub fn encode_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let mut out = Vec::new();
     FromText::new(&mut out, &mut Vec::new(), SameKeys::LastStays).deserialize(deserializer)?;

@@ -1,4 +1,4 @@
-//! The JSON of a message, piece by piece.
+//! JSON text of a message, written in pieces on demand.
 
 use super::{
     checked::check,
@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// JSON is written by pieces of this size, and a little more.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// Of a message that leaves much out, so much is passed at one time.
+/// Maximum number of CBOR bytes passed at one time in a message with many omitted entries.
 const PASSED_BYTES_MAX: usize = 256 * 1024;
 
 /// The JSON of a message that was checked, written as it is asked for. Holds the message, and one
@@ -29,7 +29,7 @@ impl JsonText {
     /// Memory: eight bytes for each key of the maps that are open at one time.
     ///
     /// # Errors
-    /// What is not well-formed, with its offset.
+    /// Malformed CBOR, with its offset.
     pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
         let (dropped, left) = check(&cbor)?;
         Ok(Self { cbor, dropped, walk: Walk::again(), left })

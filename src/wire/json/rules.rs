@@ -1,5 +1,4 @@
-//! The rules of RFC 8949 section 6 one by one, and where we do otherwise: `docs/json.md` has the
-//! same in prose.
+//! Tests of each rule of RFC 8949 section 6, and of the deviations that `docs/json.md` lists.
 
 use super::{cbor_to_text, encode_from, from_cbor, lenient_text_to_cbor, to_cbor};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! CBOR to JSON in steps, so that a text many times as long as its message is never in memory as a
-//! whole.
+//! Converter from CBOR to JSON in steps, so that a text much longer than its message is never
+//! completely in memory.
 //!
 //! [`Walk`] knows no more than where it stands. The first walk over a message checks it and finds
 //! equal keys, see [`super::checked`]; the second writes.
@@ -11,7 +11,7 @@ use std::str;
 /// Arrays, maps and tags in one another. As much as serde_cbor reads.
 const DEPTH_MAX: usize = 127;
 
-/// Of a byte string or a text, so much is written in one step.
+/// Maximum number of bytes of a byte string or a text written in one step.
 const STEP_BYTES: usize = 4_096;
 
 const BREAK: u8 = 0xff;
@@ -21,7 +21,7 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
 
-/// What a step came upon.
+/// Event of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonEvent {
     Step,
@@ -114,7 +114,7 @@ impl Walk {
     /// Appends the next few bytes of the JSON. `cbor` and `dropped` are the same at every step.
     ///
     /// # Errors
-    /// What is not well-formed, with its offset. After it no step may follow.
+    /// Malformed CBOR, with its offset. No step may follow.
     pub(super) fn step(
         &mut self,
         cbor: &[u8],
@@ -341,7 +341,7 @@ fn fault(what: &str, at: usize) -> String {
     format!("{what} (at byte {at})")
 }
 
-/// Whether an array or a map ends here. A break is passed.
+/// Checks for the end of an array or a map, and consumes a break.
 fn is_over(open: &mut Open, cbor: &[u8], at: &mut usize) -> Result<bool, String> {
     match &mut open.left {
         Some(0) => Ok(true),

@@ -1,5 +1,5 @@
-//! JSON as a tree of values, for programs that look into it. It takes many times the memory of its
-//! text: messages on their way through are converted without one.
+//! JSON as a tree of values, for programs that inspect it. Forwarded messages are converted without
+//! a tree, which takes many times the memory of the text.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};

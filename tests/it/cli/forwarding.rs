@@ -102,7 +102,7 @@ fn a_stream_whose_service_is_killed_delivers_its_messages_and_then_fails() {
     until_has(&dir.path("out.txt"), "{\"i\":1}");
     service.wait_for_line("called: Count");
     service.signal(Signal::KILL);
-    running.end().expect(78, &["error: UNAVAILABLE (unknown): the upstream broke off"]);
+    running.end().expect(78, &["error: UNAVAILABLE (unknown): the upstream closed the connection"]);
     assert_eq!(dir.read("out.txt"), "{\"i\":1}\n");
 }
 

@@ -177,9 +177,13 @@ async fn http_1_0_servers_work_if_they_send_a_content_length() {
 #[tokio::test]
 async fn a_truncated_reply_is_never_a_success() {
     let whole = json("12345678");
-    check_broken(answered(whole[..whole.len() - 3].to_vec()).await, Code::Unavailable, "broke off");
+    check_broken(
+        answered(whole[..whole.len() - 3].to_vec()).await,
+        Code::Unavailable,
+        "closed the connection",
+    );
     let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n123\r\n".to_vec();
-    check_broken(answered(chunks).await, Code::Unavailable, "broke off");
+    check_broken(answered(chunks).await, Code::Unavailable, "closed the connection");
     let error = reply("404 Not Found", &[JSON], r#"{"code":"aborted","message":"m"}"#);
     let failed = answered(error[..error.len() - 3].to_vec()).await;
     // The status alone shows that it was refused.

@@ -1,5 +1,4 @@
-//! Errors in the words of the Connect protocol: its codes, those of HTTP, and the JSON of both
-//! kinds of error.
+//! Errors of the Connect protocol: its codes, HTTP statuses, and the JSON of errors.
 //!
 //! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes", "HTTP to Error Code", "Error
 //! End-Stream".
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The code that Connect writes so: `not_found`.
+/// Code of a Connect name, such as `not_found`.
 fn code_of(name: &str) -> Option<Code> {
     match name {
         // The one that is spelt otherwise in gRPC.
@@ -25,7 +24,7 @@ fn code_of(name: &str) -> Option<Code> {
     }
 }
 
-/// What an HTTP status means of which Connect says nothing.
+/// Code of an HTTP status without a Connect error.
 pub(super) const fn code_of_http(status: u16) -> Code {
     match status {
         400 => Code::Internal,
@@ -94,12 +93,12 @@ impl EndOfStream {
     /// Reads one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The JSON error.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|fault| fault.to_string())
     }
 
-    /// What comes after the messages, or how they have failed.
+    /// Trailing metadata, or the failure.
     pub(super) fn into_result(self) -> Result<Metadata, Status> {
         let pairs = self.metadata.unwrap_or_default().into_iter();
         let trailing: Metadata = pairs

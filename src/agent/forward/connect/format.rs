@@ -1,11 +1,10 @@
-//! What messages are on their way to an upstream: JSON or CBOR, and the names of both in HTTP.
+//! Format of messages to an upstream: JSON or CBOR, with their media types.
 
 use crate::convert::{ConvertError, Converter, Text};
 use bytes::Bytes;
 use std::str::FromStr;
 
-/// What an upstream takes and gives: dialback's messages are CBOR, and HTTP services mostly speak
-/// JSON.
+/// Format of an upstream: dialback's messages are CBOR, and most HTTP services use JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForwardFormat {
     /// `application/json`, by the rules of RFC 8949 section 6: byte strings become base64url text.

@@ -1,5 +1,4 @@
-//! Metadata as headers and back: which pairs travel, which are ours to write, and which say nothing
-//! to the other side.
+//! Conversion between metadata and HTTP headers: names that are forwarded, reserved or dropped.
 
 use crate::{
     metadata::Metadata,
@@ -7,8 +6,7 @@ use crate::{
 };
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers of a connection or of the form of a message, in either direction: they say nothing of a
-/// call.
+/// Headers of a connection or of the form of a message, in either direction, not of a call.
 const OF_THE_MESSAGE: &[&str] = &[
     "accept",
     "accept-encoding",
@@ -31,16 +29,15 @@ const OF_THE_MESSAGE: &[&str] = &[
     "user-agent",
 ];
 
-/// By which an upstream may believe to know who asks. Here it is told by `dialback-caller` and by
-/// nothing else.
+/// Headers that an upstream may take for the identity of the client. Here only `dialback-caller`
+/// is.
 const OF_IDENTITY: &[&str] = &["forwarded", "via", "x-real-ip"];
 
-/// The same as starts of names, and what we and Connect write ourselves.
+/// Prefixes of such names, and those that dialback and Connect write themselves.
 const STARTS: &[&str] = &["connect-", "content-", "dialback-", "x-forwarded-"];
 
-/// Names on which servers, proxies, frameworks and libraries act as though somebody in front of
-/// them had written them: who asks, from where, for which URL, host or method, and what was checked
-/// already.
+/// Names that servers, proxies, frameworks and libraries trust as written by a proxy: client
+/// identity and address, URL, host, method, and completed checks.
 const ACTED_ON: &[&str] = &[
     "auth-type",
     "auth-user",
@@ -147,7 +144,7 @@ fn is_ours(name: &str) -> bool {
     is_among(&as_cgi(name), &[OF_THE_MESSAGE, OF_IDENTITY], STARTS)
 }
 
-/// Whether metadata of that name never becomes a header of a request.
+/// Returns `true` if metadata of that name never becomes a header of a request.
 pub(super) fn never_travels(name: &str) -> bool {
     is_ours(name) || is_among(&as_cgi(name), &[ACTED_ON], ACTED_ON_STARTS)
 }
@@ -163,8 +160,8 @@ fn as_cgi(name: &str) -> String {
     name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// Whether a pair becomes a header. A name that is not ASCII is never one, which is refused and not
-/// left behind.
+/// Returns `true` if a pair becomes a header. A name that is not ASCII cannot be one: it is
+/// refused, not dropped.
 fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     match allowed {
         Some(names) if !names.iter().any(|name| name.eq_ignore_ascii_case(key)) => false,
@@ -202,8 +199,8 @@ fn no_header(key: &str) -> Status {
     Status::not_executed(Code::InvalidArgument, text)
 }
 
-/// What of an upstream's headers travels before the messages, and what after them: those that begin
-/// with `trailer-`, as Connect has it.
+/// Metadata and trailers from the headers of an upstream. Trailers begin with `trailer-`, as in
+/// Connect.
 pub(super) fn into_metadata(headers: &HeaderMap) -> (Metadata, Metadata) {
     let (mut metadata, mut trailing) = (Metadata::default(), Metadata::default());
     for (name, value) in headers {

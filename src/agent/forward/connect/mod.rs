@@ -1,5 +1,5 @@
-//! Services that are answered by a local HTTP server: each call becomes a POST in the shape of the
-//! Connect protocol, <https://connectrpc.com/docs/protocol/>.
+//! Services answered by a local HTTP server: each call becomes a POST of the Connect protocol,
+//! <https://connectrpc.com/docs/protocol/>.
 //!
 //! The line between `not_executed` and `unknown` is the first byte of the request that is written
 //! to the upstream.
@@ -49,9 +49,9 @@ use tokio::time::Instant;
 /// ```
 ///
 /// Unary calls and server streams are forwarded; the others are `UNIMPLEMENTED`. An upstream that
-/// cannot be reached gives `UNAVAILABLE`, not executed; one that breaks off after a byte of the
-/// request was written `UNAVAILABLE`, unknown; an error that it answers with is the handler's own.
-/// Dropping the call, and its deadline, close the connection to the upstream.
+/// cannot be reached gives `UNAVAILABLE`, not executed; one that fails after a byte of the request
+/// was written `UNAVAILABLE`, unknown; its own error is the error of the handler. Dropping the
+/// call, and its deadline, close the connection to the upstream.
 #[derive(Clone)]
 #[must_use = "a forward answers once its service is hosted"]
 pub struct Forward {
@@ -64,17 +64,16 @@ impl Forward {
     /// service's name if need be.
     ///
     /// # Errors
-    /// An address that is none, and one of `https`: for that CAs have to be stated, see
-    /// [`Forward::to_tls`].
+    /// An invalid address, or an `https` address, which needs CAs: see [`Forward::to_tls`].
     pub fn to(url: impl AsRef<str>) -> Result<Self, UpstreamError> {
         Self::new(url.as_ref().parse()?, None)
     }
 
     /// To an upstream that shows a certificate, `https://HOST:PORT`, for that host and by one of
-    /// these CAs (PEM). TLS 1.3; what this machine believes otherwise does not count.
+    /// these CAs (PEM). TLS 1.3; the trust store of the system is not used.
     ///
     /// # Errors
-    /// An address that is none or is not `https`, CAs that are none.
+    /// An address that is invalid or not `https`, or invalid CAs.
     pub fn to_tls(url: impl AsRef<str>, ca_pem: impl AsRef<[u8]>) -> Result<Self, UpstreamError> {
         Self::new(url.as_ref().parse()?, Some(ca_pem.as_ref()))
     }
@@ -113,7 +112,7 @@ impl Forward {
     }
 
     /// Bounds one reply, as the upstream sends it, in bytes. Default 4 MiB; the agent's own limit
-    /// on messages holds beside it.
+    /// on messages applies as well.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.message_bytes_max = bytes;
         self
@@ -127,8 +126,8 @@ impl Forward {
         self
     }
 
-    /// Whether metadata of this name never becomes a header, because the agent writes it itself or
-    /// because servers take it for the word of a proxy.
+    /// Returns `true` if metadata of this name never becomes a header, because the agent writes it
+    /// itself, or because servers trust it as written by a proxy.
     pub fn never_travels(name: &str) -> bool {
         headers::never_travels(name)
     }
@@ -176,8 +175,8 @@ pub struct ForwardHandle {
 }
 
 impl ForwardHandle {
-    /// Forwards calls that come from now on to this upstream; those in flight go on to the former
-    /// one. Which methods there are stays as it was registered.
+    /// Forwards calls that come from now on to this upstream; those in flight continue with the
+    /// previous one. The registered methods do not change.
     pub fn replace(&self, forward: Forward) {
         self.route.set(UpstreamRoute::new(forward.settings, self.tasks.clone()));
     }
@@ -190,15 +189,14 @@ impl fmt::Debug for ForwardHandle {
     }
 }
 
-/// Turns at converting large messages: those of all services of a process, for they share its
-/// cores.
+/// Turns for converting large messages, shared by all services of the process.
 static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 
-/// What answers the calls of a forwarded service.
+/// Handler of a forwarded service.
 struct Forwarder {
     service: String,
     route: Arc<SharedValue<UpstreamRoute>>,
-    /// What it says of an upstream that fails.
+    /// Limits the log lines about a failing upstream.
     faults: LogLimits<()>,
 }
 
@@ -228,7 +226,7 @@ impl Handler for Forwarder {
 }
 
 impl Forwarder {
-    /// What a failure to get a reply says of the call. The log gets what the caller need not know.
+    /// Status of a call without a reply. Details for the operator go to the log only.
     fn failed(&self, route: &UpstreamRoute, fault: Fault) -> Status {
         let service = &self.service;
         let status = match &fault {
@@ -245,7 +243,7 @@ impl Forwarder {
             ),
             Fault::SendError(_) => {
                 let text = format!(
-                    "the upstream of {service} broke off after the request was handed over"
+                    "the upstream of {service} closed the connection after the request was sent"
                 );
                 Status::unknown(Code::Unavailable, text)
             }
@@ -253,7 +251,7 @@ impl Forwarder {
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let why = match &fault {
                 Fault::Unreachable(why) => why.to_string(),
-                Fault::SendError(why) => format!("broke off: {why}"),
+                Fault::SendError(why) => format!("closed the connection: {why}"),
             };
             let address = &route.settings.address;
             tracing::warn!("the upstream {address} of {service} {}{suppressed}", printable(&why));

@@ -1,5 +1,4 @@
-//! What comes back from an upstream for a call with one reply, and the errors that any call may
-//! get.
+//! Reply of an upstream to a unary call, and the errors of any call.
 
 use super::{
     errors::{ErrorBody, code_of_http},
@@ -49,7 +48,7 @@ pub(super) async fn unary(
             )),
             BodyError::SendError => Status::unknown(
                 Code::Unavailable,
-                "the upstream broke off in the middle of its reply",
+                "the upstream closed the connection before the end of its reply",
             ),
         })?;
     route.pool.keep(connection);
@@ -59,9 +58,9 @@ pub(super) async fn unary(
     Ok(Reply { metadata, trailing, ..Reply::new(message) })
 }
 
-/// Whether a reply that is cut short can be told from a whole one. Of a transfer-encoding only
-/// chunks have an end of their own, and only as the last of them; any other one ends with the
-/// connection (RFC 9112 section 6.3), whatever content-length says beside it.
+/// Returns `true` if a truncated reply can be detected. Of a transfer-encoding only chunks have an
+/// end of their own, and only as the last of them; any other one ends with the connection (RFC 9112
+/// section 6.3), regardless of content-length.
 fn has_end(headers: &HeaderMap) -> bool {
     match headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         None => headers.contains_key(CONTENT_LENGTH),
@@ -114,7 +113,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
-/// What the messages of a reply are. One that does not say is taken for what was asked for.
+/// Format of a reply. Without a content type it is the requested one.
 pub(super) fn format_of(
     route: &UpstreamRoute,
     headers: &HeaderMap,
@@ -136,7 +135,7 @@ pub(super) fn format_of(
     })
 }
 
-/// Why a body was not read whole.
+/// Error of reading a body.
 enum BodyError {
     TooLarge,
     SendError,

@@ -1,5 +1,4 @@
-//! The way to one upstream: where it is, whom to believe, what it speaks, and the connections that
-//! lead there.
+//! Route to one upstream: address, trusted CAs, format, and pooled connections.
 
 use super::{
     super::http::{
@@ -32,26 +31,26 @@ const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 /// Connect has ten digits for it.
 const TIMEOUT_MS_MAX: u128 = 9_999_999_999;
 
-/// Where calls go and how. Everything that may be replaced while the agent runs.
+/// Settings of a route, which can be replaced while the agent runs.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) address: UpstreamAddress,
     pub(super) tls: Option<UpstreamTls>,
     pub(super) format: ForwardFormat,
     pub(super) message_bytes_max: usize,
-    /// Whether connections are used again.
+    /// True if connections are used again.
     pub(super) keep_alive: bool,
     /// The names of metadata that become headers; `None` is all that may.
     pub(super) metadata: Option<Arc<[String]>>,
 }
 
-/// The settings of the moment, and the connections that were made by them.
+/// Current settings, and the connections made with them.
 pub(super) struct UpstreamRoute {
     pub(super) settings: Settings,
     pub(super) pool: Arc<Pool>,
 }
 
-/// Why the head of a reply did not come.
+/// Error of a request without the head of a reply.
 pub(super) enum Fault {
     /// The request was not written.
     Unreachable(Unreachable),
@@ -168,8 +167,8 @@ fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis().min(TIMEOUT_MS_MAX)).unwrap_or(u64::MAX)
 }
 
-/// Who asks, by way of whom, and under which name it stands in every log. The caller's metadata was
-/// stripped of these.
+/// Adds the requester, the node and the call id. These names were removed from the metadata of the
+/// caller.
 fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status> {
     headers.insert("dialback-caller", value(&request.requester.peer().to_string())?);
     headers.insert("dialback-call-id", value(&request.meta.call_id.to_string())?);

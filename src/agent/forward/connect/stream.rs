@@ -1,5 +1,5 @@
-//! What comes back from an upstream for a call with a stream of replies: messages in Connect's
-//! envelopes, and the one that ends them.
+//! Stream of replies of an upstream: messages in Connect envelopes, and the envelope that ends
+//! them.
 
 use super::{
     super::http::{Pool, UpstreamConnection},
@@ -37,7 +37,7 @@ pub(super) fn envelope(message: Text) -> Result<Text, Status> {
     Ok(message.between(&[0, a, b, c, d], b""))
 }
 
-/// Takes the stream. Nothing of it is read before somebody asks for it.
+/// Returns the stream of replies. Nothing is read before it is polled.
 pub(super) async fn server_stream(
     route: &UpstreamRoute,
     answered: UpstreamResponse,
@@ -56,8 +56,7 @@ pub(super) async fn server_stream(
     Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
 }
 
-/// The replies as they are asked for: who does not ask holds the upstream back, and dropping them
-/// hangs up.
+/// Replies, read on demand: not polling delays the upstream, and dropping closes the connection.
 struct Replies {
     /// Taken out with the message that ends the stream.
     open: Option<(Incoming, UpstreamConnection)>,
@@ -91,7 +90,7 @@ impl Source for Replies {
                 Ok(None) => {}
             }
             let Some((body, _)) = &mut self.open else {
-                return Poll::Ready(Next::Failed(broke_off()));
+                return Poll::Ready(Next::Failed(closed_early()));
             };
             match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -99,14 +98,14 @@ impl Source for Replies {
                         self.envelopes.add(&data);
                     }
                 }
-                Some(Err(_)) | None => return Poll::Ready(Next::Failed(broke_off())),
+                Some(Err(_)) | None => return Poll::Ready(Next::Failed(closed_early())),
             }
         }
     }
 }
 
-fn broke_off() -> Status {
-    let text = "the upstream broke off before it had ended its stream";
+fn closed_early() -> Status {
+    let text = "the upstream closed the connection before the end of its stream";
     Status::unknown(Code::Unavailable, text)
 }
 
@@ -134,14 +133,14 @@ async fn hang_up_softly(mut body: Incoming, connection: UpstreamConnection, pool
     }
 }
 
-/// What an envelope holds.
+/// Content of an envelope.
 #[derive(Debug, PartialEq, Eq)]
 enum Envelope {
     Message(Bytes),
     End(Bytes),
 }
 
-/// Bytes as they come, cut into envelopes. Holds at most one message and what came with its last
+/// Splits received bytes into envelopes. Holds at most one message and what came with its last
 /// bytes.
 #[derive(Debug, Default)]
 struct Envelopes {

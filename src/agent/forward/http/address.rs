@@ -53,7 +53,7 @@ pub enum UpstreamError {
 const HOW: &str = "is not written http://HOST:PORT, https://HOST:PORT or unix:/PATH";
 
 impl UpstreamAddress {
-    /// Whether the upstream uses TLS.
+    /// Returns `true` if the upstream uses TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.destination, Destination::Tcp { is_tls: true, .. })
     }

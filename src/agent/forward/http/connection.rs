@@ -137,7 +137,7 @@ impl UpstreamConnection {
         Ok(Self { sender, exchange, expires_at, answers, idle_max, ended, _hangs_up })
     }
 
-    /// Whether it can send a request now, as far as is known.
+    /// Returns `true` if it can send a request now, as far as is known.
     pub(in crate::agent::forward) fn is_ready(&self) -> bool {
         self.sender.is_ready() && !self.sender.is_closed()
     }

@@ -57,7 +57,7 @@ impl Pool {
         }
     }
 
-    /// Notes that a connection was found closed, after so many replies and this idle time.
+    /// Notes that a connection was found closed, after this number of replies and this idle time.
     pub(in crate::agent::forward) fn was_closed(&self, answers: u32, idle_for: Duration) {
         self.idle().habit.was_closed(answers, idle_for, Instant::now());
     }

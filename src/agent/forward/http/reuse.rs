@@ -52,7 +52,7 @@ pub(super) struct Habit {
 }
 
 impl Habit {
-    /// Whether a connection with so many replies may be reused.
+    /// Returns `true` if a connection with this number of replies may be reused.
     pub(super) fn allows(&mut self, answers: u32, now: Instant) -> bool {
         if self.closes_after.is_some_and(|(_, until)| until <= now) {
             self.closes_after = None;
@@ -70,8 +70,8 @@ impl Habit {
         self.keeps |= idle_for >= FORWARD_REST;
     }
 
-    /// Notes that a connection ended, or had unexpected bytes, after so many replies and this idle
-    /// time.
+    /// Notes that a connection ended, or had unexpected bytes, after this number of replies and
+    /// this idle time.
     pub(super) fn was_closed(&mut self, answers: u32, idle_for: Duration, now: Instant) {
         if idle_for >= FORWARD_REST {
             // It was idle for too long, which says nothing about busy connections.

@@ -24,7 +24,7 @@ use tokio::{
 pub(super) struct Exchange {
     /// Bytes accepted by the operating system.
     written: AtomicU64,
-    /// Whether the next write starts a request.
+    /// True if the next write starts a request.
     is_first: AtomicBool,
 }
 
@@ -43,7 +43,7 @@ impl Exchange {
 
 /// Checks a socket without waiting.
 pub(super) trait Look {
-    /// Whether there is nothing to read: neither an end, nor a reset, nor a byte.
+    /// Returns `true` if there is nothing to read: neither an end, nor a reset, nor a byte.
     ///
     /// Asks the operating system, because the runtime learns of events later.
     fn is_silent(&self) -> bool;
@@ -180,7 +180,7 @@ mod tests {
                 _ => theirs.write_all(b"x").await.expect("written"),
             }
             // The system delivers on loopback before the call returns; the runtime has not been
-            // told yet.
+            // notified yet.
             exchange.look_first();
             let error = ours.write(b"request").await.expect_err("it is not silent");
             assert_eq!(error.kind(), ErrorKind::ConnectionAborted);

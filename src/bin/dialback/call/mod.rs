@@ -73,7 +73,7 @@ pub(crate) struct CallArgs {
     pub(crate) reach: ReachArgs,
 }
 
-/// Where a call goes.
+/// Target of a call.
 enum Callees {
     /// The agent of this name.
     Agent(Name),
@@ -83,7 +83,7 @@ enum Callees {
     All,
 }
 
-/// What is to be called, and how.
+/// Method and options of a call.
 struct CallCommand {
     callees: Callees,
     method: MethodPath,
@@ -176,8 +176,8 @@ impl CallCommand {
         }
     }
 
-    /// Of which kind the method is, by the node's directory. Where that cannot be known, the call
-    /// itself says why.
+    /// Kind of the method, from the directory of the node. If it is unknown, the call itself fails
+    /// with the reason.
     ///
     /// # Errors
     /// The call was to wait for an agent, and none attached in time.
@@ -199,8 +199,7 @@ impl CallCommand {
         }
     }
 
-    /// What the agent that is to answer hosts; of several the first. If the call is to wait, once
-    /// there is one.
+    /// Services of the target agent; of several the first. With `--wait`, waits for one.
     async fn services(&self, caller: &Caller) -> Result<Vec<ServiceInfo>, Status> {
         loop {
             let agent = match &self.callees {
@@ -349,8 +348,8 @@ fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
     found.map_or(CallKind::Unary, |info| info.kind)
 }
 
-/// Sends all of the input, then closes this half. That the other side takes no more is not told
-/// here: how the call ended says why.
+/// Sends all of the input, then closes this half. A peer that accepts no more is not reported here:
+/// the end of the call has the reason.
 async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failure> {
     loop {
         let next = tokio::select! {

@@ -1,4 +1,4 @@
-//! The replies of a call as standard output shows them: JSON, a line each, or one object.
+//! Output of the replies of a call: JSON, one line each, or one object.
 
 use crate::{
     exit::Failure,
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 pub(super) struct ReplyPrinter {
     wants_json: bool,
     seen: Vec<Box<RawValue>>,
-    /// The deadline of the call, which holds for a stream while nobody reads standard output too.
+    /// The deadline of the call, which also applies while standard output is not read.
     until: tokio::time::Instant,
 }
 
@@ -76,7 +76,7 @@ impl ReplyPrinter {
 /// A reply as JSON.
 pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
     let text = json::cbor_to_text(message).and_then(|text| {
-        // It is ours, and whole.
+        // Written by this program, so it is valid.
         let text = String::from_utf8(text.into()).map_err(|fault| fault.to_string())?;
         RawValue::from_string(text).map_err(|fault| fault.to_string())
     });
@@ -103,7 +103,7 @@ struct JsonSuccess<'a> {
     trailers: MetadataMap,
 }
 
-/// What became of the call of one agent among several.
+/// Result of the call of one agent among several.
 #[derive(Serialize)]
 pub(super) struct AgentResult {
     agent: String,

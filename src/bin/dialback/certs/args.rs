@@ -46,7 +46,7 @@ Examples:
   dialback certs issue caller billing --days 30
 A peer whose certificate was revoked gets a new one.")]
     Issue {
-        /// What to make.
+        /// The certificate.
         #[command(flatten)]
         leaf: LeafArgs,
     },
@@ -55,7 +55,7 @@ A peer whose certificate was revoked gets a new one.")]
 Example: dialback certs request agent warehouse
 Copy the .csr to the CA, and the certificate that `dialback certs sign` issues back.")]
     Request {
-        /// Whose.
+        /// The peer.
         #[command(flatten)]
         peer: PeerArgs,
         /// Generate a new key even if one exists, which stays in use until the new certificate is
@@ -73,7 +73,7 @@ Only the public key is taken from the request: role, name and --san decide the r
         /// Certificate request (PEM)
         #[arg(value_name = "FILE.csr")]
         file: PathBuf,
-        /// What to make.
+        /// The certificate.
         #[command(flatten)]
         leaf: LeafArgs,
     },
@@ -103,7 +103,7 @@ the same key. Revoked and expired certificates are listed and not renewed.")]
 Example: dialback certs revoke agent warehouse
 The list takes effect where it is installed: copy crl.pem to the nodes.")]
     Revoke {
-        /// Whose.
+        /// The peer.
         #[command(flatten)]
         peer: PeerArgs,
     },
@@ -140,7 +140,7 @@ impl From<PeerArgs> for PeerName {
 /// A certificate to make.
 #[derive(Debug, Args)]
 pub(crate) struct LeafArgs {
-    /// Whose.
+    /// The peer.
     #[command(flatten)]
     peer: PeerArgs,
     /// DNS names and IP addresses of a node
