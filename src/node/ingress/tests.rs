@@ -515,3 +515,13 @@ async fn a_slow_body_takes_from_the_time_of_the_call() {
     check(answer, Code::Unavailable, Outcome::NotExecuted);
     assert_eq!(began.elapsed(), 10 * SECOND, "the body and the wait for an agent together");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_does_not_extend_the_time_of_the_nodes_own_services() {
+    let policy = NodePolicy::default()
+        .allow(AllowRule { timeout_max: Some(20 * SECOND), ..rule("node/edge", "Own/*") });
+    let node = Fixture::new(policy);
+    let began = Instant::now();
+    check(node.answer(to_node("Own/Wait")).await, Code::DeadlineExceeded, Outcome::Unknown);
+    assert_eq!(began.elapsed(), 10 * SECOND);
+}
