@@ -146,4 +146,18 @@ mod tests {
             "the one before is idle"
         );
     }
+
+    #[test]
+    fn new_limits_apply_to_an_account_only_once_it_is_idle() {
+        let (mut accounts, now) = (CallerAccounts::default(), Instant::now());
+        let caller = "caller/ops".parse().expect("a name");
+        let old = Limits::default();
+        let new = Limits { queue_max: old.queue_max + 1, ..old.clone() };
+        let mut of = |limits: &Limits| accounts.of(&caller, limits, now).expect("an account");
+        let in_use = of(&old);
+        assert!(Arc::ptr_eq(&in_use, &of(&new)), "permits of calls in flight are still counted");
+        drop(in_use);
+        let bounds = (new.caller_calls_in_flight_max, new.queue_max);
+        assert!(of(&new).permits.is_bounded_by(bounds));
+    }
 }
