@@ -124,6 +124,7 @@ impl CallerAccounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::RESETS_WITHIN;
 
     #[test]
     fn a_new_caller_beyond_the_limit_is_refused_until_an_account_is_idle() {
@@ -159,5 +160,21 @@ mod tests {
         drop(in_use);
         let bounds = (new.caller_calls_in_flight_max, new.queue_max);
         assert!(of(&new).permits.is_bounded_by(bounds));
+    }
+
+    #[test]
+    fn an_account_with_recent_resets_is_not_replaced() {
+        let (mut accounts, now) = (CallerAccounts::default(), Instant::now());
+        let caller = "caller/ops".parse().expect("a name");
+        let old = Limits::default();
+        let new = Limits { queue_max: old.queue_max + 1, ..old.clone() };
+        let mut of = |limits: &Limits, now| accounts.of(&caller, limits, now).expect("an account");
+        of(&old, now).resets().count_violation(now);
+        let account = of(&new, now);
+        assert!(account.resets().has_some(now), "its resets were forgotten");
+        drop(account);
+        let later = now + RESETS_WITHIN;
+        let bounds = (new.caller_calls_in_flight_max, new.queue_max);
+        assert!(of(&new, later).permits.is_bounded_by(bounds));
     }
 }
