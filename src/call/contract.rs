@@ -3,7 +3,7 @@
 
 /// Declares a service: a trait for the side that hosts it, and a type for the side that calls it.
 ///
-/// `fn say_bye(name: String) -> String` is `HelloService/SayBye` on the wire. A method without
+/// `fn send_bye(name: String) -> String` is `HelloService/SendBye` on the wire. A method without
 /// arguments takes `null`, one with a single argument takes the argument itself, one with several
 /// takes an array of them. Arguments and results are serde types.
 ///
@@ -274,7 +274,7 @@ macro_rules! __contract_path {
     }};
 }
 
-/// `say_bye` as `"SayBye"`, at compile time.
+/// `send_bye` as `"SendBye"`, at compile time.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __contract_name {
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn method_names_are_pascal_case_on_the_wire() {
         assert_eq!(crate::__contract_name!(hello), "Hello");
-        assert_eq!(crate::__contract_name!(send_bye), "SayBye");
+        assert_eq!(crate::__contract_name!(send_bye), "SendBye");
         assert_eq!(crate::__contract_name!(list_v2_items), "ListV2Items");
     }
 }

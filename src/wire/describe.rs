@@ -71,14 +71,14 @@ mod tests {
         assert_eq!(with(|service| service.methods[0].request_schema = schema.clone()), None);
         assert_eq!(with(|service| service.methods[0].reply_schema = schema.clone()), None);
         let (text, schema) = (text + "x", schema + " ");
-        let text = with(|service| service.description = text.clone()).expect("too long");
-        assert_eq!(text, "the description of S has 1025 bytes; 1024 are the most");
-        let text = with(|service| service.methods[0].description = text.clone());
-        assert!(text.is_some_and(|text| text.starts_with("the description of S/A has 1025")));
-        let text = with(|service| service.methods[0].request_schema = schema.clone());
-        assert!(text.is_some_and(|text| text.starts_with("the request schema of S/A has 4097")));
-        let text = with(|service| service.methods[0].reply_schema = schema.clone());
-        assert!(text.is_some_and(|text| text.starts_with("the reply schema of S/A has 4097")));
+        let error = with(|service| service.description = text.clone()).expect("too long");
+        assert_eq!(error, "the description of S has 1025 bytes; 1024 are the most");
+        let error = with(|service| service.methods[0].description = text.clone());
+        assert!(error.is_some_and(|error| error.starts_with("the description of S/A has 1025")));
+        let error = with(|service| service.methods[0].request_schema = schema.clone());
+        assert!(error.is_some_and(|error| error.starts_with("the request schema of S/A has 4097")));
+        let error = with(|service| service.methods[0].reply_schema = schema.clone());
+        assert!(error.is_some_and(|error| error.starts_with("the reply schema of S/A has 4097")));
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
             vec![ServiceInfo::new("S", vec![method; count])]
         };
         assert!(expect_registrable(&services(63)).is_ok());
-        let text = expect_registrable(&services(64)).expect_err("too large").to_string();
-        assert!(text.contains("262144"), "{text}");
+        let error = expect_registrable(&services(64)).expect_err("too large").to_string();
+        assert!(error.contains("262144"), "{error}");
     }
 }
