@@ -550,6 +550,19 @@ mod tests {
         assert_eq!(registry.detached.len(), DETACHED_REMEMBERED_MAX);
     }
 
+    #[test]
+    fn an_agent_that_came_back_is_not_forgotten_as_detached() {
+        let (mut registry, back) = (Registry::default(), name("back"));
+        registry.register(&back, entry(1, 1), at(0)).expect("new");
+        registry.unregister(&back, 1, at(0));
+        registry.register(&back, entry(2, 1), at(0)).expect("new");
+        for n in 0..=DETACHED_REMEMBERED_MAX as u64 {
+            registry.register(&name(&format!("a{n}")), entry(n + 3, 1), at(0)).expect("new");
+            registry.unregister(&name(&format!("a{n}")), n + 3, at(0));
+        }
+        assert_eq!(registry.pick(&back), Some(&2));
+    }
+
     fn caller_link(admission: u64, instance: u8) -> CallerLink {
         CallerLink { admission, instance: [instance; 16], evicted: Arc::default() }
     }
