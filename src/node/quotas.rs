@@ -307,4 +307,14 @@ mod tests {
             assert!(quotas.accounts().used.len() <= 100);
         }
     }
+
+    #[test]
+    fn a_full_table_still_serves_the_callers_that_are_in_it() {
+        let (quotas, now) = (Quotas::with_room_for(2), Instant::now());
+        let rule = rule(None, Some(2));
+        let take = |name| quotas.take(&rule, &caller(name), now);
+        let _held = [take("ops").expect("room"), take("billing").expect("room")];
+        assert_eq!(take("late").expect_err("no room"), UsedUp::Callers(2));
+        assert!(take("ops").is_ok());
+    }
 }
