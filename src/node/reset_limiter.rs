@@ -107,4 +107,14 @@ mod tests {
         assert!(resets.count_violation(now), "one past the limit");
         assert!(!resets.count_violation(now + RESETS_WITHIN), "forgotten");
     }
+
+    #[cfg(feature = "gateway")]
+    #[test]
+    fn a_full_limiter_has_room_again_after_ten_seconds() {
+        let (mut resets, now) = (ResetLimiter::new(1), Instant::now());
+        assert!(!resets.is_full(now));
+        resets.count_violation(now);
+        assert!(resets.is_full(now) && resets.is_full(now + 9 * SECOND));
+        assert!(!resets.is_full(now + 10 * SECOND));
+    }
 }
