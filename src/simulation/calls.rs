@@ -1,7 +1,7 @@
 //! Tests of calls over a network that delays, loses packets and fails.
 
 use super::*;
-use crate::policy::AllowRule;
+use crate::policy::{AgentPolicy, AgentRule, AllowRule};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -106,4 +106,18 @@ async fn a_call_that_is_dropped_cancels_its_handler() {
     drop(running);
     tokio::time::sleep(SECOND).await;
     assert_eq!(scene.node.agents()[0].calls_in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_caller_does_not_learn_which_methods_an_agent_hosts() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let allowed = AgentRule::parse("edge", "ops", "Stage/Echo").expect("a rule");
+    let policy = AgentPolicy::default().allow(allowed);
+    let agent = world.agent("shop").policy(policy).start().expect("an agent");
+    let scene = Scene::of(world, node, agent).await;
+    for method in ["Stage/Hold", "Stage/None", "None/None"] {
+        let answer = scene.by_caller().call::<String>(method, "x").await;
+        check_status(answer, Code::PermissionDenied, Outcome::NotExecuted);
+    }
 }
