@@ -145,6 +145,15 @@ mod tests {
         assert_eq!(full, refused);
     }
 
+    #[cfg(feature = "gateway")]
+    #[tokio::test(start_paused = true)]
+    async fn without_a_queue_there_is_room_while_a_permit_is_free() {
+        let permits = Permits::new(1, 0);
+        permits.expect_room().expect("a free permit");
+        let _held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
+        permits.expect_room().expect_err("none is free");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_over_the_limit_waits_up_to_its_time_for_a_permit() {
         let permits = Permits::new(2, 1);
