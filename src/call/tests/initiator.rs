@@ -227,6 +227,23 @@ async fn a_stream_that_a_draining_peer_has_not_taken_was_not_executed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_of_a_stream_that_a_draining_peer_has_not_taken_was_not_executed() {
+    let (pair, mut request) = (Pair::linked().await, unary(b"x"));
+    request.meta.deadline = Instant::now() + SECOND;
+    let peer = async {
+        let mut stream = pair.accepted().await;
+        read_to(&mut stream.reader, Kind::End).await;
+        pair.node.note_drain(0);
+        std::future::pending::<()>().await;
+    };
+    let reply = tokio::select! {
+        reply = ask(&pair.node, &mut request, (&limits()).into(), None, None) => reply,
+        () = peer => unreachable!(),
+    };
+    check(reply, Code::DeadlineExceeded, Outcome::NotExecuted, "the deadline passed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_stops_its_peer() {
     let (pair, mut request) = (Pair::linked().await, unary(b"x"));
     let mut stream = {
