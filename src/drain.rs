@@ -224,4 +224,15 @@ mod tests {
             "the signal is gone"
         );
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_starts_after_the_drain_has_begun_does_not_delay_it() {
+        let tasks = Tasks::default();
+        tasks.spawn(tokio::time::sleep(LONG / 2));
+        tasks.begin_drain();
+        tasks.spawn(std::future::pending());
+        let began = tokio::time::Instant::now();
+        assert!(tasks.wait(LONG).await, "a late task was waited for");
+        assert!(began.elapsed() >= LONG / 2, "an earlier task was not waited for");
+    }
 }
