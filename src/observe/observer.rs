@@ -108,3 +108,23 @@ impl<E: ProgramEvent> Drop for PendingReport<'_, E> {
         self.observer.write(&self.event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::LOG_LINES_PER_CAUSE_BURST;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn lines_about_evicted_links_are_limited_per_peer() {
+        let (limits, now) = (EventLimits::default(), Instant::now());
+        let [loud, quiet] = ["agent/loud", "agent/quiet"].map(|text| text.parse().expect("a peer"));
+        let address = SocketAddr::from(([192, 0, 2, 1], 9));
+        let admitted = |peer: &PeerName| {
+            let evicted = Event::LinkEvicted { peer, address, limit: "links" };
+            (0..100).filter(|_| limits.admit(&evicted, now).is_some()).count()
+        };
+        let burst = LOG_LINES_PER_CAUSE_BURST as usize;
+        assert_eq!([&loud, &quiet].map(admitted), [burst; 2]);
+    }
+}
