@@ -119,3 +119,25 @@ pub(crate) fn too_late(side: &str) -> Status {
     let text = format!("the deadline passed while the {side} was suspended");
     Status::not_executed(Code::DeadlineExceeded, text)
 }
+
+#[cfg(all(test, feature = "certs"))]
+mod tests {
+    use super::*;
+    use crate::link::ends::Ends;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_loses_a_suspend_that_was_cleared_after_it_came() {
+        let [(link, mut control), (_peer, mut its_control)] = Ends::new().linked().await;
+        let (guard, pause) = (SuspendGuard::new(link.clone(), "agent"), Duration::from_secs(3));
+        link.net().suspend().add_pause(pause);
+        let (early, deadline) = (guard.enter(), Instant::now() + 10 * pause);
+        tokio::select! {
+            cleared = guard.clear(guard.suspend().paused()) => cleared.expect("a PONG"),
+            _ = control.next() => unreachable!(),
+            _ = its_control.next() => unreachable!(),
+        }
+        assert_eq!(guard.pass(early, deadline).await, Ok(deadline - pause));
+        assert_eq!(guard.pass(guard.enter(), deadline).await, Ok(deadline), "it came later");
+    }
+}

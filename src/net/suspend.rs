@@ -166,6 +166,12 @@ impl Suspend {
         }
     }
 
+    /// Adds a pause.
+    #[cfg(test)]
+    pub(crate) fn add_pause(&self, gap: Duration) {
+        self.pauses.paused.fetch_add(millis(gap), Ordering::Relaxed);
+    }
+
     /// Returns all pauses of this process until now, in milliseconds.
     pub(crate) fn paused(&self) -> u64 {
         self.pauses.until_now()
