@@ -110,7 +110,7 @@ impl CallerState {
 }
 
 fn is_usable(link: &Link) -> bool {
-    !link.is_closed() && !link.is_peer_draining()
+    !link.is_closed() && !link.is_peer_draining() && !link.is_replaced()
 }
 
 /// The status of a call without a link.

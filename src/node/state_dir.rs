@@ -18,7 +18,7 @@ const MAGIC: &[u8; 8] = b"DBRESET1";
 /// Magic, keys, and the tag over both by the reset key.
 const FILE_BYTES: usize = MAGIC.len() + ResetKeys::BYTES + MacKey::TAG_BYTES;
 
-/// The the keys from the directory. Creates directory and keys at the first start.
+/// Returns the keys from the directory. Creates directory and keys at the first start.
 pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {
     let path = dir.join(FILE_NAME);
     match File::open(&path) {

@@ -70,18 +70,23 @@ impl<E: ProgramEvent> Observer<E> {
         Self { recorder, events: EventSender::default(), limits: EventLimits::default() }
     }
 
-    /// Reports an event to programs, log and audit log.
+    /// Reports an event to log, audit log and programs, in this order.
     pub(crate) fn report(&self, event: Event<'_>) {
-        drop(self.send_to_programs(event));
+        self.write(&event);
+        self.send(&event);
     }
 
     /// Sends an event to programs now, for a caller that holds a lock which orders events. Log and
     /// audit log are written when the result is dropped.
     pub(crate) fn send_to_programs<'a>(&'a self, event: Event<'a>) -> PendingReport<'a, E> {
-        if let Some(program) = E::of(&event) {
+        self.send(&event);
+        PendingReport { observer: self, event }
+    }
+
+    fn send(&self, event: &Event<'_>) {
+        if let Some(program) = E::of(event) {
             self.events.send(program);
         }
-        PendingReport { observer: self, event }
     }
 
     /// Starts the record of a call. `None` if calls are not recorded.

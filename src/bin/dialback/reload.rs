@@ -56,7 +56,7 @@ impl Pending {
 
 /// A line without the clock reading that messages about dates contain.
 fn without_clock(line: &str) -> String {
-    const CLOCK: &str = "the clock here says ";
+    const CLOCK: &str = "the local clock says ";
     let Some((before, after)) = line.split_once(CLOCK) else { return line.to_owned() };
     format!("{before}{}", after.get("2026-11-29T09:01:05Z".len()..).unwrap_or_default())
 }
@@ -182,6 +182,8 @@ pub(crate) fn restarts<const N: usize>(changed: [(bool, &'static str); N]) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dialback::{CredentialsError, Utc};
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn a_persistent_failure_is_logged_once_and_again_after_an_hour_and_a_new_one_at_once() {
@@ -197,12 +199,14 @@ mod tests {
     #[test]
     fn a_new_clock_reading_does_not_make_a_line_new() {
         let (mut pending, now) = (Pending::default(), Instant::now());
-        let mut due = |prefix: &str, at: &str| {
-            let line = format!("{prefix} is not valid yet, and the clock here says {at}; check it");
-            pending.due(vec![line.clone()], now) == [line]
+        let mut due = |location: &str, seconds: u64| {
+            let at = |seconds| Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            let (location, since, now_there) = (location.to_owned(), at(0), at(seconds));
+            let error = CredentialsError::NotValidYet { location, since, now: now_there };
+            pending.due(vec![error.to_string()], now).len() == 1
         };
-        assert!(due("a", "2026-11-29T09:01:05Z"));
-        assert!(!due("a", "2026-11-29T09:01:10Z"));
-        assert!(due("b", "2026-11-29T09:01:10Z"));
+        assert!(due("a", 1_000_000));
+        assert!(!due("a", 1_000_005));
+        assert!(due("b", 1_000_005));
     }
 }

@@ -30,7 +30,7 @@ Example, with [[tcp]] name = \"db\" in the config file of the agent:
   psql -h 127.0.0.1 stock
 It prints `listening on IP:PORT` when it is ready; with port 0 the system chooses one. Each
 connection is a call of tcp:db over one link, which reconnects automatically. A connection
-that fails is reset, and the log text why. Anyone who can connect to the port uses the forward
+that fails is reset, and the log says why. Anyone who can connect to the port uses the forward
 in the name of this caller: listen on loopback.
 SIGINT or SIGTERM: accepts no connections, lets open ones end (25 s at most), exits 0. A second
 signal aborts them and exits 1. If it cannot connect to the node: 78 or 80, as `call`.")]

@@ -140,6 +140,7 @@ impl GatewayIngress {
             limits: self.limits(),
             guard: None,
             body: Some(body),
+            bytes_in: None,
         };
         let answered = Box::pin(self.ingress.answer(request, arrival)).await;
         Ok(answered.reply?.holding(counted))
@@ -162,6 +163,8 @@ struct ClientCall<'a, B> {
     guard: Option<ResetGuard>,
     /// Taken when it is read.
     body: Option<B>,
+    /// Size of the message, once it is read.
+    bytes_in: Option<u64>,
 }
 
 impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_, B> {
@@ -175,6 +178,10 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {
+        // A link learns by DRAIN that it takes no new calls; a client has nothing but this.
+        if self.gateway.is_draining() {
+            return Err(Status::not_executed(Code::Unavailable, "the node is stopping"));
+        }
         let (caller, deadline) = (request.requester.peer(), request.meta.deadline);
         let account = self.gateway.account_of(caller, &self.limits)?;
         // A client that hung up while this node was suspended did nothing wrong.
@@ -199,11 +206,16 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
                 let text = "the deadline passed before the body was read";
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
+            self.bytes_in = Some(message.len() as u64);
             request.body = Body::Message(message);
         }
         let left = self.gateway.shared.net.suspend().pass(self.entered, deadline).await;
         request.meta.deadline = left.ok_or_else(|| suspend_guard::too_late("node"))?;
         Ok(())
+    }
+
+    fn bytes_in(&self, _request: &Request) -> Option<u64> {
+        self.bytes_in
     }
 
     fn ended(&mut self) {

@@ -56,6 +56,10 @@ impl Arrival for ProgramCall<'_> {
         Ok(None)
     }
 
+    fn bytes_in(&self, request: &Request) -> Option<u64> {
+        request.message().ok().map(|message| message.len() as u64)
+    }
+
     async fn read_body(
         &mut self,
         _request: &mut Request,

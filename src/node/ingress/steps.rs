@@ -49,6 +49,11 @@ pub(super) trait Arrival: Send {
         bytes_max: Option<usize>,
     ) -> impl Future<Output = Result<(), Status>> + Send;
 
+    /// Size of the message as it is recorded, once it has been read.
+    fn bytes_in(&self, _request: &Request) -> Option<u64> {
+        None
+    }
+
     /// Called when the call has ended; for a streamed reply, when its handler has begun.
     fn ended(&mut self) {}
 }
@@ -91,11 +96,11 @@ impl<R: Routes> Ingress<R> {
         let (mut request, mut arrival) = (request, arrival);
         async move {
             let note = arrival.note(&request);
-            let mut bytes_in = None;
-            let mut answered = match self.admit(&mut request, &mut arrival).await {
+            let admitted = self.admit(&mut request, &mut arrival).await;
+            let bytes_in = arrival.bytes_in(&request);
+            let mut answered = match admitted {
                 Err(status) => RoutedReply { reply: Err(status), route: None },
                 Ok(AdmittedCall { granted, permit, in_flight, handler }) => {
-                    bytes_in = request.message().ok().map(|message| message.len() as u64);
                     let RoutedReply { reply, route } = match handler {
                         Some(handler) => RoutedReply {
                             reply: own_reply(handler, request, granted).await,

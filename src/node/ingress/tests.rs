@@ -84,6 +84,11 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
         Ok(())
     }
 
+    fn bytes_in(&self, request: &Request) -> Option<u64> {
+        let was_read = self.steps.lock().expect("the steps").contains(&"body");
+        request.message().ok().filter(|_| was_read).map(|message| message.len() as u64)
+    }
+
     fn ended(&mut self) {
         self.step("ended");
     }

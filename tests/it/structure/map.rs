@@ -43,20 +43,20 @@ fn files_of<'a>(tree: &'a Tree, module: &str) -> Vec<(&'a str, &'a str)> {
     files
 }
 
+/// Whether a file is the root of its module: `src/x/mod.rs`.
+fn is_root(path: &str) -> bool {
+    path.matches('/').count() == 2 && path.ends_with("/mod.rs")
+}
+
 fn map(tree: &Tree) -> String {
     let mut map = String::new();
     for module in layers(&tree["src/lib.rs"]).into_iter().chain(["bin/dialback"]) {
         let files = files_of(tree, module);
-        let mut heading = format!("**`{module}`**");
-        if let [(path, text), ..] = files[..]
-            && (path.ends_with("mod.rs") || files.len() == 1)
-        {
-            let _ = write!(heading, " - {}", summary(text));
-        }
-        let _ = writeln!(map, "\n{heading}\n");
-        for (path, text) in
-            files.iter().filter(|(path, _)| !path.ends_with("/mod.rs") && files.len() > 1)
-        {
+        let has_root = files.len() == 1 || files.first().is_some_and(|(path, _)| is_root(path));
+        let root = files.first().filter(|_| has_root);
+        let heading = root.map_or_else(String::new, |(_, text)| format!(" - {}", summary(text)));
+        let _ = writeln!(map, "\n**`{module}`**{heading}\n");
+        for (path, text) in files.iter().skip(usize::from(has_root)) {
             let name = path.trim_start_matches("src/").trim_start_matches(module);
             let _ = writeln!(map, "* `{}` - {}", name.trim_start_matches('/'), summary(text));
         }
