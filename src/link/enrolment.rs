@@ -214,10 +214,10 @@ pub(crate) async fn request_enrolment(
     let sockets = Arc::new(DiallingSockets::new(net::system()));
     let config = client_config(tls).map_err(unsendable(enroller))?;
     let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;
-    let asked = tokio::time::timeout(JOIN_WAIT_MAX, ask_on(&connection, request)).await;
+    let answer = tokio::time::timeout(JOIN_WAIT_MAX, exchange_on(&connection, request)).await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
     drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);
-    asked.unwrap_or(Err(LinkFault::Silent("no answer came in time")))
+    answer.unwrap_or(Err(LinkFault::Silent("no answer came in time")))
 }
 
 fn client_config(tls: &ToEnroller) -> Result<quinn::ClientConfig, BindError> {
@@ -234,7 +234,7 @@ fn unsendable(enroller: &NodeAddress) -> impl Fn(BindError) -> LinkFault {
     move |error| LinkFault::Unsendable { address: address.clone(), reason: error.to_string() }
 }
 
-async fn ask_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {
+async fn exchange_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {
     let (mut send, mut recv) =
         connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
     // An enroller may answer before it has read all; then the answer counts.

@@ -27,8 +27,8 @@ impl Claim {
             }
             _ => info.uri_sans.into_iter().next().unwrap_or(info.subject),
         };
-        let cut = |text: String| text.chars().take(CLAIM_CHARS_MAX).collect();
-        Some(Self { name: cut(name), serial: cut(info.serial) })
+        let truncated = |text: String| text.chars().take(CLAIM_CHARS_MAX).collect();
+        Some(Self { name: truncated(name), serial: truncated(info.serial) })
     }
 }
 

@@ -58,7 +58,7 @@ impl FromStr for CrlScope {
 
 /// A text that is neither `leaf` nor `chain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be leaf (a party's own certificate is looked up) or chain (intermediates too)")]
+#[error("must be leaf (the peer's own certificate is looked up) or chain (intermediates too)")]
 pub struct CrlScopeError;
 
 impl CredentialFiles {

@@ -61,10 +61,10 @@ impl fmt::Debug for BearerToken {
 
 /// The SHA-256 of a shown token, if it is complete.
 pub(super) fn digest_of(shown: &str) -> Option<[u8; tls::DIGEST_BYTES]> {
-    is_whole(shown).then(|| tls::sha256(shown.as_bytes()))
+    is_complete(shown).then(|| tls::sha256(shown.as_bytes()))
 }
 
-fn is_whole(shown: &str) -> bool {
+fn is_complete(shown: &str) -> bool {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     // The length first: of megabytes nothing is hashed.
     if shown.len() != TOKEN_BYTES || !shown.starts_with(MARK) {

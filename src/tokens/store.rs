@@ -258,6 +258,6 @@ mod tests {
         assert!(link.path.is_symlink());
         assert_eq!(file.list().expect("listed").len(), 2);
         let mode = fs::metadata(&file.path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o640, "whoever reads it by its group goes on doing so");
+        assert_eq!(mode & 0o777, 0o640, "the group can still read it");
     }
 }
