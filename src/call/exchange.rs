@@ -222,7 +222,7 @@ fn goes_on(progress: Progress) -> Status {
 /// Reads the end of a reply after STATUS.
 pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
-        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Exhausted(_) | ReadFault::Cut) => {
+        Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Exhausted(_) | ReadFault::Truncated) => {
             Err(goes_on(progress))
         }
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
@@ -237,7 +237,7 @@ pub(super) fn broken(progress: Progress, why: &str) -> Status {
 pub(super) fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> Status {
     match fault {
         ReadFault::Lost(fault) => unavailable(link, progress, fault),
-        ReadFault::Cut => broken(progress, "the reply ended inside a frame"),
+        ReadFault::Truncated => broken(progress, "the reply ended inside a frame"),
         ReadFault::Wire(fault) => {
             broken(progress, &format!("the reply is over a limit or malformed: {fault}"))
         }

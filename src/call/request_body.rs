@@ -287,7 +287,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
             requester: None,
             stop: StreamCode::Overloaded,
         },
-        ReadFault::Cut => {
+        ReadFault::Truncated => {
             let text = "the request ended inside a frame";
             let status = Status::not_executed(Code::InvalidArgument, text);
             RequestFault::misbehaved(status, StreamCode::Malformed)
@@ -397,6 +397,6 @@ mod tests {
         assert_eq!(RequestFault::nobodys(status()).counted(false), None);
         let too_large = WireError::TooLarge { kind: "Message", bytes: 2, limit: 1 };
         assert_eq!(read_failed(ReadFault::Wire(too_large)).stop, StreamCode::TooLarge);
-        assert_eq!(read_failed(ReadFault::Cut).stop, StreamCode::Malformed);
+        assert_eq!(read_failed(ReadFault::Truncated).stop, StreamCode::Malformed);
     }
 }

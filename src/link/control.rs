@@ -267,7 +267,7 @@ fn read(frame: Result<Option<Frame>, ReadFault>) -> Result<Control, LinkFault> {
         Err(ReadFault::Lost(fault)) => Err(fault),
         Err(ReadFault::Wire(fault)) => Err(LinkFault::Broken(fault.to_string())),
         Err(ReadFault::Exhausted(why)) => Err(LinkFault::Broken(why.to_string())),
-        Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Cut) => {
+        Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Truncated) => {
             Err(LinkFault::Broken("the control stream ended".into()))
         }
     }

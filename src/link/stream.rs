@@ -151,7 +151,7 @@ pub(crate) enum ReadFault {
     /// The peer broke the stream off.
     Reset(Option<StreamCode>),
     /// The stream ended inside a frame.
-    Cut,
+    Truncated,
     /// The data broke the protocol, or is over its limit.
     Wire(WireError),
     /// The memory for messages is exhausted.
@@ -265,7 +265,7 @@ impl FrameReader {
                 Some(frame) => return Ok(Some(frame)),
                 None if self.fill().await? => {}
                 None if self.received.as_slice().is_empty() => return Ok(None),
-                None => return Err(ReadFault::Cut),
+                None => return Err(ReadFault::Truncated),
             }
         }
     }
@@ -383,7 +383,7 @@ fn read_fault(error: ReadError) -> ReadFault {
         ReadError::Reset(code) => ReadFault::Reset(StreamCode::from_number(code.into_inner())),
         ReadError::ConnectionLost(error) => ReadFault::Lost(LinkFault::lost(&error)),
         ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
-            ReadFault::Cut
+            ReadFault::Truncated
         }
     }
 }
