@@ -1,4 +1,4 @@
-//! Tasks and their end, and the signals on which they leave. Tasks start only here.
+//! Task groups with graceful shutdown, and shutdown signals. Tasks start only here.
 
 use std::{
     future::Future,

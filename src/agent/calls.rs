@@ -1,4 +1,4 @@
-//! The calls of an agent, over its newest link.
+//! Sends the calls of an agent over its newest link.
 
 use super::state::{AgentState, newest};
 use crate::{

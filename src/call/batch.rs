@@ -1,4 +1,4 @@
-//! Batches the messages of a stream that are ready into one write, up to a size.
+//! Batches the ready messages of a stream into one write, up to a size.
 
 use super::messages::{Messages, Next};
 use crate::wire::{Batch, WireError};

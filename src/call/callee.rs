@@ -1,4 +1,4 @@
-//! Callee and call: the API by which programs make calls.
+//! [`Callee`] and [`Call`]: the API for making calls.
 
 use super::{
     ReplyFuture, SharedHandler,

@@ -1,4 +1,4 @@
-//! Typed sender and receiver of a stream of messages, for both sides of a call.
+//! [`Outbound`] and [`Inbound`]: typed sender and receiver of a stream of messages.
 
 use super::{
     codec::decode_reply,

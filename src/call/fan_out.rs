@@ -1,4 +1,4 @@
-//! One unary call to many agents, a limited number at once.
+//! Calls many agents with bounded concurrency.
 
 use super::{Call, Callee, IntoMethod, Reply, codec::invalid};
 use crate::{

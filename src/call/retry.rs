@@ -1,5 +1,4 @@
-//! Retry budget: limits retries of failed calls to a share of the traffic. Counts only, without a
-//! clock.
+//! Retry budget: retries are at most a tenth of the calls. Counts only, without a clock.
 
 use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};
 use std::sync::atomic::{AtomicU32, Ordering};

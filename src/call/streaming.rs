@@ -1,4 +1,4 @@
-//! Calls with a stream of messages: what awaiting them returns.
+//! Results of awaiting a streaming call.
 
 use super::{
     Reply, ReplyFuture,

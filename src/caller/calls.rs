@@ -1,4 +1,4 @@
-//! The calls of a caller, over its present link.
+//! Sends the calls of a caller over its current link.
 
 use super::state::{CallerState, CloseOnDrop};
 use crate::{

@@ -1,4 +1,4 @@
-//! The state that the parts of a caller share: its present link, and the requirements of its calls.
+//! Shared state of a caller: its current link, and the requirements of its calls.
 
 use crate::{
     drain::Tasks,

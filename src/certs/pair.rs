@@ -1,5 +1,5 @@
-//! A certificate and its key, replaced together: a reader finds a pair that does not match only
-//! between the two renames.
+//! Replaces a certificate and its key with two renames: a reader finds a pair that does not match
+//! only between them.
 
 use super::{
     CertsError,

@@ -1,4 +1,4 @@
-//! `[gateway]` of a node's file: the address of the gateway, and its authentication.
+//! `[gateway]` of a node's file: address, authentication, proxies and origins.
 
 use super::{
     table::Table,

@@ -1,4 +1,4 @@
-//! Tests of complete files: each accepted one with a refused one and its message.
+//! Tests of whole files: accepted, refused, and the error texts.
 
 use super::*;
 use crate::policy::{AllowRule, Origin};

@@ -1,4 +1,4 @@
-//! Watches the files that a running peer uses, and reports changes of their contents.
+//! Watches files for changed contents.
 //!
 //! It compares contents, twice a second. Modification times do not change when a directory or a
 //! symbolic link is swapped, as mounted secrets are, and events of the file system do not come from

@@ -1,4 +1,4 @@
-//! JSON text as a body, in memory or written on demand.
+//! JSON text as a response body, complete or written piece by piece.
 
 use crate::wire::json::JsonText;
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Fair queue for a limited number of concurrent conversions: round-robin between callers.
+//! Fair queue: bounded concurrency, round robin between callers.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,4 +1,4 @@
-//! Request bodies, read to their end within limits of size and time.
+//! Reads request bodies within limits of size, time and memory.
 
 use super::response::Refusal;
 use crate::{

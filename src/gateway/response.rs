@@ -1,4 +1,4 @@
-//! HTTP responses: replies, errors in Connect's format, and the headers of every response.
+//! Builds HTTP responses: replies, errors in Connect's format, and the headers of every response.
 
 use super::{
     connect_error::{CALL_ID, METADATA, OUTCOME, error_json, http_status},

@@ -1,6 +1,5 @@
-//! Reads and discards the remaining bytes of a client after the response, for a limited time.
-//! Closing a connection with unread bytes resets it, and a client that is still sending would lose
-//! the response.
+//! Discards the rest of a request after an early response, for a limited time. Closing a connection
+//! with unread bytes resets it, and a client that is still sending would lose the response.
 
 use crate::limits::{
     HTTP_DISCARD_STEP, HTTP_DISCARD_STEP_BYTES_MIN, HTTP_DISCARD_WAIT_MAX, HTTP_PIECE_BYTES_MAX,

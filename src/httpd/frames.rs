@@ -1,4 +1,4 @@
-//! Limit on HTTP/2 frames that do not advance a request, such as PING and SETTINGS. They cost the
+//! Limits HTTP/2 frames that do not advance a request, such as PING and SETTINGS. They cost the
 //! client nothing, and without a limit one connection could keep a core busy.
 
 use crate::limits::{

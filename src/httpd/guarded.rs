@@ -1,4 +1,4 @@
-//! Connection with a write timeout: closes if the client reads nothing for too long.
+//! I/O wrapper that closes a connection whose writes stall.
 
 use super::{
     frames::{Allowance, Frames},

@@ -1,6 +1,6 @@
-//! Checks heads of HTTP/1 and HTTP/2 for what RFC 9112 and RFC 9113 reject and hyper accepts. A
-//! request with two lengths, or with an ambiguous host, may be read differently by a proxy (request
-//! smuggling).
+//! Rejects ambiguous request heads that hyper accepts: a request with two lengths, or with an
+//! ambiguous host, may be read differently by a proxy (request smuggling). RFC 9112 and RFC 9113
+//! reject them too.
 
 use super::authority::Authority;
 use crate::limits::HTTP_HEAD_BYTES_MAX;

@@ -1,5 +1,4 @@
-//! Detects stalled responses: tracks the responses of a connection, and resets those that the
-//! client does not read.
+//! Tracks pending responses of a connection, and resets those that the client does not read.
 
 use super::frames::Allowance;
 use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};

@@ -1,4 +1,4 @@
-//! Both ends of links on a network in memory, for tests on paused time.
+//! Test fixtures: pairs of links on an in-memory network, on paused time.
 
 use super::{ControlStream, Dialler, Grants, Greeted, HelloInfo, Link, LinkListener};
 use crate::{

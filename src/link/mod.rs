@@ -1,4 +1,5 @@
-//! Links: QUIC connections between two authenticated peers. Only this module and `net` use quinn.
+//! A link: one QUIC connection between two authenticated peers. Only this module and `net` use
+//! quinn.
 
 mod close_sequence;
 mod connection;

@@ -1,5 +1,4 @@
-//! The interface of links to the system: sockets, the runtime under quinn, name resolution, the
-//! wall clock and randomness.
+//! Abstraction of the network for links: sockets, runtime, DNS, clock, randomness.
 
 #[cfg(test)]
 pub(crate) mod memory;

@@ -1,4 +1,4 @@
-//! The agent's rules: the calls that its owner lets nodes forward.
+//! The agent's own rules: which calls from nodes it accepts.
 
 use super::AgentRule;
 use crate::name::{MethodPath, Name, PeerName};

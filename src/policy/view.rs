@@ -1,5 +1,4 @@
-//! The node's rules that apply to one requester, selected once for listings of many agents and
-//! methods.
+//! The rules of a policy that apply to one requester, filtered once for lists.
 
 use super::{AllowRule, DenyRule, NodePolicy, PolicyTarget};
 use crate::name::{MethodPath, PeerName};

@@ -1,4 +1,4 @@
-//! Description of a method: a text for people, and JSON Schemas for tools.
+//! Description and JSON Schemas of a method.
 
 use crate::wire::MethodInfo;
 

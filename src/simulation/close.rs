@@ -1,4 +1,4 @@
-//! Tests of nodes, agents and callers that shut down.
+//! Tests of graceful close: nodes, agents and callers that shut down.
 
 use super::*;
 use crate::limits::Limits;

@@ -1,5 +1,4 @@
-//! Tests of the outcomes that the initiator of a call concludes, with a responder that the test
-//! controls.
+//! Tests of outcomes at the initiator of a call, against a scripted responder.
 
 use super::*;
 use crate::{

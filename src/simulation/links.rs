@@ -1,4 +1,4 @@
-//! Tests of links that are made, lost, kept up and verified.
+//! Tests of links: dialling, loss, redialling and verification.
 
 use super::*;
 use crate::{

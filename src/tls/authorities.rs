@@ -1,4 +1,4 @@
-//! The CAs that a peer trusts, by the role of the peers that they sign.
+//! Trusted CAs by role.
 
 use super::{
     certificate_info::CertificateInfo,

@@ -1,4 +1,4 @@
-//! Trust in CAs: verifies chains by the CAs of a role, at a given time.
+//! Trust in CAs: verifies whether a trusted CA signed a chain, for a role, at a given time.
 
 use super::{
     chain::{self, ChainBound},

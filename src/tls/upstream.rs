@@ -1,5 +1,5 @@
-//! TLS to the upstream of a forward: trusts only the configured CAs and the host's name, and no
-//! other CA of this machine.
+//! TLS client for the upstream of a forward: trusts only the configured CAs and the host's name,
+//! not the system's trust store.
 
 use super::{config, crypto::provider, pem};
 use rustls::{RootCertStore, client::WebPkiServerVerifier};

@@ -1,4 +1,4 @@
-//! The known bearer tokens, and the caller of each.
+//! Looks up the caller of a bearer token.
 
 use super::{
     TokenInfo, TokensError, bearer,

@@ -1,4 +1,4 @@
-//! Descriptions and schemas of services and methods, and their size limits.
+//! Limits on descriptions and schemas of services and methods.
 
 use super::{CallKind, Control, MethodInfo, Register, ServiceInfo, WireError};
 use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};

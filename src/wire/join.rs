@@ -1,4 +1,4 @@
-//! Request to an enroller and its reply: one map each way, on a stream of its own.
+//! Requests and answers of enrolment: one map each way, on a stream of its own.
 
 use super::{
     WireError,

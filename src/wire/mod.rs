@@ -1,4 +1,4 @@
-//! Wire format: frames, heads, control frames and codes, without sockets and without a clock.
+//! Wire format: frames, heads, control frames and codes. No sockets, no clock.
 //!
 //! The only room that names serde_cbor. `docs/protocol.md` is the same in prose.
 

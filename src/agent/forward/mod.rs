@@ -1,4 +1,4 @@
-//! Forwards: handlers that pass calls to a local upstream.
+//! Handlers that forward calls to a local upstream.
 
 #[cfg(feature = "forward")]
 mod connect;

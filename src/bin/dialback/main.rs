@@ -1,4 +1,4 @@
-//! Command line of dialback, built on the public API of the library only.
+//! The command line; uses only the public API of the library.
 
 mod agent;
 mod agents;

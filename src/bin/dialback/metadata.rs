@@ -1,4 +1,4 @@
-//! Output of metadata, trailers, and error details of a call.
+//! Prints metadata, trailers and error details of a call.
 
 use crate::{
     exit::Failure,

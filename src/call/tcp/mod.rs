@@ -1,4 +1,4 @@
-//! TCP connections through a call: the initiator's end, as a stream of bytes.
+//! Initiator side of a forwarded TCP connection, as a byte stream.
 //!
 //! Wire format: `docs/protocol.md`, "TCP". A request begins with an empty message, because a
 //! handler starts with the first one, and the upstream may send first; a reply begins with an empty

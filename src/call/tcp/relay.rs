@@ -1,4 +1,4 @@
-//! Relay between a local socket and a forwarded connection, including half-close and reset.
+//! Copies bytes between a socket and a forwarded connection, with half-close and reset.
 
 use super::{
     ByteStream, EndMark, Socket, SocketWriter, broken,

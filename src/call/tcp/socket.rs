@@ -1,4 +1,4 @@
-//! Local socket of a forwarded connection: closing it resets it until both directions have ended.
+//! OS socket that is reset on drop unless both directions have ended.
 
 use crate::limits::{TCP_CHECK_EVERY, TCP_READ_BYTES_MAX, TCP_READ_BYTES_MIN};
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,4 +1,4 @@
-//! Byte stream of a forwarded connection at the initiator, with half-close and reset.
+//! Byte stream at the initiator side of a forwarded TCP connection, with half-close and reset.
 
 use crate::{
     call::{

@@ -1,4 +1,4 @@
-//! Tests that compare the conversion with and without a tree, and shapes that would cost memory.
+//! Tests that the streaming conversion agrees with one over a value tree, and bounds its memory.
 
 use super::{
     JsonText, cbor_to_text, from_cbor, from_text, lenient_text_to_cbor, text_to_cbor, to_cbor,

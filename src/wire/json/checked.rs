@@ -1,5 +1,5 @@
-//! Check of a CBOR message before its conversion to JSON: finds errors, and the entries to omit,
-//! which are all but the last of those with equal keys.
+//! Checks a CBOR message before its conversion to JSON, and finds duplicate keys to omit: all
+//! entries of a key but the last.
 
 use super::{
     dropped::Dropped,

@@ -1,7 +1,7 @@
 //! Converter from CBOR to JSON in steps, so that a text much longer than its message is never
 //! completely in memory.
 //!
-//! [`Walk`] knows no more than where it stands. The first walk over a message checks it and finds
+//! [`Walk`] stores only its position. The first walk over a message checks it and finds
 //! equal keys, see [`super::checked`]; the second writes.
 
 use super::dropped::Dropped;

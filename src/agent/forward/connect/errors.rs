@@ -1,4 +1,4 @@
-//! Errors of the Connect protocol: its codes, HTTP statuses, and the JSON of errors.
+//! Maps Connect and HTTP errors to statuses.
 //!
 //! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes", "HTTP to Error Code", "Error
 //! End-Stream".

@@ -1,4 +1,4 @@
-//! Format of messages to an upstream: JSON or CBOR, with their media types.
+//! Message format (JSON or CBOR) and media types of an upstream.
 
 use crate::convert::{ConvertError, Converter, Text};
 use bytes::Bytes;

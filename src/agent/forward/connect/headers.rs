@@ -1,4 +1,4 @@
-//! Conversion between metadata and HTTP headers: names that are forwarded, reserved or dropped.
+//! Maps metadata to HTTP headers and back, and drops reserved names.
 
 use crate::{
     metadata::Metadata,

@@ -1,4 +1,4 @@
-//! Reply of an upstream to a unary call, and the errors of any call.
+//! Reads a unary reply of an upstream, and the errors of any call.
 
 use super::{
     errors::{ErrorBody, code_of_http},

@@ -1,4 +1,4 @@
-//! Route to one upstream: address, trusted CAs, format, and pooled connections.
+//! Settings and connection pool of one upstream; sends the requests to it.
 
 use super::{
     super::http::{

@@ -1,4 +1,4 @@
-//! Stream of replies of an upstream: messages in Connect envelopes, and the envelope that ends
+//! Reads a streamed reply of an upstream: messages in Connect envelopes, and the envelope that ends
 //! them.
 
 use super::{
