@@ -45,7 +45,7 @@ pub(crate) trait Accept {
     /// A first packet.
     type Incoming: Incoming;
 
-    /// Waits for the next one; `None` once there are no more. Cancel safe.
+    /// Waits for the next one; `None` at the end. Cancel safe.
     fn accept(&self) -> impl Future<Output = Option<Self::Incoming>> + Send;
 
     /// Reports that `count` packets were ignored, the last of them from `last`.

@@ -1,4 +1,4 @@
-//! Errors of the operating system in common words, with a remedy where there is one.
+//! Errors of the operating system in plain English, with a remedy where there is one.
 
 use std::{
     io::{self, ErrorKind},

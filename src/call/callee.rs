@@ -313,7 +313,7 @@ impl<R: DeserializeOwned + 'static> IntoFuture for Call<R> {
     }
 }
 
-/// A call on its way. Dropping it cancels the call.
+/// A call that is being made. Dropping it cancels the call.
 #[must_use = "a call is made when it is awaited"]
 pub struct CallFuture<R> {
     reply: ReplyFuture,

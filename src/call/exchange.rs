@@ -249,7 +249,7 @@ pub(super) fn read_failed(link: &Link, progress: Progress, fault: ReadFault) -> 
     }
 }
 
-/// Error for a stream that the peer reset. The first three codes say that nothing was started.
+/// Error for a stream that the peer reset. The first three codes mean that nothing was started.
 fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
     match code {
         Some(StreamCode::Refused) => {

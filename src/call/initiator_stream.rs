@@ -142,7 +142,7 @@ async fn one(mut replies: ReplySource) -> Result<Reply, Status> {
 
 /// Error that stopped the messages of the request.
 enum Stopped {
-    /// The peer stopped the stream; its reply says why.
+    /// The peer stopped the stream; its reply has the reason.
     ByPeer,
     /// The peer reads too slowly.
     Slow,

@@ -134,7 +134,7 @@ impl Messages {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The same, polled. After the end it says that the end has come, again and again.
+    /// The same, polled. After the end, every poll returns the end.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let next = match self.0.ready.take() {
             Some(next) => next,

@@ -144,7 +144,7 @@ impl PendingRequest<'_> {
     /// `message_bytes_max` is a limit of the method, below that of this side.
     ///
     /// # Errors
-    /// Everything that is not what the kind of the call says, and a deadline that has passed: not
+    /// A body that does not match the kind of the call, and a deadline that has passed: not
     /// executed.
     pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
         let side_max = self.limits.message_bytes_max;

@@ -137,7 +137,7 @@ async fn write_within(
     sender: &mut FrameSender,
     chunks: &mut Chunks,
 ) -> Result<(), Stall<SendFault>> {
-    // What fits the transport's window at once says nothing about the peer: time counts from here.
+    // Bytes that fit the transport's window at once are no sign of the peer: time counts from here.
     if let Poll::Ready(result) = poll_once(pin!(sender.write(chunks))).await {
         return result.map_err(Stall::Fault);
     }

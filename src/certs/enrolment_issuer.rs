@@ -28,7 +28,8 @@ pub(crate) struct EnrolmentIssuer {
     dir: CertsDir,
     ca: Ca,
     leaf_life: Duration,
-    /// True if there was ever a revocation list: one that vanishes must not let the revoked in.
+    /// True if there was ever a revocation list: if it vanishes, revoked peers must not be
+    /// admitted.
     has_list: AtomicBool,
     /// File locks hold other processes off; this holds off other threads where files cannot be
     /// locked.
@@ -177,7 +178,7 @@ impl EnrolmentIssuer {
         self.sign(peer, &key, now)
     }
 
-    /// A new certificate would let a key in again that was revoked, perhaps because it was stolen.
+    /// A new certificate would admit a revoked key again, perhaps a stolen one.
     fn expect_key_not_revoked(&self, peer: &PeerName, key: &CsrInfo) -> Result<(), IssueError> {
         match self.dir.revoked_serial_of_key(peer, key.public_key_der())? {
             None => Ok(()),
@@ -221,7 +222,7 @@ impl EnrolmentIssuer {
         let Enrollable(peer) = peer;
         expect_valid(&self.ca, now)?;
         let profile = self.profile(&peer, now);
-        // Of a request only the key is taken: whatever else it wishes for is passed over.
+        // Only the key of a request is used; all else in it is ignored.
         let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
         let info = first_of(&leaf_pem)?;
         self.expect_as_meant(&info, &peer)?;

@@ -94,7 +94,7 @@ impl Usage {
     }
 }
 
-/// A host as a certificate says it: an address, or a name in lower case.
+/// A host as in a certificate: an address, or a name in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Host {
     Address(IpAddr),

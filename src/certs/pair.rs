@@ -73,7 +73,7 @@ pub(super) fn write_requested_held(key: &Path, key_pem: &str) -> Result<(), Cert
         .map_err(|source| CertsError::Unwritable { path, source })
 }
 
-/// Replaces a file that everybody may read: a CA's certificate, a revocation list.
+/// Replaces a world-readable file: a CA's certificate, a revocation list.
 pub(crate) fn replace_public(path: &Path, pem: &str) -> Result<(), CertsError> {
     files::replace(path, pem, Audience::All)
 }

@@ -44,7 +44,7 @@ pub(super) fn new_serial() -> SerialNumber {
     SerialNumber::from_slice(&bytes)
 }
 
-/// A moment to the second, which is all that a certificate can say.
+/// A time to the second, the resolution of certificates.
 pub(super) fn moment(time: SystemTime) -> Result<OffsetDateTime, CertsError> {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| CertsError::BadDate)?;
     let secs = i64::try_from(since.as_secs()).map_err(|_| CertsError::BadDate)?;

@@ -1,7 +1,7 @@
 //! `revoked.jsonl`, one line for every revoked certificate, and `crl.number`, the number of the
 //! last list.
 //!
-//! The list itself is made of them, so that a `crl.pem` that was deleted or put back from a copy
+//! The list itself is made of them, so that a `crl.pem` that was deleted or restored from a copy
 //! loses nothing.
 
 use super::{CertsError, files, record};

@@ -78,7 +78,7 @@ impl NodeConfig {
             file.refuse(&of_agents, "belongs in an agent's file");
             #[cfg(feature = "gateway")]
             let gateway = gateway::read_gateway(file);
-            refuse_unbuilt_tables(file);
+            refuse_unimplemented(file);
             Self {
                 listen,
                 tls,
@@ -143,7 +143,7 @@ impl AgentConfig {
             file.refuse(&["service"], "needs dialback with its feature `forward`");
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
             file.refuse(&of_node, "belongs in a node's file");
-            refuse_unbuilt_tables(file);
+            refuse_unimplemented(file);
             Self {
                 nodes,
                 tls,
@@ -173,8 +173,8 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
     nodes
 }
 
-/// Rejects tables that are documented and not implemented yet.
-fn refuse_unbuilt_tables(file: &mut Table<'_>) {
+/// Refuses keys of features that are documented but not implemented.
+fn refuse_unimplemented(file: &mut Table<'_>) {
     file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]

@@ -33,7 +33,7 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// The CA certificates of nodes, if they differ from those of agents and callers.
     pub node_ca: Option<PathBuf>,
-    /// The revocation list, or `none` for no list: then nothing is taken for revoked. A file of
+    /// The revocation list, or `none` for no list: then no certificate counts as revoked. A file of
     /// that name is `./none`.
     pub crl: Option<PathBuf>,
     /// Certificates of a chain that are looked up in the list.
@@ -159,13 +159,12 @@ pub(super) const fn memory_range() -> RangeInclusive<usize> {
     16 * 1_024 * 1_024..=1 << 40
 }
 
-/// One stream window per call in flight must add up to less than 4 GiB, which is what QUIC's
-/// windows here can say.
+/// One stream window per call in flight must add up to less than 4 GiB, the limit of QUIC's windows
+/// here.
 const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 const LINKS_RANGE: RangeInclusive<usize> = 1..=10_000;
-/// Less would not hold what a fast line needs; of more quinn's counters are not in doubt, the
-/// memory is.
+/// Lower bound: needed by a fast line. Upper bound: memory, not quinn's counters.
 const SEND_BUFFER_RANGE: RangeInclusive<usize> = 256 * 1_024..=1 << 30;
 const HANDSHAKES_RANGE: RangeInclusive<usize> = 1..=1_000_000;
 const RESETS_RANGE: RangeInclusive<usize> = 1..=100_000;

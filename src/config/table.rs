@@ -37,8 +37,8 @@ struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
     faults: RefCell<Vec<LineFault>>,
-    /// A text that is not TOML is read as far as it goes, but what seems missing may be in the
-    /// broken part.
+    /// Invalid TOML is read as far as it parses, but keys that seem missing may be in the broken
+    /// part.
     is_broken: bool,
 }
 

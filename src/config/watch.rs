@@ -16,9 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Reads files on one of the runtime's threads for work that waits, so that a mount that does not
-/// answer holds up nothing else. `None` if that panicked. If it is dropped, the work continues to
-/// its end.
+/// Runs file reads on the runtime's blocking threads, so that an unresponsive mount delays nothing
+/// else. `None` if the work panicked. If dropped, the work continues to its end.
 pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     blocking(read).await
 }
@@ -63,8 +62,8 @@ struct SeenContents {
 }
 
 impl SeenContents {
-    /// True if there is something new that holds still: a certificate and its key are two files,
-    /// and are not written at one moment.
+    /// True if the contents are new and stable: a certificate and its key are two files, and are
+    /// not written at the same time.
     fn look(&mut self, now: Contents) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
         let is_news = holds_still && now != self.reported;
@@ -75,10 +74,9 @@ impl SeenContents {
     }
 }
 
-/// Watches files. Made before they are read, so that no change falls between.
+/// Watches files. Created before they are read, so that no change between is missed.
 ///
-/// A change is reported once, also when the new contents are broken: it is reported again when it
-/// was mended.
+/// Reports each change once. A fix of a broken file is another change.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
@@ -92,9 +90,9 @@ impl Watch {
         Self { files, seen: SeenContents { reported: now, last: now } }
     }
 
-    /// Ends when the files differ from the contents that were reported before, and have not changed
-    /// for half a second. May be dropped and called again. Costs a read of every file each half
-    /// second, on the runtime's threads for such work.
+    /// Completes when the contents differ from the last report and have been stable for 0.5 s. May
+    /// be dropped and called again. Costs a read of every file each half second, on the runtime's
+    /// blocking threads.
     pub async fn changed(&mut self) {
         loop {
             tokio::time::sleep(RELOAD_CHECK_EVERY).await;
@@ -112,7 +110,7 @@ impl Watch {
     }
 
     /// Watches these files from now on. Returns true if they differ from the previous ones, which
-    /// then need to be read once more, so that no change falls between that and the last time.
+    /// then must be read once more, so that no change is missed.
     pub async fn follow(&mut self, files: Vec<PathBuf>) -> bool {
         let are_others = files != self.files;
         if are_others {

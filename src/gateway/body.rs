@@ -54,7 +54,7 @@ impl Unread {
         Self(body)
     }
 
-    /// Least size in bytes, by the head of the request.
+    /// Least size in bytes, as the head of the request states it.
     pub(super) fn bytes_min(&self) -> usize {
         usize::try_from(self.0.size_hint().lower()).unwrap_or(usize::MAX)
     }

@@ -88,7 +88,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Configures a gateway. Created by [`Gateway::builder`].
-#[must_use = "a door is open once it is started"]
+#[must_use = "the gateway listens once it is started"]
 pub struct GatewayBuilder {
     ingress: GatewayIngress,
     listen: Result<SocketAddr, String>,

@@ -172,7 +172,7 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// Description in words, because OpenAPI ignores a parameter with the name Accept.
+/// Description in prose, because OpenAPI ignores a parameter with the name Accept.
 const BARE_OR_ENVELOPED: &str = "To have the replies as a stream of server-sent events, send the bare message with `Accept: text/event-stream`; \
 without it a bare message calls a method with one reply. To have them in envelopes, send the message in one.";
 

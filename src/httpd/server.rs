@@ -290,7 +290,7 @@ async fn talk<S, A>(
         until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), &mut drain[0]).await
     } else {
         let mut http = conn::http1::Builder::new();
-        // Without a timer hyper's limit on heads would do nothing, and say nothing.
+        // Without a timer hyper silently ignores its limit on heads.
         http.timer(TokioTimer::new())
             .header_read_timeout(HTTP_HEAD_WAIT_MAX)
             .max_buf_size(HTTP_HEAD_BYTES_MAX)

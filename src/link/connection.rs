@@ -210,7 +210,7 @@ impl Link {
         }
     }
 
-    /// The usual case: nobody waits, and the peer has granted a stream.
+    /// The usual case: no waiter, and the peer has granted a stream.
     async fn open_at_once(&self) -> Option<OpenResult> {
         if self.0.waiting.load(Ordering::Acquire) > 0 {
             return None;

@@ -133,8 +133,8 @@ impl Dialler {
         hello: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with the former credentials,
-        // and is verified again.
+        // In this order: a link that is made meanwhile counts as made with the old credentials, and
+        // is verified again.
         self.settings.set(DialSettings::new(credentials, hello, limits)?);
         self.trust.replace(credentials.clone());
         Ok(())
@@ -220,9 +220,9 @@ impl Dialler {
 }
 
 /// Returns the connection to the first address whose handshake succeeds, as in RFC 8305: the next
-/// one starts after a moment, or at once when one has failed. A name with more addresses than one
-/// race takes begins with those that `tried` does not hold, and is raced until each address was
-/// tried.
+/// attempt starts after a short wait, or at once when one has failed. A name with more addresses
+/// than one race takes begins with those that `tried` does not hold, and is raced until each
+/// address was tried.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,

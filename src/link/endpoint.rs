@@ -208,7 +208,7 @@ impl DiallingSockets {
         ]
     }
 
-    /// Discards the endpoint of this family, whose socket has failed for good.
+    /// Discards the endpoint of this family, whose socket has failed permanently.
     pub(super) fn discard(&self, to: SocketAddr) {
         let [(v4, _), (v6, _)] = self.families();
         let family = if to.is_ipv4() { v4 } else { v6 };

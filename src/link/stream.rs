@@ -52,7 +52,7 @@ impl CallStream {
         FrameReader::new(recv, frame_bytes_max)
     }
 
-    /// Sets the code with which the halves are broken off if they are dropped before their end.
+    /// Sets the code of the reset or stop if a half is dropped before its end.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.sender.code_on_drop = code;
         self.reader.code_on_drop = code;

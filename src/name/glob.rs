@@ -183,9 +183,9 @@ impl MethodGlob {
         }
     }
 
-    /// True if this pattern surely covers all that `other` covers: it is the same pattern, or this
-    /// one is every RPC method and `other` speaks of some. May say no where a closer look would say
-    /// yes.
+    /// True if this pattern certainly covers all that `other` covers: the patterns are equal, or
+    /// this one is every RPC method and `other` is of RPC. Conservative: may return false although
+    /// all is covered.
     pub fn covers(&self, other: &Self) -> bool {
         self.subject == other.subject
             || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))

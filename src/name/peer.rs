@@ -21,7 +21,7 @@ impl Role {
     /// All roles, in the order in which they are listed to people.
     pub const ALL: [Self; 3] = [Self::Node, Self::Agent, Self::Caller];
 
-    /// The word in certificates, file names and rules.
+    /// Name in certificates, file names and rules.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Node => "node",

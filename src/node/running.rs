@@ -65,7 +65,7 @@ impl Node {
     }
 
     /// Callee for any agent that may answer for the method's service: the less loaded of two.
-    /// `[[host]]` rules say which agents may.
+    /// `[[host]]` rules decide which agents may.
     pub fn any(&self) -> Callee {
         callee(&self.shared, Target::Service)
     }

@@ -11,7 +11,7 @@ use std::fmt;
 /// methods that no rule opens to that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
-    /// Allow rules. Where several cover a call, the first is named as the one that decided.
+    /// Allow rules. Where several cover a call, the first is reported as the rule that decided.
     pub allow: Vec<AgentRule>,
 }
 

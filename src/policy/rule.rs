@@ -48,9 +48,8 @@ impl fmt::Display for Origin {
 
 /// Rate limit of calls: `100/s`, `6000/m`, `10000/h`.
 ///
-/// A token bucket of size `calls` that fills once in the time. So as many may come at once, and
-/// then as many in each such time for ever: `100/s` lets 100 come at once and `6000/m` lets 6,000,
-/// at the same rate.
+/// A token bucket of size `calls` that fills once in the time. It is also the burst: `100/s` allows
+/// 100 calls at once and `6000/m` allows 6,000, at the same average rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     calls: u32,
@@ -308,7 +307,7 @@ impl HostRule {
     }
 }
 
-/// A rule of an agent's owner: the nodes that may forward, the requesters, and the methods.
+/// An `[[allow]]` rule of an agent: node, caller and method patterns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentRule {

@@ -149,7 +149,7 @@ impl Service {
         self.raw_method_of(CallKind::Unary, name, handler)
     }
 
-    /// The same for a method of any kind: request and reply carry a stream where the kind says so.
+    /// The same for a method of any kind: request and reply are streams where the kind has them.
     pub fn raw_method_of(
         self,
         kind: CallKind,

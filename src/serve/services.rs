@@ -342,7 +342,7 @@ mod tests {
         let described = hello()
             .describe("For greeting.")
             .describe_method("Hello", Description::new("Greets.").request("1").reply("2"));
-        // Two of one name are one service, and the second says nothing.
+        // Two of one name are one service, and the second adds nothing.
         let more =
             Service::new("HelloService").method("Bye", |(): (), _: Context| async { Ok(()) });
         let services = Services::new(vec![described, more]).expect("services");

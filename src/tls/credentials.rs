@@ -185,8 +185,7 @@ impl Credentials {
         self.material.crl.next_update
     }
 
-    /// True if our own lists say that our own certificate is revoked. Peers that have the same
-    /// lists refuse it.
+    /// True if our own lists revoke our own certificate. Peers that have the same lists refuse it.
     pub fn is_revoked(&self) -> bool {
         self.material.crl.is_listed
     }

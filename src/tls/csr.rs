@@ -7,8 +7,8 @@ use x509_parser::{
     signature_algorithm::RsaSsaPssParams, x509::AlgorithmIdentifier,
 };
 
-/// A certificate request whose maker has proved, by its signature, to hold the key in it. All else
-/// in it is a wish.
+/// A certificate request whose signature proves possession of the key in it. The other contents are
+/// not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsrInfo {
     /// Subject: `CN=dialback agent warehouse`.

@@ -27,7 +27,7 @@ pub(crate) enum RejectedBy {
     Peer,
 }
 
-/// Kind of a failed handshake.
+/// Class of a failed handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// A certificate was rejected: UNAUTHENTICATED.
@@ -82,7 +82,7 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
     Explanation { kind, reason, remedy, is_not_valid_yet: cause == RejectionCause::NotValidYet }
 }
 
-/// Cause of a rejection, as far as alert and text show it.
+/// Cause of a rejection, derived from the TLS alert and the error text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RejectionCause {
     Expired,

@@ -22,21 +22,21 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// Parts of a [`CaTrust`].
+/// Inputs of [`CaTrust::new`].
 pub(super) struct CaTrustParts<'a> {
     /// The CAs of agents and callers.
     pub(super) clients: Arc<RootCertStore>,
-    /// The CAs of nodes: the same ones, unless they are kept apart.
+    /// The CAs of nodes: the same ones, unless separate CAs are configured.
     pub(super) nodes: Arc<RootCertStore>,
     /// The revocation lists of all of them, the newest of each issuer first.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
     /// Certificates of a chain that are looked up in them.
     pub(super) crl_scope: CrlScope,
-    /// The domain in which names hold.
+    /// The trust domain of all names.
     pub(super) trust_domain: &'a str,
 }
 
-/// Trust of both sides: built once when credentials are loaded, shared by every configuration.
+/// Trusted CAs and verifiers for accepting and for dialling; built once per loaded credentials.
 #[derive(Clone, Debug)]
 pub(super) struct CaTrust {
     accepting: Arc<ClientChains>,
@@ -100,8 +100,8 @@ impl CaTrust {
         })
     }
 
-    /// Verifies a chain as the handshake of the side that it faces does: as that of a node if it
-    /// was dialled by a name.
+    /// Verifies a chain as the handshake does: as that of a node if it was dialled by a name, else
+    /// as that of a client.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -116,7 +116,7 @@ impl CaTrust {
     }
 }
 
-/// rustls by itself would check the whole chain, and take an expired list for a good one.
+/// rustls by default checks the whole chain, and accepts an expired list.
 impl CaTrustParts<'_> {
     fn accepting_from(
         &self,
@@ -149,8 +149,8 @@ impl CaTrustParts<'_> {
     }
 }
 
-/// True if a chain leads to one of these CAs at a moment, for what its role has to show it for.
-/// Lists and hosts are not checked.
+/// True if a chain leads to one of these CAs at a time, with the key usage of its role. Lists and
+/// hosts are not checked.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],

@@ -140,7 +140,7 @@ pub(crate) struct Drain {
 /// The side has finished: the receiver closes the link once it awaits no more replies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Goodbye {
-    /// 0: the code of the table of link codes that says why.
+    /// 0: the reason, a link code.
     pub(crate) code: u64,
     /// 1: the same for people.
     #[serde(default, deserialize_with = "or_absent")]

@@ -1,6 +1,6 @@
 //! Error of bytes that violate the protocol.
 
-/// Bytes that are not the protocol. The text says which rule they broke.
+/// Bytes that violate the protocol. The text names the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// Breaks the grammar.

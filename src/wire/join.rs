@@ -121,7 +121,7 @@ pub(crate) struct JoinReply {
 }
 
 impl JoinReply {
-    /// Grants a leaf, with its CAs. An empty list is none.
+    /// Grants a leaf, with its CAs. An empty list means no list.
     pub(crate) fn granted(leaf: String, ca: String, crl: String) -> Self {
         Self { code: 0, text: String::new(), leaf, ca, crl }
     }
@@ -211,7 +211,7 @@ refusals! {
     Revoked = 9, "REVOKED";
     /// The certificate that was shown is too young to be renewed.
     TooEarly = 10, "TOO_EARLY";
-    /// The enroller is broken; its log says how.
+    /// The enroller has an internal fault; its log has the cause.
     Internal = 11, "INTERNAL";
 }
 

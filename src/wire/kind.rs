@@ -32,7 +32,7 @@ impl CallKind {
         Self::Tcp,
     ];
 
-    /// The word in lists: `unary`.
+    /// Name in lists: `unary`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unary => "unary",
@@ -49,8 +49,8 @@ impl CallKind {
         matches!(self, Self::Http | Self::Tcp)
     }
 
-    /// Maximum size of a message of this kind, given the limit of other kinds. Chunks of a
-    /// connection have a fixed limit that all sides know.
+    /// Maximum message size for this kind, given the limit of other kinds. TCP chunks have a fixed
+    /// limit that all peers know.
     pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
         match self {
             Self::Tcp => TCP_READ_BYTES_MAX,

@@ -1,6 +1,6 @@
 //! Wire format: frames, heads, control frames and codes. No sockets, no clock.
 //!
-//! The only room that names serde_cbor. `docs/protocol.md` is the same in prose.
+//! The only module that uses serde_cbor. Specified in `docs/protocol.md`.
 
 mod cbor;
 mod code;

@@ -2,10 +2,9 @@
 //! trailing bytes.
 //!
 //! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is
-//! read before anybody was authorised, so it has to be plainer than CBOR allows: a map, definite
-//! lengths, no tags, keys that are unsigned integers. Text keys would be taken for the names of
-//! fields, and an array for their values in order: two ways to say a thing are one too many.
-//! Grammar: RFC 8949 section 3.
+//! read before authorisation, so it must be plainer than CBOR allows: a map, definite lengths, no
+//! tags, keys that are unsigned integers. serde_cbor would accept text keys as field names, and an
+//! array as their values in order; only one encoding is accepted here. Grammar: RFC 8949 section 3.
 
 use super::WireError;
 use crate::limits::{CONTROL_ITEMS_MAX, HEAD_DEPTH_MAX, HEAD_ITEMS_MAX};

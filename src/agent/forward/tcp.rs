@@ -106,7 +106,7 @@ impl Hosted {
                 (text.clone(), text)
             }
         };
-        // The address is only in the agent's log: callers need not know the network behind the
+        // Only the agent's log has the address: callers must not learn the network behind the
         // agent.
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
@@ -136,8 +136,8 @@ impl Handler for Hosted {
     }
 }
 
-/// A connection to the upstream. Polling its replies also drives the other direction; dropping it
-/// before both directions have ended resets it.
+/// A connection to the upstream. Polling it for received bytes also sends. Dropping it before both
+/// directions have ended resets it.
 struct TcpConnection {
     /// Taken when both directions have ended.
     socket: Option<Socket>,

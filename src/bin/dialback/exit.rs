@@ -112,7 +112,7 @@ pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> E
     let lines = lines.iter().map(|line| format!("error: {}\n", escape(line)).into_bytes());
     match log {
         Some(log) => drop(log.finish(lines.collect())),
-        // Standard error may be closed; the exit code still tells.
+        // Standard error may be closed; the exit code still reports the failure.
         None => lines.for_each(|line| drop(io::stderr().write_all(&line))),
     }
     code.into()

@@ -134,7 +134,7 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
 }
 
 /// Loads the credentials of a renewal, after completing an interrupted one. The error for an
-/// expired certificate tells how to get a new one.
+/// expired certificate has the remedy: how to get a new one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
     if renewal.mend()? {
         tracing::warn!("completed an interrupted replacement of certificate and key");

@@ -26,7 +26,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Starts the thread. `notice` makes the line that tells how many lines were dropped.
+    /// Starts the thread. `notice` makes the line with the number of dropped lines.
     pub(crate) fn start(
         sink: impl Write + Send + 'static,
         notice: impl Fn(u64) -> String + Send + 'static,

@@ -29,8 +29,8 @@ mod tcp;
 mod token;
 mod until_valid;
 
-/// Gives memory back to the system once it is not used. glibc's keeps what a burst of large
-/// messages took. See docs/decisions/0032.
+/// Allocator that returns unused memory to the system. glibc's keeps the memory of a burst of large
+/// messages. See docs/decisions/0032.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

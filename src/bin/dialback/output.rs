@@ -19,7 +19,7 @@ pub(crate) enum Printed {
     ReaderGone,
 }
 
-/// Prints lines on a thread that may block, so that a pipe that nobody reads holds up neither
+/// Prints lines on a thread that may block, so that a pipe without a reader holds up neither
 /// signals nor timers. Dropped, the line may still be written.
 pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
     let written = read_aside(move || write_line(&text)).await;

@@ -103,8 +103,8 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
 
 /// Initial settings, and a watch on their files.
 fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S, Watch), Failure> {
-    // Read once to learn the files: they are watched before they are read for good, so that no
-    // change is missed.
+    // Read once to learn the files: they are watched before the read that counts, so that no change
+    // is missed.
     let watch = Watch::new(files(&reader()?));
     Ok((reader()?, watch))
 }

@@ -146,7 +146,7 @@ impl Signals {
     }
 
     /// Stops in good order after a signal. A second one cancels the token that `shutdown` is given,
-    /// which then only tells the peers.
+    /// which then only notifies the peers.
     pub(crate) async fn stop<F: Future<Output = ()>>(
         &mut self,
         first: Stop,

@@ -33,7 +33,7 @@ pub(crate) struct SocketWriter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WriterState {
     Flows,
-    /// The last byte was written; the socket is to be shut down for writing.
+    /// The last byte was written; the socket must be shut down for writing.
     Closes,
     /// The socket is shut down for writing.
     Closed,

@@ -75,7 +75,8 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
 
 const TOO_SLOW: &str = "the connection was not there in time: the agent or its upstream hangs";
 
-/// The driver of the call times out first, because it knows whether anything was sent.
+/// Extra wait of the opener, so that `drive`, which knows whether anything was sent, reports the
+/// timeout first.
 const OPENED_GRACE: Duration = Duration::from_secs(1);
 
 /// First message of a request while it is queued: nothing was sent then.
@@ -168,7 +169,7 @@ pub struct ByteStream {
 }
 
 impl ByteStream {
-    /// Waits for the first word of the other side: its upstream is connected.
+    /// Waits for the first message of the responder: its upstream is connected.
     async fn opened(&mut self) -> Result<(), Status> {
         loop {
             match self.replies.next_event().await {
@@ -298,7 +299,7 @@ impl AsyncWrite for ByteStream {
         Poll::Ready(Ok(taken.len()))
     }
 
-    /// Nothing waits here: what was written is on its way.
+    /// Nothing is buffered here.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

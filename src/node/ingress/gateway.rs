@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) struct GatewayCall {
     pub(crate) caller: PeerName,
     pub(crate) meta: CallMeta,
-    /// The least size of the message, as far as the head of the request says it.
+    /// Least size of the message, as far as the head of the request states it.
     pub(crate) bytes_min: usize,
 }
 

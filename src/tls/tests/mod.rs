@@ -166,7 +166,7 @@ fn accepted(agent: Peer, node: Peer) -> Met {
     meet(agent, node).unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
 }
 
-/// Checks who refuses, that it is about identity, and that both explanations say the word.
+/// Checks the side that refuses, the class identity, and that both explanations contain the text.
 #[track_caller]
 fn refused(agent: Peer, node: Peer, by: Side, word: &str) -> Refusal {
     let refusal = meet(agent, node).err().expect("a refusal");

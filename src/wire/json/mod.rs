@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn floats_keep_their_last_digit_on_the_way_from_text_to_text() {
-        // serde_json reads them to within one unit in the last place unless told otherwise.
+        // By default serde_json reads floats only to within one unit in the last place.
         proptest::proptest!(|(bits: u64)| {
             let float = f64::from_bits(bits);
             if float.is_finite() {

@@ -124,7 +124,7 @@ fn out_simple_values_are_themselves_undefined_is_null_and_others_are_refused() {
     check_out("f5", "true");
     check_out("f6", "null");
     check_out("f7", "null");
-    // The RFC advises null for those too; nobody has given them a meaning.
+    // The RFC advises null for those too; they have no registered meaning.
     for simple in ["e0", "f0", "f3", "f820", "f8ff"] {
         check_refused(simple);
     }
@@ -195,7 +195,7 @@ fn in_texts_arrays_and_objects_have_definite_lengths_and_of_equal_keys_the_last_
     check_in(r#""""#, "60");
     check_in(r#""\u0000""#, "6100");
     check_in(r#""\ud83d\ude00""#, "64f09f9880");
-    // A text that looks like base64url stays a text: bytes cannot be said in JSON.
+    // A text that looks like base64url stays a text: JSON has no byte strings.
     check_in(r#""AQ""#, "624151");
     check_in("[1,[2]]", "82018102");
     check_in(r#"{"a":1}"#, "a1616101");

@@ -70,8 +70,8 @@ impl ErrorBody {
 /// The type of details that are dialback's own bytes.
 const OWN_DETAILS: &str = "dialback.v1.Details";
 
-/// Connect's list of typed details as bytes: one of our own type as what it holds, everything else
-/// as the CBOR of the list.
+/// Connect's list of typed details as bytes: a single detail of dialback's type as its contents,
+/// anything else as the CBOR of the list.
 fn details(list: &serde_json::Value) -> Option<Bytes> {
     if let [only] = list.as_array()?.as_slice()
         && only["type"] == OWN_DETAILS

@@ -29,11 +29,10 @@ const OF_THE_MESSAGE: &[&str] = &[
     "user-agent",
 ];
 
-/// Headers that an upstream may take for the identity of the client. Here only `dialback-caller`
-/// is.
+/// Headers from which servers derive the client's identity. Only `dialback-caller` states it here.
 const OF_IDENTITY: &[&str] = &["forwarded", "via", "x-real-ip"];
 
-/// Prefixes of such names, and those that dialback and Connect write themselves.
+/// Prefixes of such names, and of the names that dialback and Connect set.
 const STARTS: &[&str] = &["connect-", "content-", "dialback-", "x-forwarded-"];
 
 /// Names that servers, proxies, frameworks and libraries trust as written by a proxy: client
@@ -54,7 +53,7 @@ const ACTED_ON: &[&str] = &[
     "max-forwards",
     "path-info",
     "path-translated",
-    // CGI makes HTTP_PROXY of it, which the server's own HTTP clients obey (CVE-2016-5385).
+    // CGI makes HTTP_PROXY of it, which the server's own HTTP clients use (CVE-2016-5385).
     "proxy",
     "query-string",
     "range",
@@ -80,7 +79,7 @@ const ACTED_ON: &[&str] = &[
     "x-username",
 ];
 
-/// The same as starts of names.
+/// Prefixes of such names.
 const ACTED_ON_STARTS: &[&str] = &[
     "cf-",
     "fastly-",
@@ -154,8 +153,7 @@ fn is_among(name: &str, lists: &[&[&str]], starts: &[&str]) -> bool {
         || starts.iter().any(|start| name.starts_with(start))
 }
 
-/// The name as CGI and its heirs compare it, to which every sign is the same: WSGI takes `_` for
-/// `-`, PHP `.` too.
+/// The name as CGI, WSGI and PHP compare it: they read `_` as `-`, and PHP also `.`.
 fn as_cgi(name: &str) -> String {
     name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
@@ -169,11 +167,11 @@ fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     }
 }
 
-/// The caller's pairs as headers, without those that never travel and, if there is a list of names,
-/// without those that are not in it.
+/// The caller's pairs as headers, without reserved names and, if there is a list of names, without
+/// those that are not in it.
 ///
 /// # Errors
-/// A pair that would travel and cannot be a header: `INVALID_ARGUMENT`, not executed.
+/// A pair that is not dropped and cannot be a header: `INVALID_ARGUMENT`, not executed.
 pub(super) fn of_metadata(
     metadata: &Metadata,
     allowed: Option<&[String]>,
@@ -186,7 +184,7 @@ pub(super) fn of_metadata(
     Ok(headers)
 }
 
-/// A value that every server reads in the same way. HTTP's own type takes bytes above ASCII too.
+/// A value that every server reads in the same way. `HeaderValue` also accepts bytes above ASCII.
 pub(super) fn value_of(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|_| text.is_ascii())
 }

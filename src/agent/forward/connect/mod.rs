@@ -78,10 +78,10 @@ impl Forward {
         Self::new(url.as_ref().parse()?, Some(ca_pem.as_ref()))
     }
 
-    /// Either of the two, for an address that was read before.
+    /// Creates either of the two from a parsed address.
     ///
     /// # Errors
-    /// `https` without CAs, CAs without `https`, CAs that are none.
+    /// `https` without CAs, CAs without `https`, or invalid CAs.
     pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
         let tls = match (&address.destination, ca_pem) {
             (Destination::Tcp { host, is_tls: true, .. }, Some(pem)) => {
@@ -98,7 +98,7 @@ impl Forward {
         Ok(Self { settings, methods: None })
     }
 
-    /// Sets what the upstream takes. Default: JSON.
+    /// Sets the message format of the upstream. Default: JSON.
     pub fn format(mut self, format: ForwardFormat) -> Self {
         self.settings.format = format;
         self
@@ -118,9 +118,9 @@ impl Forward {
         self
     }
 
-    /// Names the metadata of callers that becomes headers, without regard to case; all else is left
-    /// behind. A name that never travels ([`Forward::never_travels`]) stays behind all the same.
-    /// Default: all metadata that may travel.
+    /// Limits the metadata of callers that becomes headers to these names, case-insensitive.
+    /// Reserved names ([`Forward::never_travels`]) are dropped in any case. Default: all metadata
+    /// but reserved names.
     pub fn metadata<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.settings.metadata = Some(names.into_iter().map(Into::into).collect());
         self
@@ -133,7 +133,7 @@ impl Forward {
     }
 
     /// Sets whether connections to the upstream are used for further calls. Default: true, each for
-    /// 10 to 20 s at most. Without, each call makes its own and says `connection: close`.
+    /// 10 to 20 s at most. Without, each call makes its own connection, with `connection: close`.
     pub fn keep_alive(mut self, keep_alive: bool) -> Self {
         self.settings.keep_alive = keep_alive;
         self
@@ -144,7 +144,7 @@ impl Forward {
         self.replaceable(name).0
     }
 
-    /// The same, and what replaces the upstream while the agent runs.
+    /// The same, with a handle that replaces the upstream while the agent runs.
     pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
         let (name, tasks) = (name.into(), Tasks::default());
         let route = Arc::new(SharedValue::new(UpstreamRoute::new(self.settings, tasks.clone())));

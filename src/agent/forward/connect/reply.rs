@@ -71,7 +71,7 @@ fn has_end(headers: &HeaderMap) -> bool {
     }
 }
 
-/// A message that is not what its content type says.
+/// A message that does not match its content type.
 pub(super) fn not_of_format(format: ForwardFormat, why: ConvertError) -> Status {
     let name = if format == ForwardFormat::Json { "JSON" } else { "CBOR" };
     let what = format!("the reply of the upstream is not {name}");

@@ -124,8 +124,8 @@ impl Replies {
     }
 }
 
-/// The end of the messages is not yet that of the body. A server that is hung up on in between
-/// complains; so it gets a moment to end it, and then the connection is good for another call.
+/// Reads to the end of the body after the last message; closing earlier makes servers log an error.
+/// Then the connection can be reused.
 async fn hang_up_softly(mut body: Incoming, connection: UpstreamConnection, pool: Arc<Pool>) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     if tokio::time::timeout(FORWARD_IDLE_MAX, rest).await.is_ok() {

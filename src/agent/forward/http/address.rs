@@ -81,7 +81,7 @@ impl UpstreamAddress {
             _ => return Err(HOW),
         };
         let host = authority.host();
-        // The parser's own port is none for `a:` and `a:99999` as it is for `a`.
+        // The parser's own port is `None` for `a:` and `a:99999`, as for `a`.
         let port = match authority.as_str()[host.len()..].strip_prefix(':') {
             None => port_default,
             Some(port) => port.parse().unwrap_or(0),

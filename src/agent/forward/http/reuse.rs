@@ -74,7 +74,7 @@ impl Habit {
     /// this idle time.
     pub(super) fn was_closed(&mut self, answers: u32, idle_for: Duration, now: Instant) {
         if idle_for >= FORWARD_REST {
-            // It was idle for too long, which says nothing about busy connections.
+            // It was idle for too long, which does not concern busy connections.
             return;
         }
         self.keeps = false;

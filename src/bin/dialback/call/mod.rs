@@ -90,7 +90,7 @@ struct CallCommand {
     metadata: Vec<(String, String)>,
     timeout: Option<Duration>,
     wait: bool,
-    /// It is called as a server stream, whatever the directory says.
+    /// Called as a server stream, regardless of the directory.
     is_stream: bool,
     priority: Option<i8>,
     wants_json: bool,
@@ -221,7 +221,7 @@ impl CallCommand {
         }
     }
 
-    /// Adds to a refusal what the other side cannot know: that no message was given.
+    /// Adds to a refusal that no message was given, which the other side cannot know.
     fn with_hint(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Call(status, call_id)

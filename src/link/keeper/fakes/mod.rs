@@ -167,7 +167,7 @@ impl FakeRole {
     }
 }
 
-/// Logs that a step was given up.
+/// Logs that a step was cancelled.
 struct Abandoned<'a>(Option<&'static str>, &'a EventLog);
 
 impl Drop for Abandoned<'_> {
