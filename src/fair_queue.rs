@@ -53,7 +53,7 @@ impl<T> FairQueue<T> {
         self.root.count
     }
 
-    /// Whether the queue is empty.
+    /// True if the queue is empty.
     pub(crate) const fn is_empty(&self) -> bool {
         self.root.count == 0
     }

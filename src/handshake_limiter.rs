@@ -30,7 +30,7 @@ pub(crate) trait Incoming {
     /// Source address of the packet. It may be spoofed unless [`Incoming::is_validated`].
     fn remote_address(&self) -> SocketAddr;
 
-    /// Whether the client has shown that it receives packets at this address.
+    /// True if the client has shown that it receives packets at this address.
     fn is_validated(&self) -> bool;
 
     /// Sends a Retry, so that the client validates its address. Costs one packet and no memory.
@@ -162,7 +162,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
         self.waiting.push(address.ip(), QueuedHandshake { address, since: now, incoming })
     }
 
-    /// Whether this client must validate its address first. Otherwise packets with spoofed
+    /// True if this client must validate its address first. Otherwise packets with spoofed
     /// addresses could use up the share of the addresses' owners.
     fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
         let has_room = self.in_progress.active().has_room_for_unvalidated(address);
@@ -209,7 +209,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
     }
 }
 
-/// Whether the rate of an address allows a handshake now. With `counts`, takes a token.
+/// True if the rate of an address allows a handshake now. With `counts`, takes a token.
 fn may_begin(
     buckets: &mut TokenBuckets<Prefix>,
     address: IpAddr,

@@ -56,7 +56,7 @@ impl Prefix {
         self.width
     }
 
-    /// Whether the block contains an address.
+    /// True if the block contains an address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         Self::of(address, self.width) == Some(*self)
     }
@@ -163,7 +163,7 @@ impl PrefixCounts {
         }
     }
 
-    /// Whether all counters are at zero.
+    /// True if all counters are at zero.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()

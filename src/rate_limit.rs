@@ -63,7 +63,7 @@ impl<K: Eq + Hash> TokenBuckets<K> {
         Self { limit, keys_max, recent: HashMap::new(), before: HashMap::new(), turn: None }
     }
 
-    /// Whether the key has a token now. With `counts`, takes it.
+    /// True if the key has a token now. With `counts`, takes it.
     pub(crate) fn allows(&mut self, key: K, now: Instant, counts: bool) -> bool {
         self.forget(now);
         let full_at = self.recent.get(&key).or_else(|| self.before.get(&key));

@@ -235,7 +235,7 @@ impl Status {
         &self.0.metadata
     }
 
-    /// Whether another attempt cannot run the handler twice.
+    /// True if another attempt cannot run the handler twice.
     pub fn is_safe_to_retry(&self) -> bool {
         self.0.outcome == Outcome::NotExecuted
     }

@@ -10,7 +10,7 @@ use std::{
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
-/// Whether a file or socket could not be opened because too many are open.
+/// True if a file or socket could not be opened because too many are open.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
@@ -24,7 +24,7 @@ const EMSGSIZE: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
     40
 };
 
-/// Whether a datagram was larger than the interface or the path carries.
+/// True if a datagram was larger than the interface or the path carries.
 pub(crate) fn is_message_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
 }

@@ -111,12 +111,12 @@ impl Audit {
         written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
     }
 
-    /// Whether the audit log is enabled.
+    /// True if the audit log is enabled.
     pub fn is_on(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Whether calls are recorded.
+    /// True if calls are recorded.
     pub(crate) const fn records_calls(&self) -> bool {
         self.has_calls && self.queue.is_some()
     }

@@ -212,18 +212,18 @@ fn encode(
 
 /// No FIN arrived in time after STATUS. The reply counts, unless part of another frame arrived.
 pub(super) fn end_unseen(reader: &FrameReader, progress: Progress) -> Result<(), Status> {
-    if reader.is_inside_a_frame() { Err(goes_on(progress)) } else { Ok(()) }
+    if reader.is_inside_a_frame() { Err(continues_after_status(progress)) } else { Ok(()) }
 }
 
-fn goes_on(progress: Progress) -> Status {
-    broken(progress, "the reply goes on after its STATUS")
+fn continues_after_status(progress: Progress) -> Status {
+    broken(progress, "the reply continues after its STATUS")
 }
 
 /// Reads the end of a reply after STATUS.
 pub(super) async fn expect_end(reader: &mut FrameReader, progress: Progress) -> Result<(), Status> {
     match reader.next().await {
         Ok(Some(_)) | Err(ReadFault::Wire(_) | ReadFault::Exhausted(_) | ReadFault::Truncated) => {
-            Err(goes_on(progress))
+            Err(continues_after_status(progress))
         }
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Lost(_)) => Ok(()),
     }

@@ -173,7 +173,7 @@ impl Request {
         self.meta.kind.streams_requests() && matches!(self.body, Body::Message(_))
     }
 
-    /// A copy for another attempt, if the request is in hand: a stream goes once.
+    /// A copy for another attempt, unless the request is a stream: it can be sent only once.
     pub(crate) fn again(&self) -> Option<Self> {
         let Body::Message(message) = &self.body else { return None };
         let meta = CallMeta { attempt: self.meta.attempt + 1, ..self.meta.clone() };

@@ -240,7 +240,7 @@ async fn only_message(reader: &mut FrameReader) -> Result<Bytes, RequestFault> {
 }
 
 fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), RequestFault> {
-    if frame.is_some() { invalid("the request goes on after END") } else { Ok(()) }
+    if frame.is_some() { invalid("the request continues after END") } else { Ok(()) }
 }
 
 /// First message of a stream, or its end: a handler starts with either.
@@ -343,7 +343,7 @@ impl RequestSource {
     async fn end(&mut self) -> Next {
         match self.reader.next().await {
             Ok(None) => Next::End(Metadata::default()),
-            Ok(Some(_)) => self.broken("the request goes on after END"),
+            Ok(Some(_)) => self.broken("the request continues after END"),
             Err(fault) => self.failed(Stall::Fault(fault)),
         }
     }

@@ -48,18 +48,18 @@ pub(super) struct AuthContext<'a> {
     pub(super) tokens: Option<&'a TokenVerifier>,
     pub(super) credentials: &'a Credentials,
     pub(super) anonymous: Option<&'a PeerName>,
-    /// Whether the request names this machine. Required of anonymous requests, so that pages of
+    /// True if the request names this machine. Required of anonymous requests, so that pages of
     /// other sites cannot send them.
     pub(super) is_local: bool,
 }
 
 impl AuthenticatedCaller {
-    /// Whether the credential can become invalid during a call.
+    /// True if the credential can become invalid during a call.
     pub(super) const fn can_expire(&self) -> bool {
         !matches!(self.credential, Credential::Anonymous)
     }
 
-    /// Whether the credential is still valid.
+    /// True if the credential is still valid.
     pub(super) fn is_still_valid(&self, context: &AuthContext<'_>, now: SystemTime) -> bool {
         match &self.credential {
             Credential::Anonymous => true,

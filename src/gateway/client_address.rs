@@ -52,7 +52,7 @@ impl fmt::Display for IpRange {
 }
 
 impl IpRange {
-    /// Whether the range contains an address. IPv4-mapped IPv6 counts as IPv4.
+    /// True if the range contains an address. IPv4-mapped IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let skip = |all: u32| all - u32::from(self.bits).min(all);
         match (self.address, address.to_canonical()) {
@@ -90,7 +90,7 @@ pub(super) fn client_address(headers: &HeaderMap, from: IpAddr, proxies: &[IpRan
     nearest
 }
 
-/// Whether a request names this machine (`localhost` or a loopback address). A page of another site
+/// True if a request names this machine (`localhost` or a loopback address). A page of another site
 /// can let its own name resolve to this machine, but cannot name it localhost.
 pub(super) fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

@@ -271,7 +271,7 @@ impl GatewayState {
         self.ingress.observer().report(Event::HttpRefused { address, claim, reason });
     }
 
-    /// Whether a caller is still authenticated.
+    /// True if a caller is still authenticated.
     fn is_still_authenticated(&self, caller: &AuthenticatedCaller) -> bool {
         let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
         let context = AuthContext {

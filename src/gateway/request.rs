@@ -136,7 +136,7 @@ impl CallHeaders {
     }
 }
 
-/// Whether a metadata key is reserved.
+/// True if a metadata key is reserved.
 fn is_reserved(key: &str) -> bool {
     key.starts_with("dialback") || matches!(key, "tracestate" | "traceparent")
 }
@@ -153,7 +153,7 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-/// Whether a text is a `traceparent` of W3C Trace Context: version, trace, parent and flags, in
+/// True if a text is a `traceparent` of W3C Trace Context: version, trace, parent and flags, in
 /// lower-case hexadecimal.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();

@@ -35,7 +35,7 @@ impl Grace {
     }
 
     /// Counts received bytes, and returns `true` while discarding continues.
-    fn goes_on(&mut self, bytes: usize, now: Instant) -> bool {
+    fn continues(&mut self, bytes: usize, now: Instant) -> bool {
         self.step_bytes += bytes;
         if now >= self.step_until {
             if self.step_bytes < HTTP_DISCARD_STEP_BYTES_MIN {
@@ -57,7 +57,7 @@ pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
             Ok(None | Some(Err(_))) => return,
             Err(_elapsed) => 0,
         };
-        if !grace.goes_on(bytes, Instant::now()) {
+        if !grace.continues(bytes, Instant::now()) {
             return;
         }
     }
@@ -74,7 +74,7 @@ pub(super) async fn connection<S: AsyncRead + Unpin>(stream: &mut S) {
             Ok(_closed) => return,
             Err(_elapsed) => 0,
         };
-        if !grace.goes_on(bytes, Instant::now()) {
+        if !grace.continues(bytes, Instant::now()) {
             return;
         }
     }

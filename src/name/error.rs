@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A text that is not a name: what it was meant to be, the text, and what is wrong with it.
+/// A text that is not a name: the expected kind of name, the text, and the fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} {why}{}", Spelling(spelling.as_deref()))]
 pub struct NameError {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub(super) struct CallGrant {
     pub(super) timeout_max: Option<Duration>,
     pub(super) message_bytes_max: Option<usize>,
-    /// Whether an attempt that may have run may be repeated.
+    /// True if an attempt that may have run may be repeated.
     pub(super) is_idempotent: bool,
 }
 

@@ -39,7 +39,7 @@ pub(super) enum FlapCheck {
     Permitted,
     /// The instance was superseded and returned too often.
     HeldBack {
-        /// Whether it was not held back before.
+        /// True if it was not held back before.
         is_first: bool,
     },
 }
@@ -124,7 +124,7 @@ impl FlapDetector {
         self.superseded.push_back(Superseded { instance, held_back_at: None });
     }
 
-    /// Whether the certificate was recently used by two instances.
+    /// True if the certificate was recently used by two instances.
     pub(super) fn is_used_twice(&self, now: Instant) -> bool {
         self.tried_at.is_some_and(|at| is_within(at, now))
     }

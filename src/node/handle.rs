@@ -92,7 +92,7 @@ impl AgentHandle {
         &self.name
     }
 
-    /// Whether the agent has a link that takes calls now.
+    /// True if the agent has a link that takes calls now.
     pub fn is_attached(&self) -> bool {
         self.shared.registry().pick(&self.name).is_some()
     }

@@ -36,7 +36,7 @@ impl<'a> Viewer<'a> {
 }
 
 impl OnAgent<'_> {
-    /// Whether any rule allows something on the agent.
+    /// True if any rule allows something on the agent.
     pub(super) fn sees_it(&self) -> bool {
         self.0.as_ref().is_none_or(PolicyView::allows_something)
     }

@@ -38,7 +38,7 @@ struct RuleUsage {
 }
 
 impl RuleUsage {
-    /// Whether it equals no usage.
+    /// True if it equals no usage.
     fn is_idle(&self, now: Instant) -> bool {
         self.in_flight == 0 && self.full_at.is_none_or(|full_at| full_at <= now)
     }

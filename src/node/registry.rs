@@ -40,7 +40,7 @@ pub(super) struct LinkEntry<L> {
     pub(super) admission: u64,
     /// Id of the agent's process.
     pub(super) instance: [u8; 16],
-    /// Whether it takes no more calls.
+    /// True if it takes no more calls.
     pub(super) is_draining: bool,
     /// Data of the link.
     pub(super) link: L,
@@ -70,7 +70,7 @@ impl<L> AgentRecord<L> {
 /// Result of a registration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Registration<L> {
-    /// Whether the agent had no link that takes calls.
+    /// True if the agent had no link that takes calls.
     pub(super) is_new: bool,
     /// Replaced links of other instances, to be closed with SUPERSEDED.
     pub(super) superseded: Vec<L>,
@@ -87,7 +87,7 @@ pub(super) enum RegistrationError<L> {
     HeldBack {
         /// Link of the other instance.
         other: L,
-        /// Whether the instance was not held back before.
+        /// True if the instance was not held back before.
         is_first: bool,
     },
 }
@@ -99,9 +99,9 @@ pub(super) struct AgentSummary<'a, L> {
     pub(super) name: &'a Name,
     /// Newest link, if it is attached; a link that takes calls is preferred.
     pub(super) newest: Option<&'a L>,
-    /// Whether it is attached and takes no more calls.
+    /// True if it is attached and takes no more calls.
     pub(super) is_draining: bool,
-    /// Whether two instances use its certificate.
+    /// True if two instances use its certificate.
     pub(super) is_used_twice: bool,
     /// Time at which it was attached or detached.
     pub(super) since: SystemTime,

@@ -47,13 +47,13 @@ impl ResetLimiter {
 
 #[cfg(feature = "gateway")]
 impl ResetLimiter {
-    /// Whether the limit is reached, so that no more calls may begin.
+    /// True if the limit is reached, so that no more calls may begin.
     pub(super) fn is_full(&mut self, now: Instant) -> bool {
         self.forget(now);
         self.recent.len() >= self.most
     }
 
-    /// Whether there are recent resets.
+    /// True if there are recent resets.
     pub(super) fn has_some(&mut self, now: Instant) -> bool {
         self.forget(now);
         !self.recent.is_empty()

@@ -210,12 +210,12 @@ impl<'a> Best<'a> {
         }
     }
 
-    /// Whether two suitable links were considered.
+    /// True if two suitable links were considered.
     const fn is_settled(&self) -> bool {
         self.good >= 2
     }
 
-    /// Whether a link was considered that has not just failed.
+    /// True if a link was considered that has not just failed.
     fn has_alternative(&self) -> bool {
         self.chosen.as_ref().is_some_and(|chosen| !self.rank(chosen).0)
     }
@@ -225,7 +225,7 @@ impl<'a> Best<'a> {
     }
 }
 
-/// Whether an agent may answer a call that names only its service, and the requester may call it
+/// True if an agent may answer a call that names only its service, and the requester may call it
 /// there.
 pub(super) fn may_answer(
     shared: &NodeState,

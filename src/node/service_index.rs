@@ -83,7 +83,7 @@ impl ServiceIndex {
         }
     }
 
-    /// Whether an agent has registered a method, by its name or with all methods of its service.
+    /// True if an agent has registered a method, by its name or with all methods of its service.
     pub(super) fn has(&self, agent: &Name, method: &MethodPath) -> bool {
         self.by_agent.get(agent).is_some_and(|paths| {
             paths.contains_key(&HostedPath::Named(method.as_str().into()))

@@ -43,7 +43,7 @@ pub(crate) enum Event<'a> {
         agent: &'a Name,
         address: SocketAddr,
         services: usize,
-        /// Whether it had no link before.
+        /// True if it had no link before.
         is_new: bool,
         /// Links of the instance that this one superseded, oldest first.
         superseded: &'a [SocketAddr],
@@ -53,7 +53,7 @@ pub(crate) enum Event<'a> {
         agent: &'a Name,
         address: SocketAddr,
         other: SocketAddr,
-        /// Whether the instance was not held back before.
+        /// True if the instance was not held back before.
         is_first: bool,
     },
     /// An agent takes no more calls on a link.

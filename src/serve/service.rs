@@ -103,8 +103,8 @@ impl Service {
         self.typed::<Unary, F, T, R>(name, function)
     }
 
-    /// Adds a method that takes one value and answers with a stream: what it sends into the
-    /// [`Outbound`]. Its return ends the stream.
+    /// Adds a method that takes one value and answers with the stream of values that it sends into
+    /// the [`Outbound`]. Its return ends the stream.
     ///
     /// Polling the replies drives it, so a slow reader delays it; its future is dropped when the
     /// call is cancelled.

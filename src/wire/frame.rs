@@ -305,7 +305,7 @@ pub(crate) fn reply_chunks(
     })
 }
 
-/// A reply that is a STATUS alone: how failures travel.
+/// A reply that is a STATUS alone, as for failures.
 pub(crate) fn status_chunk(status: &StatusHead<'_>) -> Result<Chunks, WireError> {
     with_scratch(|out| push_map(out, Kind::Status, status)).map(Chunks::one)
 }

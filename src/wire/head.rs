@@ -63,7 +63,7 @@ pub(crate) struct RequestHead<'a> {
     /// 0: `HelloService/Hello`.
     #[serde(borrow)]
     pub(crate) method: &'a str,
-    /// 1: what the next field means.
+    /// 1: meaning of the next field.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_here")]
     pub(crate) route: RouteKind,
     /// 2: the agent, for that route.
@@ -95,7 +95,7 @@ pub(crate) struct RequestHead<'a> {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub(crate) metadata: Pairs<'a>,
-    /// 11: what the messages are; absent is `application/cbor`.
+    /// 11: media type of the messages; absent means `application/cbor`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_type: Option<&'a str>,
     /// 12: reserved for the caller's own signature over the head.

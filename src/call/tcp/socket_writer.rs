@@ -78,7 +78,7 @@ impl SocketWriter {
             match ready!(from.poll_event(cx)) {
                 Next::Head(_) => {}
                 Next::Message(_) if self.state != WriterState::Flows => {
-                    return malformed("goes on after its end");
+                    return malformed("continues after its end");
                 }
                 Next::Message(bytes) if bytes.is_empty() && self.mark == EndMark::Empty => {
                     self.state = WriterState::Closes;

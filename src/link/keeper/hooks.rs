@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// The role whose link is kept up: what it does when the link is dialled, in use, and gone.
+/// The role whose link is kept up: its actions when the link is dialled, in use, and lost.
 pub(crate) trait KeeperHooks: Send + Sync + 'static {
     /// A link that the peer has welcomed.
     type Dialled: Send;

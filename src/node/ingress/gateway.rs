@@ -107,7 +107,7 @@ impl GatewayIngress {
         self.shared.links.clone()
     }
 
-    /// Whether the node refuses new calls.
+    /// True if the node refuses new calls.
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.drain.is_notified() || self.shared.calls.is_draining()
     }

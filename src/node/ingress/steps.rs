@@ -19,10 +19,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// One call as it arrives, with what the steps need of its link, client or program.
 pub(super) trait Arrival: Send {
-    /// Whether the policy applies. It does not apply to calls of the program that runs the node.
+    /// True if the policy applies. It does not apply to calls of the program that runs the node.
     const IS_AUTHORISED: bool = true;
 
-    /// Whether a call that no agent would take now is refused before its body is read.
+    /// True if a call that no agent would take now is refused before its body is read.
     const PICKS_BEFORE_BODY: bool = false;
 
     /// Starts the record of the call, if it is made here and calls are recorded.
