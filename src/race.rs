@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_fail_the_most_telling_error_is_returned() {
+    async fn when_all_fail_the_most_specific_error_is_returned() {
         let (ended, ..) =
             run(&[(SECOND, Err(2)), (Duration::ZERO, Err(7)), (SECOND, Err(3))]).await;
         assert_eq!(ended, Err(Some(7)));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_race_goes_on_after_the_address_at_which_the_last_one_stopped() {
+    fn a_race_starts_after_the_address_at_which_the_last_one_stopped() {
         let max = u8::try_from(RACE_ADDRESSES_MAX).expect("small");
         let all: Vec<_> = (0..=max).map(v4).collect();
         let mut tried = Tried::default();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_listed_no_more_are_forgotten() {
+    fn addresses_that_are_no_longer_listed_are_forgotten() {
         let max = u8::try_from(RACE_ADDRESSES_MAX).expect("small");
         let mut tried = Tried::default();
         // A name whose addresses are all others each time.

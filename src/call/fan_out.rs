@@ -116,7 +116,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test]
-    async fn outputs_keep_their_order_and_no_more_run_at_once_than_may() {
+    async fn outputs_keep_their_order_and_concurrency_is_bounded() {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (running, most) = (&running, &most);
         let calls = (0..20usize).map(|n| async move {

@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_of_a_call_decides_its_priority_unless_something_else_does() {
+    fn the_kind_of_a_call_is_its_default_priority() {
         let priority = |kind| {
             let method = "S/M".parse().expect("a method");
             let id = CallId::from_bytes([0; 16]);

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_stream_holds_is_let_go_with_its_end() {
+    async fn the_end_of_a_stream_releases_what_it_holds() {
         let (sender, mut messages) = Messages::channel(1);
         let guard = Arc::new(());
         messages.hold(guard.clone());

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_permit_tells_how_long_it_was_waited_for() {
+    async fn a_permit_has_its_waiting_time() {
         let permits = Permits::new(1, 1);
         let held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
         assert_eq!(held.waited(), Duration::ZERO);

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_saved_is_spent_and_then_a_tenth_of_the_calls() {
+    fn savings_are_spent_first_and_then_a_tenth_of_the_calls() {
         let budget = RetryBudget::default();
         assert_eq!((0..100).filter(|_| budget.spend()).count(), RETRIES_SAVED_MAX as usize);
         let retried = (0..1_000).filter(|_| {
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_saved_than_may_be() {
+    fn savings_are_limited() {
         let budget = RetryBudget::default();
         (0..10_000).for_each(|_| budget.earn());
         assert_eq!((0..100).filter(|_| budget.spend()).count(), RETRIES_SAVED_MAX as usize);

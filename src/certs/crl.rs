@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_ca_counts_on_and_does_not_list_what_the_old_one_signed() {
+    fn a_new_ca_continues_the_numbers_and_does_not_list_leafs_of_the_old_one() {
         let (_dir, certs) = with_ca();
         issue(&certs, "agent/a", false);
         certs.revoke(&peer("agent/a"), now()).expect("revoked");

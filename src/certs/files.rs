@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_after_half_a_line_stands_by_itself() {
+    fn a_line_after_a_partial_line_is_separate() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.jsonl");
         append_line(&path, "one").expect("written");

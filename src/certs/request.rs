@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_key_of_a_request_is_used_even_if_it_requests_to_be_a_ca() {
+    fn signing_uses_only_the_public_key_of_a_request() {
         let ((dir, ca, _), now) = (ca_and_site(), SystemTime::now());
         let (_, wanted) = warehouse();
         let key = new_key().expect("a key");

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_small_waits_for_no_turn_and_one_byte_more_does() {
+    async fn small_messages_wait_for_no_turn_and_one_byte_more_does() {
         let conversions = Conversions::default();
         let caller = converter(&conversions, "a");
         let mut turns = Vec::new();

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_with_a_hundred_large_messages_holds_up_anothers_small_one_by_one_turn() {
+    fn a_caller_with_a_hundred_large_messages_delays_another_caller_by_one_turn() {
         let mut order = order(2, 100);
         for number in 0..100 {
             order.ask(&'a', number).expect("room");

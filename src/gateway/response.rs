@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_have_run_is_no_429() {
+    fn a_call_that_may_have_run_is_not_reported_as_429() {
         let http = |outcome| {
             Refusal::from(Status::with_outcome(Code::ResourceExhausted, outcome, "full"))
                 .http_status()

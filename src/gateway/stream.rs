@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn envelopes_carry_the_messages_and_the_last_one_says_how_it_ended() {
+    async fn envelopes_carry_the_messages_and_the_last_one_the_status() {
         let format = StreamFormat::Connect(Codec::Json);
         let body = StreamBody::replying(format, messages(Next::End(pairs())).await, never());
         let pieces = all(body).await;
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_stream_gives_signs_of_life_and_ends_with_the_right_to_ask() {
+    async fn a_silent_stream_sends_keep_alives_and_ends_with_its_authentication() {
         let (_sender, messages) = Messages::channel(1);
         let authentication_end = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
         let pieces =

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_progress_has_given_is_kept_for_a_client_that_answers_late() {
+    fn frames_earned_by_progress_do_not_expire() {
         let (allowance, update) = (Arc::<Allowance>::default(), frame(8, 0, &[0, 0, 0, 1]));
         (0..1_000).for_each(|_| allowance.moved());
         allowance.waited();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn time_and_progress_give_more_and_time_no_more_than_the_most() {
+    fn time_and_progress_allow_more_frames_and_time_only_up_to_the_limit() {
         let (allowance, ping) = (Arc::<Allowance>::default(), frame(6, 0, &[0; 8]));
         let passing = || passing(&allowance, &ping, usize::MAX, 1_000);
         assert_eq!((passing(), passing()), (HTTP2_FRAMES_UNASKED_MAX, 0));

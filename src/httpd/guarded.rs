@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_bytes_tell_the_protocol_and_are_read_again() {
+    async fn the_first_bytes_select_the_protocol_and_are_read_again() {
         for (bytes, is_h2) in [("PRI * HTTP/2.0\r\n", true), ("PRIX", false), ("POST /", false)] {
             let (near, mut far) = duplex(64);
             far.write_all(bytes.as_bytes()).await.expect("room");

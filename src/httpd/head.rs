@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn one_way_of_saying_the_length_is_accepted_and_two_are_not() {
+    fn one_declared_length_is_accepted_and_two_are_refused() {
         check("GET / HTTP/1.1\r\nhost: a\r\n\r\n", &[Plain]);
         check(&(post("content-length: 3\r\n") + "abc"), &[Plain]);
         check(&(post("Transfer-Encoding: Chunked\r\n") + "0\r\n\r\n"), &[Chunked]);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_passed_over_and_the_request_after_it_is_looked_at() {
+    fn the_request_after_a_body_is_checked() {
         let inner = post("content-length: 1\r\ntransfer-encoding: chunked\r\n");
         let first = post(&format!("content-length: {}\r\n", inner.len())) + &inner;
         check(&format!("{first}\r\n{inner}"), &[Plain, Framing::Bad(TWO_ENDS)]);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn after_chunks_nothing_is_looked_at_because_nothing_is_answered() {
+    fn heads_after_a_chunked_body_are_not_checked() {
         let chunked = post("transfer-encoding: chunked\r\n") + "0\r\n\r\n";
         check(&(chunked + &post("")), &[Chunked]);
     }

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_follows_an_answer_is_done_if_all_of_it_was_given() {
+    async fn the_callback_of_a_response_runs_only_if_its_whole_body_was_polled() {
         let (activity, bytes) = (Arc::new(Activity::new(Instant::now())), Bytes::from_static(b"x"));
         let kept = Arc::new(Mutex::new(Vec::new()));
         let answer = |bytes: &Bytes| {

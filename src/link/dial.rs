@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_port_says_more_than_silence_and_a_machine_without_ipv6_says_less() {
+    fn connection_refused_outranks_no_answer_and_no_answer_outranks_no_ipv6() {
         let no_ipv6 = || LinkFault::Unsendable { address: address(), reason: "no route".into() };
         let silence = || LinkFault::NoAnswer { address: address() };
         let closed = || LinkFault::ConnectionRefused { address: address() };
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_more_than_silence() {
+    fn a_refusal_outranks_no_answer() {
         let silence = || LinkFault::NoAnswer { address: address() };
         let refusal = || LinkFault::Handshake {
             is_identity: true,

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_add_up_and_are_noticed_once() {
+    fn totals_add_up_and_each_suspend_is_reported_once() {
         let pauses = Pauses::default();
         pauses.begin(at(100_000, 0));
         assert_eq!(pauses.tick(true, || at(100_100, 100)), None);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_of_several_pauses_with_punctual_ticks_between_is_deducted() {
+    fn repeated_suspends_do_not_add_up() {
         let pauses = Pauses::default();
         pauses.begin(at(100_000, 100_000));
         let mut now = 100_000;

@@ -156,7 +156,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_list_is_older_by_its_number_or_by_its_date_where_there_is_no_number() {
+    fn lists_are_compared_by_number_or_else_by_date() {
         let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 3600);
         let mark = |number, days| Mark { issuer: "a".into(), number, this_update: at(days) };
         let is_refused =

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+    fn null_counts_as_absent_for_optional_keys_and_is_refused_for_required_ones() {
         let hello = |key: u8, value: u8| {
             let required = [&[0xa4, 0x00, 0x01, 0x01, 0x01, 0x03, 0x50][..], &[7; 16]].concat();
             Control::decode(Kind::Hello, &[required, vec![key, value]].concat())

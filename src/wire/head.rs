@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+    fn null_counts_as_absent_for_optional_keys_and_is_refused_for_required_ones() {
         // {0: "A/b", 3: 0, 4: 1, 5: 16 bytes} and one more.
         let head = |key: u8, value: &[u8]| {
             let parts: [&[u8]; 4] = [

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn null_under_an_optional_key_counts_as_absent_and_is_no_value_of_a_required_one() {
+    fn null_counts_as_absent_for_optional_keys_and_is_refused_for_required_ones() {
         let request = [0xa4, 0x00, 0x03, 0x01, 0xf6, 0x02, 0xf6, 0x03, 0xf6];
         assert!(JoinRequest::decode(&request) == Ok(JoinRequest::list()));
         assert!(JoinRequest::decode(&[0xa1, 0x00, 0xf6]).is_err());
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_numbers_of_their_own_and_an_unknown_one_is_still_a_no() {
+    fn refusals_have_distinct_numbers_and_an_unknown_one_is_a_refusal() {
         let numbers: std::collections::HashSet<_> =
             JoinRefusal::ALL.iter().map(|why| why.number()).collect();
         assert!(numbers.len() == JoinRefusal::ALL.len() && !numbers.contains(&0));

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_map_is_refused() {
+    fn anything_but_a_map_is_refused() {
         for other in [&[0x00][..], &[0x20], &[0x40], &[0x60], &[0x81, 0x00], &[0xf6]] {
             assert!(!passes(other), "{other:02x?} passed");
             assert!(passes_within(other), "{other:02x?} is good as a value");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_scanner_passes_is_never_a_panic_for_the_decoder() {
+    fn the_decoder_never_panics_on_bytes_that_the_scanner_accepts() {
         proptest::proptest!(|(bytes: Vec<u8>)| {
             if passes(&bytes) {
                 drop(serde_cbor::from_slice::<serde_cbor::Value>(&bytes));

@@ -128,7 +128,7 @@ mod tests {
     };
 
     #[test]
-    fn the_plain_ok_is_what_the_encoder_would_write() {
+    fn the_constant_ok_equals_the_encoded_status() {
         let mut bytes = Vec::new();
         encode_fields(&mut bytes, &StatusHead::ok(&Metadata::default())).expect("encodes");
         assert_eq!(bytes, StatusHead::OK_FRAME[3..]);

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_json_is_a_local_fault() {
+    async fn invalid_json_is_a_local_fault() {
         for bad in ["hello", "{", "\"a\" }", "@/no/such/file", "nul"] {
             let refused = all(Some(bad)).await;
             assert!(matches!(refused, Err(Failure::Local(_))), "{bad}: {refused:?}");

@@ -327,7 +327,7 @@ mod tests {
     use crate::status::Outcome;
 
     #[tokio::test(start_paused = true)]
-    async fn where_nothing_was_sent_in_time_that_is_known_and_where_something_was_it_is_not() {
+    async fn open_timeout_is_not_executed_only_if_nothing_was_sent() {
         let (requests, mut taken) = mpsc::channel(STREAM_MESSAGES_AHEAD);
         requests.send(Next::Message(Bytes::new())).await.expect("room");
         let late = |requests: &mpsc::Sender<Next>| {

@@ -55,7 +55,7 @@ fn many() -> (MessageSender, Body) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_arrive_in_order_with_what_travels_around_them() {
+async fn replies_arrive_in_order_with_metadata_and_trailers() {
     let ended = streamed(CallKind::ServerStream, one(), async |stream: &mut CallStream| {
         let frames = Frames::default().head(&pairs("a", "1")).message(b"1").message(b"2");
         frames.ok(&pairs("b", "2")).finish(stream).await;

@@ -299,7 +299,7 @@ async fn a_permit_comes_back_with_a_dropped_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quota_refuses_what_is_over_it_and_names_the_remedy() {
+async fn a_quota_refuses_calls_over_it_and_names_the_remedy() {
     let policy = NodePolicy::default()
         .allow(AllowRule { rate: Some(Rate::per_second(1)), ..rule("*", "*/*") });
     let node = Fixture::new(policy);

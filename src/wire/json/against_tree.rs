@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_bytes_are_both_read_or_both_refuse(bytes: Vec<u8>) {
+    fn both_conversions_accept_or_refuse_any_bytes(bytes: Vec<u8>) {
         let by_tree = from_cbor(&bytes);
         let text = cbor_to_text(&bytes);
         prop_assert_eq!(text.is_ok(), by_tree.is_ok());
@@ -155,7 +155,7 @@ fn lengths_are_in_their_shortest_form_at_each_limit() {
 }
 
 #[test]
-fn of_many_equal_keys_the_last_stays_and_they_are_refused_where_none_may_stand_twice() {
+fn the_last_of_many_equal_keys_wins_or_duplicates_are_refused() {
     let entries: Vec<String> = (0..20_000).map(|n| format!("\"{}\":{n}", n % 10)).collect();
     let text = format!("[{{{}}}]", entries.join(","));
     let last: Vec<String> = (0..10).map(|n| format!("\"{n}\":{}", 19_990 + n)).collect();

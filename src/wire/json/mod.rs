@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_keep_their_last_digit_on_the_way_from_text_to_text() {
+    fn floats_round_trip_through_text_exactly() {
         // By default serde_json reads floats only to within one unit in the last place.
         proptest::proptest!(|(bits: u64)| {
             let float = f64::from_bits(bits);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_has_no_word_for_follows_the_rfc() {
+    fn values_without_a_json_form_follow_the_rfc() {
         assert_eq!(
             from_cbor(&[0x43, 0xfb, 0xff, 0xfe]),
             Ok(json!("-__-")),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_one_value_without_a_key_that_stands_twice() {
+    fn a_text_is_one_value_without_duplicate_keys() {
         for text in ["null", " [1, {\"a\": {\"a\": 1}}] ", "-0.5e1", "{\"a\":1,\"A\":2}"] {
             assert_eq!(from_text(text.as_bytes()).ok(), serde_json::from_str(text).ok(), "{text}");
         }

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn details_of_our_own_type_come_back_as_the_bytes_that_they_were() {
+    fn details_of_dialbacks_type_keep_their_bytes() {
         let of = |details: &str| {
             let text = format!(r#"{{"code":"aborted","details":{details}}}"#);
             ErrorBody::read(text.as_bytes()).expect("an error").into_status().details().clone()
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_error_of_connect_is_left_to_the_status_of_http() {
+    fn a_body_that_is_not_a_connect_error_maps_the_http_status() {
         for other in [&b""[..], b"<html>", b"{}", br#"{"code":"nope"}"#, br#"{"code":5}"#, b"[]"] {
             assert!(ErrorBody::read(other).is_none(), "{other:?}");
         }

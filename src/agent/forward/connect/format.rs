@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_neither_json_nor_cbor_is_refused() {
+    async fn invalid_json_and_invalid_cbor_are_refused() {
         let by = &converter();
         for bad in [&b""[..], b"{", b"1 2", b"\xff"] {
             let bad = Bytes::from_static(bad);

@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn pairs_travel_in_lower_case_and_a_key_may_come_twice() {
+    fn pairs_are_sent_in_lower_case_and_keys_may_repeat() {
         let pairs = sent(&[("Authorization", "x"), ("a", "1"), ("a", "2")]).expect("headers");
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(pairs, [pair("authorization", "x"), pair("a", "1"), pair("a", "2")]);
     }
 
     #[test]
-    fn identity_and_length_headers_are_never_forwarded_in_any_spelling() {
+    fn identity_and_length_headers_are_dropped_in_any_spelling() {
         for name in [
             "dialback-caller",
             "Dialback-Node",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_act_on_as_the_word_of_a_proxy_stays_behind_however_it_is_spelt() {
+    fn names_that_servers_trust_from_a_proxy_are_dropped_in_any_spelling() {
         for name in [
             "proxy",
             "PROXY",
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_only_look_like_them_travel() {
+    fn similar_names_are_forwarded() {
         for name in [
             "x-request-id",
             "idempotency-key",
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_the_list_travel_if_there_is_one() {
+    fn with_a_list_of_names_all_others_are_dropped() {
         let sent_with = |allowed: &[&str]| {
             let allowed: Vec<String> = allowed.iter().map(|name| (*name).into()).collect();
             let pairs = [("Tenant", "a"), ("X_Tenant", "b"), ("other", "ü"), ("ö", "d")];

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_and_passwords_are_not_repeated() {
+    fn invalid_addresses_are_refused_and_passwords_are_not_repeated() {
         for bad in [
             "",
             "127.0.0.1:9000",

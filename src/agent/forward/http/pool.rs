@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_used_last_is_taken_and_what_is_too_old_is_dropped() {
+    fn the_last_used_connection_is_taken_and_expired_ones_are_dropped() {
         let now = Instant::now();
         let mut idle = filled(3, now);
         idle.keep(IdleConnection { one: 4, since: now, until: now + FORWARD_REST * 2 });
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_rests_before_it_is_used_until_it_is_known_that_its_upstream_keeps_connections() {
+    fn connection_rests_until_its_upstream_is_known_to_keep_connections() {
         let now = Instant::now();
         let mut idle = filled(2, now);
         assert_eq!(idle.take(now).map(|(_, ready_at)| ready_at), Some(now + FORWARD_REST));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_wait_as_there_is_room_for_and_not_one_more() {
+    fn idle_connections_are_limited() {
         let now = Instant::now();
         let mut idle = filled(FORWARD_IDLE_CONNECTIONS_MAX, now);
         assert_eq!(idle.waiting.len(), FORWARD_IDLE_CONNECTIONS_MAX);

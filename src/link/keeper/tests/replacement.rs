@@ -109,7 +109,7 @@ async fn an_active_link_that_is_lost_ends_the_wait_for_its_replacement() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_goes_on_when_the_active_link_is_lost_meanwhile() {
+async fn a_registration_continues_when_the_active_link_is_lost_meanwhile() {
     let role = replacing().await;
     role.answer_dial(Ok(()));
     role.expect(&["register"]).await;
