@@ -1,5 +1,5 @@
-//! Steps that unary and streaming initiators share: limits, opening the stream, sending the request,
-//! checking the end of the reply, and mapping faults to statuses.
+//! Steps that unary and streaming initiators share: limits, opening the stream, sending the
+//! request, checking the end of the reply, and mapping faults to statuses.
 
 use super::{
     message::{Request, Target},

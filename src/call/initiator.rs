@@ -101,7 +101,8 @@ struct ReplyParts {
     message: Option<bytes::Bytes>,
 }
 
-/// Reads `[HEAD] MESSAGE STATUS`, and returns the result that STATUS states. A reply without its STATUS is never a short success.
+/// Reads `[HEAD] MESSAGE STATUS`, and returns the result that STATUS states. A reply without its
+/// STATUS is never a short success.
 ///
 /// # Errors
 /// There is no STATUS, or something before it is wrong.

@@ -44,7 +44,7 @@ const ROOMS: &[Room] = &[
     Room { word: "rustix", places: &["src/net/suspend.rs"] },
     Room {
         word: "socket2",
-        places: &["src/net/", "src/httpd/mod.rs", "src/agent/forward/http/socket.rs"],
+        places: &["src/net/", "src/httpd/server.rs", "src/agent/forward/http/socket.rs"],
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
