@@ -129,7 +129,7 @@ pub enum Requester {
 }
 
 impl Requester {
-    /// Who it is.
+    /// Name of the requester.
     pub const fn peer(&self) -> &PeerName {
         match self {
             Self::Verified(peer) | Self::AssertedBy { peer, .. } => peer,

@@ -266,10 +266,10 @@ mod tests {
         let is_reset = activity.last_reset();
         drop(stalled.frame().await);
         let going_on = activity.answered();
-        let goes_on = activity.last_reset();
+        let continues = activity.last_reset();
         assert!(!activity.is_stalled(Instant::now() + HTTP_STEP), "the connection stays");
         is_reset.await;
-        let waits = tokio::time::timeout(HTTP_STEP, goes_on).await;
+        let waits = tokio::time::timeout(HTTP_STEP, continues).await;
         assert!(waits.is_err(), "it has done nothing");
         drop(going_on);
         assert!(activity.is_stalled(Instant::now() + HTTP_STEP), "nothing else is left on it");
