@@ -361,8 +361,9 @@ pub const RETURNS_MAX: usize = 3;
 /// Period in which returns are counted.
 pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Returns of one instance within [`RETURNS_WITHIN`] that, together with [`NEW_INSTANCES_MIN`], show
-/// that a process which restarts uses the same certificate. A single return may be a coincidence.
+/// Returns of one instance within [`RETURNS_WITHIN`] that, together with [`NEW_INSTANCES_MIN`],
+/// show that a process which restarts uses the same certificate. A single return may be a
+/// coincidence.
 pub const RETURNS_SUSPICIOUS: usize = 2;
 
 /// New instances of one agent within [`RETURNS_WITHIN`] that count as a series: the agent's own

@@ -17,8 +17,8 @@ use std::path::Path;
 struct RevokedRecord {
     serial: String,
     /// The peer that it named, if known.
-    #[serde(default)]
-    party: Option<String>,
+    #[serde(default, rename = "party")]
+    peer: Option<String>,
     since: String,
     /// The CA that signed the list: serial numbers mean nothing without it.
     ca: String,
@@ -33,7 +33,7 @@ pub(super) fn append(
 ) -> Result<(), CertsError> {
     let line = RevokedRecord {
         serial: entry.serial.clone(),
-        party: peer.map(ToString::to_string),
+        peer: peer.map(ToString::to_string),
         since: Utc(entry.since).to_string(),
         ca: ca.to_owned(),
     };

@@ -91,7 +91,8 @@ pub(super) enum GoodToken {
 #[derive(Serialize, Deserialize)]
 struct JoinTokenRecord {
     hash: String,
-    party: String,
+    #[serde(rename = "party")]
+    peer: String,
     not_after: String,
     used: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +168,7 @@ fn line_of(entry: &JoinTokenEntry) -> Result<String, CertsError> {
     let JoinTokenEntry { hash, peer, not_after, used, leaf_pem } = entry;
     let line = JoinTokenRecord {
         hash: hex(hash),
-        party: peer.to_string(),
+        peer: peer.to_string(),
         not_after: Utc(*not_after).to_string(),
         used: used.map(|used| Utc(used).to_string()),
         leaf: leaf_pem.clone(),
@@ -179,7 +180,7 @@ fn parse(line: &str) -> Option<JoinTokenEntry> {
     let line: JoinTokenRecord = serde_json::from_str(line).ok()?;
     Some(JoinTokenEntry {
         hash: from_hex(&line.hash)?,
-        peer: line.party.parse().ok()?,
+        peer: line.peer.parse().ok()?,
         not_after: record::moment(&line.not_after).ok()?,
         used: line.used.as_deref().map(record::moment).transpose().ok()?,
         leaf_pem: line.leaf,

@@ -8,8 +8,8 @@ use super::{
     connect_error::METADATA,
     request::{CallHeaders, Form},
     response::{
-        Answer, AnswerBody, Refusal, add_metadata, full_response, of_type, set_content_type,
-        set_outcome,
+        GatewayResponse, Refusal, ResponseBody, add_metadata, full_response, of_type,
+        set_content_type, set_outcome,
     },
     stream::{
         AuthenticationEnd, StreamBody, StreamFormat, ending, no_longer_authenticated, no_stream,
@@ -38,7 +38,7 @@ impl GatewayState {
         agent: Option<Name>,
         method: MethodPath,
         body: &Unread,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<GatewayResponse, Refusal> {
         let form = Form::of(&request.headers)?;
         let CallHeaders { timeout, traceparent, metadata } = CallHeaders::of(&request.headers)?;
         let kind = match form {
@@ -107,7 +107,7 @@ impl GatewayState {
         call: ReplyFuture,
         caller: AuthenticatedCaller,
         codec: Codec,
-    ) -> Result<Answer, Status> {
+    ) -> Result<GatewayResponse, Status> {
         let converter = self.conversions.of(&caller.name);
         let reply = tokio::select! {
             biased;
@@ -122,7 +122,7 @@ impl GatewayState {
             Codec::Cbor => "application/cbor",
         };
         let text = codec.encode(&converter, message).await?;
-        let mut answer = of_type(StatusCode::OK, content_type, AnswerBody::Text(text));
+        let mut answer = of_type(StatusCode::OK, content_type, ResponseBody::Text(text));
         set_outcome(&mut answer, Outcome::Ok);
         add_metadata(answer.headers_mut(), METADATA, &metadata);
         add_metadata(answer.headers_mut(), &format!("trailer-{METADATA}"), &trailing);
@@ -136,7 +136,7 @@ impl GatewayState {
         mut call: ReplyFuture,
         caller: AuthenticatedCaller,
         format: StreamFormat,
-    ) -> Result<Answer, Status> {
+    ) -> Result<GatewayResponse, Status> {
         let context = (self.conversions.of(&caller.name), self.authentication_end(caller));
         let early = tokio::time::timeout(HTTP_STREAM_HEAD_WAIT_MAX, &mut call).await;
         let (body, metadata) = match early {
@@ -147,7 +147,7 @@ impl GatewayState {
             }
             Err(_elapsed) => (StreamBody::calling(format, call, context), Metadata::default()),
         };
-        let mut answer = Response::new(AnswerBody::Stream(Box::new(body)));
+        let mut answer = Response::new(ResponseBody::Stream(Box::new(body)));
         set_content_type(&mut answer, stream_type(format));
         // The outcome is not known before the end of the stream, which carries it.
         set_outcome(&mut answer, Outcome::Unknown);
@@ -182,7 +182,7 @@ const fn stream_type(format: StreamFormat) -> &'static str {
 
 /// Response of a stream that failed before its first message, in Connect's format: the HTTP status
 /// is 200 in any case.
-fn error_stream(format: StreamFormat, status: &Status) -> Answer {
+fn error_stream(format: StreamFormat, status: &Status) -> GatewayResponse {
     let end = ending(format, Err(status.clone()), &Metadata::default());
     let mut answer = full_response(StatusCode::OK, stream_type(format), end);
     set_outcome(&mut answer, status.outcome());

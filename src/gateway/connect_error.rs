@@ -17,7 +17,8 @@ pub(super) const METADATA: &str = "dialback-metadata-";
 /// Type of a status' details: bytes that caller and handler agree on.
 const DETAILS_TYPE: &str = "dialback.v1.Details";
 
-/// Maps a code to an HTTP status, by Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
+/// Maps a code to an HTTP status, by Connect's table:
+/// <https://connectrpc.com/docs/protocol#error-codes>.
 pub(super) fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,

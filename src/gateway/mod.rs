@@ -42,7 +42,7 @@ use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     header::{self, HeaderValue},
 };
-use response::{Answer, AnswerBody, Refusal, finish, full_response, set_outcome};
+use response::{GatewayResponse, Refusal, ResponseBody, finish, full_response, set_outcome};
 use route::RequestRoute;
 use std::{
     fmt,
@@ -140,7 +140,7 @@ struct GatewayRequest {
 }
 
 impl Answers for GatewayState {
-    type Body = AnswerBody;
+    type Body = ResponseBody;
 
     fn admits(&self, from: IpAddr) -> Admission {
         let is_proxy = self.proxies.iter().any(|range| range.contains(from));
@@ -171,7 +171,11 @@ impl Answers for GatewayState {
         (!self.ingress.is_draining()).then(|| self.ingress.drain_signals())
     }
 
-    async fn answer(self: Arc<Self>, request: Request<RequestBody>, peer: Arc<Peer>) -> Answer {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        peer: Arc<Peer>,
+    ) -> GatewayResponse {
         let call_id = self.ingress.next_call_id();
         let (head, body) = request.into_parts();
         let is_http_1 = head.version < Version::HTTP_2;
@@ -193,7 +197,7 @@ impl Answers for GatewayState {
                     tokio::time::sleep(wait).await;
                     request.peer.be_done();
                 }
-                refusal.into_answer()
+                refusal.into_response()
             }
         };
         finish(&mut answer, call_id);
@@ -216,7 +220,7 @@ impl GatewayState {
         request: &GatewayRequest,
         body: &Unread,
         browser_origin: BrowserOrigin,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<GatewayResponse, Refusal> {
         if let Framing::Bad(fault) = request.framing {
             return Err(invalid(fault).closing());
         }

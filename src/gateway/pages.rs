@@ -6,7 +6,7 @@ use super::{
     authentication::AuthenticatedCaller,
     openapi::openapi,
     page_bodies::{agents_page, services_page},
-    response::{Answer, Refusal, full_response, set_outcome},
+    response::{GatewayResponse, Refusal, full_response, set_outcome},
     route::GatewayPage,
 };
 use crate::{
@@ -24,7 +24,7 @@ impl GatewayState {
         self: &Arc<Self>,
         caller: AuthenticatedCaller,
         page: GatewayPage,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<GatewayResponse, Refusal> {
         let (state, wait_max) = (self.clone(), self.ingress.limits().queue_wait_max);
         let body = in_turn(&self.page_turns, wait_max, move || {
             let directory = state.ingress.directory_for(&caller.name);

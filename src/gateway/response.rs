@@ -25,14 +25,14 @@ use std::{
 };
 
 /// Body of a response.
-pub(super) enum AnswerBody {
+pub(super) enum ResponseBody {
     Whole(Full<Bytes>),
     /// JSON that is produced while it is sent.
     Text(Text),
     Stream(Box<StreamBody>),
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -65,7 +65,7 @@ impl Body for AnswerBody {
 }
 
 /// A response.
-pub(super) type Answer = Response<AnswerBody>;
+pub(super) type GatewayResponse = Response<ResponseBody>;
 
 /// An error response in Connect's format, with an HTTP status.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Refusal {
     }
 
     /// Response of a unary call.
-    pub(super) fn into_answer(self) -> Answer {
+    pub(super) fn into_response(self) -> GatewayResponse {
         let http = self.http_status();
         let mut answer =
             full_response(http, "application/json", error_json(&self.status).to_string());
@@ -137,24 +137,28 @@ pub(super) fn full_response(
     http: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
-) -> Answer {
-    let body = AnswerBody::Whole(Full::new(body.into()));
+) -> GatewayResponse {
+    let body = ResponseBody::Whole(Full::new(body.into()));
     of_type(http, content_type, body)
 }
 
 /// A response with this body.
-pub(super) fn of_type(http: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
+pub(super) fn of_type(
+    http: StatusCode,
+    content_type: &'static str,
+    body: ResponseBody,
+) -> GatewayResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = http;
     set_content_type(&mut answer, content_type);
     answer
 }
 
-pub(super) fn set_content_type(answer: &mut Answer, content_type: &'static str) {
+pub(super) fn set_content_type(answer: &mut GatewayResponse, content_type: &'static str) {
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
 }
 
-pub(super) fn set_outcome(answer: &mut Answer, outcome: Outcome) {
+pub(super) fn set_outcome(answer: &mut GatewayResponse, outcome: Outcome) {
     answer.headers_mut().insert(OUTCOME, HeaderValue::from_static(outcome.as_str()));
 }
 
@@ -169,7 +173,7 @@ pub(super) fn add_metadata(headers: &mut HeaderMap, prefix: &str, metadata: &Met
 }
 
 /// Adds the headers of every response.
-pub(super) fn finish(answer: &mut Answer, call_id: CallId) {
+pub(super) fn finish(answer: &mut GatewayResponse, call_id: CallId) {
     let headers = answer.headers_mut();
     if let Ok(call_id) = HeaderValue::try_from(call_id.to_string()) {
         headers.insert(CALL_ID, call_id);

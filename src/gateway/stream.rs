@@ -232,7 +232,8 @@ fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
     out
 }
 
-/// Status of a caller whose token expired or was revoked, or whose certificate is no longer trusted.
+/// Status of a caller whose token expired or was revoked, or whose certificate is no longer
+/// trusted.
 pub(super) fn no_longer_authenticated() -> Status {
     let text = "the caller's token or certificate is no longer valid";
     Status::unknown(Code::Unauthenticated, text)

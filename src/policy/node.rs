@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn hosting_needs_a_grant_for_agent_and_service() {
+    fn an_agent_hosts_a_service_only_by_a_rule_on_both() {
         let policy =
             NodePolicy::default().host(HostRule::parse("acme.*", "HelloService").expect("a rule"));
         let agent = |name: &str| name.parse::<Name>().expect("a name");

@@ -90,7 +90,7 @@ impl CredentialFiles {
     /// and to one whose directory has the number of a list. See decision 0028.
     pub fn missing_list(&self) -> Option<PathBuf> {
         let cas = [Some(&self.ca), self.node_ca.as_ref()];
-        cas.into_iter().flatten().find_map(|ca| missing_list_beside(ca))
+        cas.into_iter().flatten().find_map(|ca| missing_list_of(ca))
     }
 
     /// The files of the only peer of a role in a directory.
@@ -114,7 +114,7 @@ pub(crate) fn requested_key(key: &Path) -> PathBuf {
     key.with_file_name(format!(".{name}.requested"))
 }
 
-fn missing_list_beside(ca: &Path) -> Option<PathBuf> {
+fn missing_list_of(ca: &Path) -> Option<PathBuf> {
     let list = ca.with_file_name("crl.pem");
     if ca.file_name()? != "ca.pem" || list.symlink_metadata().is_ok() {
         return None;

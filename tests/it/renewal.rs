@@ -289,7 +289,7 @@ fn brief_drain() -> Limits {
 async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_ends_the_oldest() {
     let setup = Setup::with(SetupLimits { agent: brief_drain(), ..SetupLimits::default() }).await;
     let mut calls = Vec::new();
-    for (former, id) in ["one", "two", "three", "four"].into_iter().enumerate() {
+    for (earlier, id) in ["one", "two", "three", "four"].into_iter().enumerate() {
         let call = setup.by_node().call::<String>("Stage/Hold", id).into_future();
         calls.push(spawn(call));
         setup.stage.started(id).await;
@@ -298,7 +298,7 @@ async fn calls_longer_than_the_drain_time_outlive_three_renewals_and_the_fourth_
         setup.agent.apply(trusting(next)).await.expect("applied");
         drop(soon("it registers again", events.next()).await);
         until("at most three old links remain", || {
-            setup.agent.retiring_links() == (former + 1).min(3)
+            setup.agent.retiring_links() == (earlier + 1).min(3)
         })
         .await;
     }

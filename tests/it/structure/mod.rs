@@ -16,7 +16,10 @@ fn sources() -> Tree {
     let tree = project();
     let is_test = |path: &str| {
         let is_in_tests = path.contains("/tests/") || path.ends_with("/tests.rs");
-        is_in_tests || path.ends_with("/fake.rs") || path.starts_with("src/simulation/")
+        is_in_tests
+            || path.ends_with("/fake.rs")
+            || path.contains("/fakes/")
+            || path.starts_with("src/simulation/")
     };
     tree.into_iter()
         .filter(|(path, _)| path.starts_with("src/") && !is_test(path))
