@@ -109,7 +109,7 @@ impl CallAcceptor for AgentAcceptor {
             // A text that is not a name comes from the node all the same.
             let node = || format!("node/{}", self.node);
             let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);
-            head.meta.facts(caller, Some(&self.state.peer), Some(self.node.clone()), began)
+            head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()), began)
         })
     }
 

@@ -5,7 +5,7 @@ use crate::{
     limits::STREAM_PRIORITY,
     metadata::Metadata,
     name::{CallId, MethodPath, Name, PeerName, Role},
-    observe::CallFacts,
+    observe::CallInfo,
     status::{Code, Status},
     wire::CallKind,
 };
@@ -87,14 +87,14 @@ impl CallMeta {
 
 impl CallMeta {
     /// Data of the audit record of the call. `here` is the local peer, which the call may target.
-    pub(crate) fn facts(
+    pub(crate) fn info(
         &self,
         caller: String,
         here: Option<&PeerName>,
         via: Option<Name>,
         began: Instant,
-    ) -> CallFacts {
-        CallFacts {
+    ) -> CallInfo {
+        CallInfo {
             caller,
             agent: match &self.target {
                 Target::Agent(name) => Some(PeerName::new(Role::Agent, name.clone())),

@@ -1,4 +1,4 @@
-//! Events of links, calls and credentials: one variant each, with its facts.
+//! Events of links, calls and credentials: one variant each, with its fields.
 
 use crate::{
     link::LinkFault,

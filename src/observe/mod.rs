@@ -13,5 +13,5 @@ mod tests;
 pub(crate) use event::Event;
 pub(crate) use observer::Observer;
 pub use program::{AgentEvent, NodeEvent};
-pub(crate) use record::{CallFacts, CallRecord};
+pub(crate) use record::{CallInfo, CallRecord};
 pub use stream::Events;

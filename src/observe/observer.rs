@@ -4,7 +4,7 @@ use super::{
     event::Event,
     log::log,
     program::ProgramEvent,
-    record::{CallFacts, CallRecord, Recorder},
+    record::{CallInfo, CallRecord, Recorder},
     stream::{EventSender, Events},
 };
 use crate::{
@@ -90,8 +90,8 @@ impl<E: ProgramEvent> Observer<E> {
     }
 
     /// Starts the record of a call. `None` if calls are not recorded.
-    pub(crate) fn call(&self, facts: impl FnOnce() -> CallFacts) -> Option<Box<CallRecord>> {
-        self.recorder.call(facts)
+    pub(crate) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
+        self.recorder.call(info)
     }
 
     /// Subscribes a program to events until the owner has stopped.

@@ -1,4 +1,4 @@
-//! Audit records of events: one JSON object each, with the facts of the event.
+//! Audit records of events: one JSON object each, with the fields of the event.
 
 use super::event::Event;
 use crate::{
@@ -35,10 +35,10 @@ impl Recorder {
 
     /// Starts the record of a call, which is written when the call has ended. `None` if calls are
     /// not recorded.
-    pub(super) fn call(&self, facts: impl FnOnce() -> CallFacts) -> Option<Box<CallRecord>> {
+    pub(super) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
         self.audit.records_calls().then(|| {
             let agent = Arc::default();
-            Box::new(CallRecord { recorder: self.clone(), facts: facts(), agent, has_ended: false })
+            Box::new(CallRecord { recorder: self.clone(), info: info(), agent, has_ended: false })
         })
     }
 
@@ -144,7 +144,7 @@ fn of_peer(line: AuditLine, peer: &Identity, address: SocketAddr) -> AuditLine {
 
 /// Facts of a call at its start.
 #[derive(Debug)]
-pub(crate) struct CallFacts {
+pub(crate) struct CallInfo {
     /// The caller: by its certificate, and on an agent as asserted by the node.
     pub(crate) caller: String,
     /// The agent, if the call names one.
@@ -164,7 +164,7 @@ pub(crate) struct CallFacts {
 #[derive(Debug)]
 pub(crate) struct CallRecord {
     recorder: Recorder,
-    facts: CallFacts,
+    info: CallInfo,
     /// The agent that was picked, if the call named none.
     agent: Arc<OnceLock<PeerName>>,
     has_ended: bool,
@@ -189,19 +189,19 @@ impl CallRecord {
     }
 
     fn write(&self, code: Code, outcome: Outcome, [bytes_in, bytes_out]: [Option<u64>; 2]) {
-        let Self { recorder, facts, agent, .. } = self;
+        let Self { recorder, info, agent, .. } = self;
         recorder.write("call", |line| {
-            let line = line.text("call_id", facts.call_id).text("caller", &facts.caller);
-            let line = line.text_or_null("agent", facts.agent.as_ref().or_else(|| agent.get()));
-            via_of(line, facts.via.as_ref())
-                .text("method", &facts.method)
-                .text("kind", facts.kind)
-                .number("attempt", facts.attempt.into())
+            let line = line.text("call_id", info.call_id).text("caller", &info.caller);
+            let line = line.text_or_null("agent", info.agent.as_ref().or_else(|| agent.get()));
+            via_of(line, info.via.as_ref())
+                .text("method", &info.method)
+                .text("kind", info.kind)
+                .number("attempt", info.attempt.into())
                 .text("code", code)
                 .text("outcome", outcome)
                 .number_or_null("bytes_in", bytes_in)
                 .number_or_null("bytes_out", bytes_out)
-                .millis("duration_ms", facts.began.elapsed())
+                .millis("duration_ms", info.began.elapsed())
         });
     }
 }
@@ -209,7 +209,7 @@ impl CallRecord {
 impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.has_ended {
-            let is_late = Instant::now() >= self.facts.deadline;
+            let is_late = Instant::now() >= self.info.deadline;
             let code = if is_late { Code::DeadlineExceeded } else { Code::Cancelled };
             self.write(code, Outcome::Unknown, [None, None]);
         }

@@ -174,7 +174,7 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();
-        self.gateway.shared.observer.call(|| request.meta.facts(caller(), None, None, self.began))
+        self.gateway.shared.observer.call(|| request.meta.info(caller(), None, None, self.began))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

@@ -49,7 +49,7 @@ impl Arrival for ProgramCall<'_> {
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();
-        self.shared.observer.call(|| request.meta.facts(caller(), None, None, Instant::now()))
+        self.shared.observer.call(|| request.meta.info(caller(), None, None, Instant::now()))
     }
 
     async fn permit(&mut self, _request: &Request) -> Result<Option<Permit>, Status> {

@@ -111,9 +111,9 @@ impl CallAcceptor for LinkIngress {
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        let facts =
-            || head.meta.facts(self.requester.to_string(), Some(&self.shared.peer), None, began);
-        let note = self.shared.observer.call(facts)?;
+        let info =
+            || head.meta.info(self.requester.to_string(), Some(&self.shared.peer), None, began);
+        let note = self.shared.observer.call(info)?;
         if head.meta.target == Target::Service {
             head.picked = Some(note.agent());
         }

@@ -57,7 +57,7 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = request.requester.peer().to_string();
-        self.state.observer.call(|| request.meta.facts(caller, None, None, Instant::now()))
+        self.state.observer.call(|| request.meta.info(caller, None, None, Instant::now()))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {
