@@ -310,14 +310,14 @@ impl ActiveLink for Attachment {
         };
         let node = self.node.clone();
         tokio::select! {
-            fault = self.maintain_to_end() => tracing::debug!("the former link to node {node} has ended: {fault}"),
+            fault = self.maintain_to_end() => tracing::debug!("the retiring link to node {node} has ended: {fault}"),
             // Dropping the attachment closes the link.
-            () = finish => tracing::debug!("the former link to node {node} was closed, the node did not"),
+            () = finish => tracing::debug!("closed the retiring link to node {node}: the node did not close it in time"),
         }
     }
 
     fn log_drained(&self, fault: &LinkFault) {
-        tracing::info!("no longer linked to node {}, which was leaving: {fault}", self.node);
+        tracing::info!("no longer linked to node {}, which was draining: {fault}", self.node);
     }
 }
 

@@ -79,7 +79,7 @@ fn check(table: &Table<'_>, gateway: &GatewayFile) {
         table.fault("listen", text.into());
     }
     if gateway.anonymous.is_some() && (!is_loopback || has_proxy) {
-        let text = "`anonymous`: would let every client call; it is allowed on loopback only, and not behind a trusted_proxy";
+        let text = "`anonymous`: would let every client of the gateway call; it is allowed on loopback only, and not behind a trusted_proxy: use tokens or certificates";
         table.fault("anonymous", text.into());
     }
 }

@@ -49,7 +49,7 @@ pub enum GatewayError {
     },
     /// Anonymous requests would be accepted from other machines.
     #[error(
-        "anonymous would let everybody who reaches the gateway on {address} call as caller/{name}; it is for loopback only, and not behind a trusted_proxy: use tokens or certificates"
+        "anonymous would let every client of the gateway on {address} call as caller/{name}; it is allowed on loopback only, and not behind a trusted_proxy: use tokens or certificates"
     )]
     AnonymousOutside {
         /// The address.

@@ -56,7 +56,7 @@ fn millis(duration: Duration) -> u64 {
 struct Pause {
     /// By the clock that continues in suspend.
     gap: u64,
-    /// The part of it in which deadlines stood still as well.
+    /// The part of it in which the clock of deadlines did not run.
     suspended: u64,
 }
 
@@ -79,7 +79,7 @@ struct Pauses {
     ticked: AtomicU64,
     /// All gaps together.
     paused: AtomicU64,
-    /// The part of them in which deadlines stood still.
+    /// The part of them in which the clock of deadlines did not run.
     suspended: AtomicU64,
     /// The gaps after which the ticker has ticked on time for [`SUSPEND_SETTLED_TICKS`].
     settled: AtomicU64,
@@ -141,7 +141,7 @@ impl Pauses {
 
 fn log_pause(pause: &Pause) {
     tracing::warn!(
-        "this process stood still for {:.1} s; calls whose time passed meanwhile are not started",
+        "process was suspended for {:.1} s: calls whose deadline passed are not started",
         Duration::from_millis(pause.gap).as_secs_f64()
     );
 }
@@ -226,7 +226,7 @@ impl Suspend {
 pub(crate) struct Entered {
     /// Pauses in which it may have lain unread.
     owed: u64,
-    /// The time in which deadlines had stood still until then.
+    /// The time until then in which the clock of deadlines did not run.
     suspended: u64,
 }
 

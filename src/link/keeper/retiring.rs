@@ -38,7 +38,7 @@ impl<L: KeptLink> RetiringLinks<L> {
         }
         if let Some(oldest) = self.links.pop_front() {
             tracing::warn!(
-                "closed a former link to {}: it was replaced {RETIRING_LINKS_MAX} times more while calls were on it",
+                "closed the oldest retiring link to {}: {RETIRING_LINKS_MAX} more replacements while calls were on it",
                 oldest.peer()
             );
             oldest.close(CloseCode::Drained, "it was replaced too often");

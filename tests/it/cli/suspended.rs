@@ -62,7 +62,7 @@ async fn check_calls_to_a_suspended_agent(
     assert!(in_time < timeout + Duration::from_secs(5), "the callers waited for {in_time:?}");
     until("the suspend is over", || stopped.elapsed() >= pause).await;
     agent.signal(Signal::CONT);
-    agent.wait_for_line("stood still");
+    agent.wait_for_line("process was suspended for");
     path.restore().await;
     // After a long suspend the node has closed the link, and the agent reconnects.
     is("the agent is attached", &|agent| agent.attached).await;
@@ -101,7 +101,7 @@ async fn calls_shorter_than_a_past_suspend_are_soon_accepted_again() {
     let stopped = Instant::now();
     until("the suspend is over", || stopped.elapsed() >= Duration::from_secs(3)).await;
     agent.signal(Signal::CONT);
-    agent.wait_for_line("stood still");
+    agent.wait_for_line("process was suspended for");
     // None of them has the three seconds that a call may have been unread.
     let taken = async {
         for n in 0.. {
