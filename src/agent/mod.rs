@@ -151,7 +151,7 @@ impl AgentBuilder {
                 address: node,
             }));
         }
-        Ok(Agent { state, instance, generation: Mutex::new(1) })
+        Ok(Agent { state, instance, config_version: Mutex::new(1) })
     }
 }
 
@@ -161,7 +161,7 @@ pub struct Agent {
     state: Arc<AgentState>,
     instance: [u8; 16],
     /// The number of the configuration that is applied.
-    generation: Mutex<u64>,
+    config_version: Mutex<u64>,
 }
 
 fn hello(instance: [u8; 16], limits: &Limits) -> HelloInfo {
@@ -251,19 +251,19 @@ impl Agent {
     /// Credentials of another peer, or none that make a TLS configuration.
     pub async fn apply(&self, next: ConfigUpdate<AgentPolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let (generation, changed) = self.update(next)?;
+        let (config_version, changed) = self.update(next)?;
         let trust = self.state.dialler.trust();
         let closed = if has_credentials { trust.verify_all().await } else { 0 };
         self.state.observer.report(Event::ConfigApplied {
-            version: generation,
+            config_version,
             changed: &changed,
             closed,
         });
-        Ok(Applied { generation, closed })
+        Ok(Applied { generation: config_version, closed })
     }
 
     fn update(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
-        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config_version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
         let ConfigUpdate { credentials, policy, limits } = next;
         let (state, now) = (&self.state, self.credentials());
         let limits = limits.filter(|limits| *limits != *state.limits.get());
@@ -291,8 +291,8 @@ impl Agent {
         if may_reconnect {
             state.keeper.request_reconnect();
         }
-        *generation += 1;
-        Ok((*generation, changed))
+        *config_version += 1;
+        Ok((*config_version, changed))
     }
 
     /// The present certificate, key and trust.

@@ -117,15 +117,19 @@ impl Node {
     /// Credentials of another peer, or credentials that make no TLS configuration.
     pub async fn apply(&self, next: ConfigUpdate<NodePolicy>) -> Result<Applied, StartError> {
         let has_credentials = next.credentials.is_some();
-        let (version, changed) = self.apply_update(next)?;
+        let (config_version, changed) = self.apply_update(next)?;
         let closed = if has_credentials { self.listener.trust().verify_all().await } else { 0 };
-        self.shared.observer.report(Event::ConfigApplied { version, changed: &changed, closed });
-        Ok(Applied { generation: version, closed })
+        self.shared.observer.report(Event::ConfigApplied {
+            config_version,
+            changed: &changed,
+            closed,
+        });
+        Ok(Applied { generation: config_version, closed })
     }
 
     /// Replaces all parts in one step for concurrent readers.
     fn apply_update(&self, next: ConfigUpdate<NodePolicy>) -> Result<(u64, Changed), StartError> {
-        let mut version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config_version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
         let ConfigUpdate { credentials, policy, limits } = next;
         let limits = limits.filter(|limits| *limits != *self.shared.limits.get());
         let now = self.listener.trust().credentials();
@@ -148,8 +152,8 @@ impl Node {
             self.shared.memory.apply(&limits);
             self.shared.limits.set(limits);
         }
-        *version += 1;
-        Ok((*version, changed))
+        *config_version += 1;
+        Ok((*config_version, changed))
     }
 
     /// Current certificate, key and trusted CAs.

@@ -85,5 +85,5 @@ pub(crate) enum Event<'a> {
     /// A certificate or a revocation list is about to end, or has ended.
     CredentialsWarning { text: &'a str },
     /// A configuration was applied to the running process.
-    ConfigApplied { version: u64, changed: &'a dyn Display, closed: usize },
+    ConfigApplied { config_version: u64, changed: &'a dyn Display, closed: usize },
 }

@@ -50,8 +50,8 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
             tracing::warn!("aborted the calls still in flight after {after:?} (drain_max)");
         }
         Event::CredentialsWarning { text } => tracing::warn!("{text}"),
-        Event::ConfigApplied { version, changed, closed } => tracing::info!(
-            "applied configuration {version}: changed {changed}; closed links: {closed}"
+        Event::ConfigApplied { config_version, changed, closed } => tracing::info!(
+            "applied configuration {config_version}: changed {changed}; closed links: {closed}"
         ),
         Event::AgentRegistered { .. }
         | Event::AgentHeldBack { .. }

@@ -156,7 +156,7 @@ fn events_without_a_record_write_none() {
         observer.report(registered(&agent, true, &[]));
         observer.report(Event::AgentDetached { agent: &agent, reason: &lost() });
         observer.report(Event::CallsAborted { after: Duration::from_secs(1) });
-        observer.report(Event::ConfigApplied { version: 2, changed: &"rules", closed: 0 });
+        observer.report(Event::ConfigApplied { config_version: 2, changed: &"rules", closed: 0 });
     });
     assert!(lines.is_empty(), "{lines:?}");
 }
