@@ -268,9 +268,9 @@ impl Caller {
     ///
     /// The link is verified with them before this returns, and closed if a handshake would now
     /// refuse the node. With another certificate of its own the caller then replaces the link, and
-    /// closes the former one when all replies have come over it, however long that takes: three
-    /// such links may be up, and with three the next one waits for the drain time and then closes
-    /// the oldest. It dials again at once if it was refused.
+    /// closes the old one when all replies have come over it, however long that takes: three such
+    /// links may be up, and with three the next one waits for the drain time and then closes the
+    /// oldest. It dials again at once if it was refused.
     ///
     /// # Errors
     /// Credentials of another peer, or none that make a TLS configuration. Nothing has changed

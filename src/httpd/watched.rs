@@ -24,7 +24,7 @@ struct ActivityState {
     next: u64,
     /// Requests without a complete response.
     answered: HashMap<u64, PendingResponse>,
-    /// Since when there is none.
+    /// Time since which no response is pending.
     idle_since: Instant,
 }
 
@@ -69,7 +69,7 @@ impl Activity {
         self.state().next > 0
     }
 
-    /// Time since which there is no request, if there is none.
+    /// Time since which no response is pending; `None` if one is.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
         state.answered.is_empty().then_some(state.idle_since)

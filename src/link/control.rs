@@ -182,7 +182,8 @@ impl ControlStream {
         }
     }
 
-    /// Takes a frame's part in the graceful close; returns what its owner has to know.
+    /// Applies a frame to the graceful close; returns it for the owner, unless it is a GOODBYE
+    /// after a DRAIN.
     fn heed(&mut self, control: Control) -> Option<Control> {
         match (&control, &mut self.close) {
             (Control::Drain(frame), Some(sequence)) => sequence.peer_drains(frame),

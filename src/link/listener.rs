@@ -52,8 +52,8 @@ impl LinkListener {
         credentials: &Credentials,
         limits: &Limits,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with the former credentials,
-        // and is verified again.
+        // In this order: a link that is made meanwhile counts as made with the old credentials, and
+        // is verified again.
         let server = endpoint::server_config(credentials, limits)?;
         self.endpoint.set_server_config(Some(server.clone()));
         self.server.set(server);

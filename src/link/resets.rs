@@ -1,4 +1,4 @@
-//! The keys by which a node that was killed and restarted resets the links of its former run.
+//! The keys by which a node that was killed and restarted resets the links of its previous run.
 //!
 //! A peer recognises a stateless reset (RFC 9000 section 10.3) by a token that the node makes of
 //! the link's connection id and the reset key. quinn answers only packets whose connection id it

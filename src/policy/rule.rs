@@ -16,7 +16,7 @@ use std::{
 /// Origin of a rule, for explaining a decision. `Default` is the program itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The file as it was named to us; none for a rule that a program made.
+    /// Path of the file as given; `None` for a rule that a program made.
     pub file: Option<Arc<str>>,
     /// The line of the rule's header, from 1.
     pub line: u32,
@@ -311,7 +311,7 @@ impl HostRule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentRule {
-    /// Nodes that may bring the call.
+    /// Nodes that may forward the call.
     pub node: NameGlob,
     /// Requesters, as the node states them.
     pub caller: RequesterGlob,

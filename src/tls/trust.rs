@@ -87,7 +87,7 @@ impl CaTrust {
         Arc::new(ClientVerifier { chains: self.accepting.clone(), is_mandatory, slot })
     }
 
-    /// The verifier of nodes that are dialled.
+    /// The verifier of dialled nodes.
     pub(super) fn node_verifier(&self) -> Arc<ServerVerifier<NodesOnly>> {
         self.dialling.clone()
     }

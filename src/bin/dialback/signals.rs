@@ -33,7 +33,7 @@ impl Hangups {
         Ok(Self { hangup })
     }
 
-    /// There are none.
+    /// This platform has no hangup signal.
     #[cfg(not(unix))]
     pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {})

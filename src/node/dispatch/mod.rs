@@ -27,7 +27,7 @@ pub(super) trait Routes: Send + Sync {
         failed: Option<&Self::Route>,
     ) -> Result<Self::Route, NotPicked>;
 
-    /// True if a call that failed on one route would take another way on the other.
+    /// True if a retry over `next` does not use the link that failed, or that link is closed.
     fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
 
     /// Refuses a call that would wait behind a full queue.
