@@ -209,7 +209,7 @@ mod tests {
         assert_eq!((peer.role, peer.name.as_str()), (Role::Agent, "acme.warehouse-1"));
         assert_eq!(peer.to_string(), "agent/acme.warehouse-1");
         for bad in ["agent", "Agent/a", "boss/a", "agent/", "/a", "agent/a/b"] {
-            assert!(bad.parse::<PeerName>().is_err(), "{bad:?} was taken for a party");
+            assert!(bad.parse::<PeerName>().is_err(), "{bad:?} was accepted as a peer");
         }
     }
 }

@@ -236,7 +236,7 @@ mod tests {
             "spiffe://d/agent/é",
             " spiffe://d/agent/a",
         ] {
-            assert!(parse_uri(bad).is_err(), "{bad:?} was taken for a party");
+            assert!(parse_uri(bad).is_err(), "{bad:?} was accepted as a peer");
         }
     }
 

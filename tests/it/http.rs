@@ -128,7 +128,7 @@ impl GatewaySetup {
         let agent = world.agent("warehouse", node.local_addr());
         let agent = attached(agent.serve(stage.service()).serve(ticks.service())).await;
         let gateway = gateway(Gateway::builder(&node).listen("127.0.0.1:0"));
-        let gateway = gateway.start().await.expect("a door");
+        let gateway = gateway.start().await.expect("a gateway");
         Self { world, node, agent, stage, ticks, gateway }
     }
 

@@ -231,7 +231,7 @@ fn layer_faults(tree: &Tree) -> Vec<String> {
                 )),
                 Some(_) => {}
                 None => faults.push(format!(
-                    "{path}: crate::{used} is no module of the list; name the module, not the front door"
+                    "{path}: crate::{used} is not a module of the list; name the module, not its re-export"
                 )),
             }
         }

@@ -186,7 +186,7 @@ async fn a_gateway_open_to_everyone_or_to_no_one_does_not_start() {
     assert!(matches!(proxied, Err(GatewayError::AnonymousOutside { .. })), "{proxied:?}");
     let nobody = gateway("127.0.0.1:0").start().await;
     assert!(matches!(nobody, Err(GatewayError::NobodyMayAsk { .. })), "{nobody:?}");
-    let taken = gateway("127.0.0.1:0").anonymous(name()).start().await.expect("a door");
+    let taken = gateway("127.0.0.1:0").anonymous(name()).start().await.expect("a gateway");
     let again = gateway(&taken.local_addr().to_string()).anonymous(name()).start().await;
     assert!(matches!(again, Err(GatewayError::Socket { .. })), "{again:?}");
     assert!(gateway("0.0.0.0:0").tokens(verify_token).trusted_proxy(proxy()).start().await.is_ok());
