@@ -50,7 +50,7 @@ impl ConnectError {
 }
 
 /// Configures a caller. Made by [`Caller::builder`].
-#[must_use = "a caller dials once it is told to connect"]
+#[must_use = "a caller dials when `connect` is called"]
 pub struct CallerBuilder {
     credentials: Credentials,
     node: Option<Result<NodeAddress, NameError>>,

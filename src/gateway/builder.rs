@@ -59,7 +59,7 @@ pub enum GatewayError {
     },
     /// No authentication is configured.
     #[error(
-        "nobody could call through the gateway on {address}: set tokens, [gateway.tls] for callers with certificates, or on loopback anonymous"
+        "no client could call through the gateway on {address}: set tokens, [gateway.tls] for callers with certificates, or on loopback anonymous"
     )]
     NobodyMayAsk {
         /// The address.

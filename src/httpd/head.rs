@@ -143,7 +143,7 @@ impl<'h> FramingHeaders<'h> {
             [host] => {
                 Authority::parse(host).map(Some).ok_or("the host header is not HOST or HOST:PORT")
             }
-            _ => Err("the host header stands there more than once"),
+            _ => Err("the host header occurs more than once"),
         }
     }
 }
@@ -208,7 +208,7 @@ pub(super) fn of_http_2(head: &Parts) -> Framing {
     host_of_http_2(head).map_or_else(Framing::Bad, |()| {
         match head.headers.get_all(header::CONTENT_LENGTH).iter().count() {
             0 | 1 => Framing::Plain,
-            _ => Framing::Bad("content-length stands there more than once"),
+            _ => Framing::Bad("content-length occurs more than once"),
         }
     })
 }
@@ -223,7 +223,7 @@ fn host_of_http_2(head: &Parts) -> Result<(), &'static str> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() {
-        return Err("the host header stands there more than once");
+        return Err("the host header occurs more than once");
     }
     let named = |text| Authority::parse(text).filter(|authority| !authority.is_empty());
     let authority = head.uri.authority().map(|authority| {

@@ -36,6 +36,6 @@ pub(super) fn identity_of(
         is_identity: true,
         is_not_valid_yet: false,
         reason: fault.to_string(),
-        remedy: "issue it anew with `dialback certs issue`".into(),
+        remedy: "issue it again with `dialback certs issue`".into(),
     })
 }

@@ -378,7 +378,7 @@ fn wide_encoding(text: &[u8]) -> Option<&'static str> {
 
 fn encrypted(line: usize) -> PemError {
     unusable(format!(
-        "the private key in line {line} is encrypted, and there is nobody to ask for its passphrase; write it without one with `openssl pkey -in FILE -out NEW`"
+        "the private key in line {line} is encrypted, and dialback does not ask for passphrases; write it without one with `openssl pkey -in FILE -out NEW`"
     ))
 }
 

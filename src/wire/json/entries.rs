@@ -29,8 +29,8 @@ impl Entries {
         self.count(starts) >= self.look_at
     }
 
-    /// Removes every entry whose key stands there again later. With `refuse` gives where such a
-    /// later one begins instead, and removes nothing.
+    /// Removes every entry whose key occurs again later. With `refuse` gives where such a later one
+    /// begins instead, and removes nothing.
     pub(super) fn settle(
         &mut self,
         out: &mut Vec<u8>,

@@ -152,6 +152,6 @@ impl FromText<'_> {
         let text = &item[head_bytes(item[0])..length];
         let key = String::from_utf8_lossy(text);
         let shown: String = key.chars().take(100).collect();
-        Err(E::custom(format_args!("the key {shown:?} stands there twice")))
+        Err(E::custom(format_args!("duplicate key {shown:?}")))
     }
 }

@@ -198,7 +198,7 @@ mod tests {
             assert!(from_text(bad.as_bytes()).is_err(), "{bad}");
         }
         let twice = from_text(b"{\"a\":1,\n\"a\":2}").expect_err("twice");
-        assert!(twice.contains("\"a\" stands there twice") && twice.contains("line 2"), "{twice}");
+        assert!(twice.contains("duplicate key \"a\"") && twice.contains("line 2"), "{twice}");
         let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(
             from_text(deep(127).as_bytes()).is_ok() && from_text(deep(128).as_bytes()).is_err()

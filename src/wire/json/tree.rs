@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for Tree {
         while let Some(key) = entries.next_key_seed(self.key())? {
             let (key, value) = (key_text(key), entries.next_value_seed(self.within())?);
             if self.is_strict && out.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} stands there twice")));
+                return Err(A::Error::custom(format_args!("duplicate key {key:?}")));
             }
             out.insert(key, value);
         }

@@ -239,7 +239,7 @@ fn curl_presents_a_certificate_and_trusts_the_nodes() {
 fn an_invalid_gateway_is_reported_before_the_node_runs() {
     let work_dir = WorkDir::new();
     let node = |more: &[&str]| work_dir.run(&[&["node", "--listen", "127.0.0.1:0"], more].concat());
-    node(&["--gateway", "127.0.0.1:0"]).expect(2, &["nobody could call through the gateway"]);
+    node(&["--gateway", "127.0.0.1:0"]).expect(2, &["no client could call through the gateway"]);
     node(&["--tokens", "tokens"]).expect(2, &["--gateway"]);
     node(&["--gateway", "127.0.0.1:0", "--tokens", "absent"]).expect(2, &["absent"]);
     work_dir.write("node.toml", "[gateway]\nlisten = \"0.0.0.0:8080\"\nanonymous = \"ops\"\n");

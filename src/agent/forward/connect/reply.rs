@@ -37,7 +37,7 @@ pub(super) async fn unary(
     let (parts, body) = response.into_parts();
     if !has_end(&parts.headers) {
         return Err(broken_reply(
-            "has neither content-length nor chunks, so that nobody can tell whether it is whole",
+            "has neither content-length nor chunked encoding, so it may be truncated",
         ));
     }
     let bytes =
