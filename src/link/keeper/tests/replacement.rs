@@ -91,6 +91,20 @@ async fn a_replacement_that_fails_is_repeated_and_the_active_link_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_to_reconnect_ends_and_resets_the_wait_for_a_replacement() {
+    let role = replacing().await;
+    for _ in 0..4 {
+        role.answer_dial(Err(refused()));
+        role.expect(&[]).await;
+        role.signals().request_reconnect();
+        role.expect(&["dial"]).await;
+    }
+    role.answer_dial(Err(refused()));
+    role.pass(16 * SECOND).await;
+    role.check(&["dial"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_active_link_that_is_lost_ends_the_dial_of_its_replacement() {
     let role = replacing().await;
     role.link(1).lose(silence());
