@@ -560,6 +560,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_limiter_revokes_the_oldest_permit_of_a_network() {
+        let mut fixture = LimiterFixture::new(8, 1_000);
+        for address in ["192.0.2.1", "192.0.2.2", "198.51.100.1", "203.0.113.1"] {
+            fixture.validated(address, 2);
+        }
+        fixture.validated("203.0.113.2", 1);
+        fixture.after(HANDSHAKE_GRACE);
+        let revoked = fixture.permits.iter().map(|(_, permit)| permit.revoked.is_cancelled());
+        assert_eq!(revoked.collect::<Vec<_>>(), std::array::from_fn::<_, 9, _>(|n| n == 0));
+    }
+
+    #[test]
     fn a_settled_handshake_is_never_revoked() {
         let mut fixture = LimiterFixture::new(4, 1_000);
         fixture.validated("192.0.2.1", 1);
