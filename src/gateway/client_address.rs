@@ -199,6 +199,14 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv4_address_mapped_to_ipv6_is_an_ipv4_client_address() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("::ffff:198.51.100.7"));
+        let proxies = [range("10.0.0.0/8")];
+        assert_eq!(client_address(&headers, ip("10.0.0.1"), &proxies), ip("198.51.100.7"));
+    }
+
+    #[test]
     fn only_loopback_names_name_this_machine() {
         let names = |host: &str| {
             let mut headers = HeaderMap::new();
