@@ -177,4 +177,17 @@ mod tests {
         let bounds = (new.caller_calls_in_flight_max, new.queue_max);
         assert!(of(&new, later).permits.is_bounded_by(bounds));
     }
+
+    #[test]
+    fn a_call_that_ended_is_not_counted_as_a_reset_and_a_dropped_one_is() {
+        let account = Arc::new(CallerAccount::new(&Limits::default()));
+        let now = Instant::now();
+        let guard = |is_armed| ResetGuard::new(account.clone(), now, now + RESETS_WITHIN, is_armed);
+        let mut ended = guard(true);
+        ended.disarm();
+        drop((ended, guard(false)));
+        assert!(!account.resets().has_some(now));
+        drop(guard(true));
+        assert!(account.resets().has_some(now));
+    }
 }
