@@ -235,4 +235,12 @@ mod tests {
         assert!(tasks.wait(LONG).await, "a late task was waited for");
         assert!(began.elapsed() >= LONG / 2, "an earlier task was not waited for");
     }
+
+    #[test]
+    fn a_stop_begins_the_drain() {
+        let tasks = Tasks::default();
+        assert!(!tasks.is_draining());
+        tasks.stop();
+        assert!(tasks.is_draining());
+    }
 }
