@@ -369,6 +369,14 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_link_of_one_instance_may_register_after_a_later_one() {
+        let (mut registry, a) = (Registry::default(), name("a"));
+        registry.register(&a, entry(2, 1), at(0)).expect("the later one");
+        registry.register(&a, entry(1, 1), at(1)).expect("the earlier one");
+        assert_eq!((registry.pick(&a), registry.links(&a)), (Some(&2), vec![1, 2]));
+    }
+
+    #[test]
     fn late_unregister_does_not_evict_newer_link() {
         let (mut registry, a) = (Registry::default(), name("a"));
         registry.register(&a, entry(1, 1), at(0)).expect("first");
