@@ -317,4 +317,15 @@ mod tests {
         assert_eq!(take("late").expect_err("no room"), UsedUp::Callers(2));
         assert!(take("ops").is_ok());
     }
+
+    #[test]
+    fn an_account_whose_bucket_is_not_full_is_not_removed() {
+        let (quotas, now) = (Quotas::with_room_for(2), Instant::now());
+        let rule = rule(Some("1/h"), None);
+        let take = |name, now| quotas.take(&rule, &caller(name), now).map(drop);
+        assert_eq!((take("ops", now), take("billing", now)), (Ok(()), Ok(())));
+        let later = now + SWEEP_EVERY;
+        assert_eq!(take("late", later), Err(UsedUp::Callers(2)));
+        assert!(matches!(take("ops", later), Err(UsedUp::Rate { .. })));
+    }
 }
