@@ -309,6 +309,26 @@ async fn a_node_that_drains_repeatedly_gets_two_links_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_registration_does_not_replace_the_services_of_the_active_link() {
+    let (issuer, stage) = (Issuer::new(), Stage::default());
+    let node = node(&issuer, &stage).await;
+    let (stale, mut control) = linked(&issuer, &node, "agent/raw", ONE).await;
+    let (active, _control) = raw_agent(&issuer, &node, TWO).await;
+    control.send(&register(1, &[("Other", &["Other"])])).await;
+    assert_eq!(stale.closed().await.0, CloseCode::Superseded.number());
+    let timeout = Duration::from_secs(10);
+    let other = node.call_all::<String>("Other/Other", "x", timeout).await.expect("hosts");
+    assert!(other.is_empty(), "{other:?}");
+    let call = node.call_all::<String>("Echo/Echo", "x", timeout);
+    let (called, ()) = tokio::join!(call, async {
+        let mut stream = active.accept().await;
+        stream.expect(kind::HEAD).await;
+        stream.reset(1);
+    });
+    assert_eq!(called.expect("hosts").len(), 1, "the services of the active link");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_backs_off() {
     // Creating a world starts the log recorder.
     let _world = World::new();
