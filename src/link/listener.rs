@@ -7,8 +7,8 @@ use super::{
     trust::TrustedLinks,
 };
 use crate::{
-    handshake_limiter::Incoming, limits::Limits, net::SharedNet, shared_value::SharedValue,
-    tls::Credentials, wire::CloseCode,
+    handshake_limiter::Incoming, limits::Limits, name::Role, net::SharedNet,
+    shared_value::SharedValue, tls::Credentials, wire::CloseCode,
 };
 use quinn::VarInt;
 use std::{
@@ -77,8 +77,13 @@ impl LinkListener {
         Some(IncomingLink { incoming, server: self.server.get(), trust: self.trust.clone() })
     }
 
-    /// Closes all links and takes no more.
+    /// Closes all links and takes no more. Links of callers are closed before those of agents: the
+    /// endpoint closes them one by one, and a caller would get the loss of the agent's link for the
+    /// reason.
     pub(crate) fn close(&self, code: CloseCode, text: &str) {
+        let mut links = self.trust.up();
+        links.sort_by_key(|link| link.peer().role != Role::Caller);
+        links.iter().for_each(|link| link.close(code, text));
         self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
     }
 
