@@ -2,13 +2,15 @@
 
 use super::*;
 use crate::{
-    call::{Body, CallMeta, Reply, Request, Requester, Target, ask, is_retryable_on_next_link},
+    call::{
+        Body, CallMeta, Messages, Reply, Request, Requester, Target, ask, is_retryable_on_next_link,
+    },
     lazy_timeout::poll_once,
     limits::{Limits, QUEUE_WAIT_MAX, REPLY_FIN_WAIT_MAX, STATUS_GRACE},
     link::{CallStream, ControlStream, Link, ends::Ends},
     metadata::Metadata,
     name::CallIds,
-    wire::{CallKind, CloseCode, StatusHead, StreamCode, reply_chunks, status_chunk},
+    wire::{CallKind, CloseCode, Kind, StatusHead, StreamCode, reply_chunks, status_chunk},
 };
 use bytes::Bytes;
 use std::{pin::pin, task::Poll};
@@ -319,4 +321,31 @@ async fn a_call_that_is_dropped_cancels_its_stream() {
     let (message, trailing) = (Bytes::from_static(MESSAGE), Metadata::default());
     let mut chunks = reply_chunks(None, &message, &StatusHead::ok(&trailing)).expect("a reply");
     assert!(stream.sender.write(&mut chunks).await.is_err(), "the reply was still wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_unknown_from_its_first_message_on_although_the_second_does_not_fit() {
+    let call = LinkUnderTest::new().await;
+    let (sender, messages) = Messages::channel(2);
+    // The second is larger than the window of the stream, and the peer does not read it.
+    for message in [Bytes::from_static(MESSAGE), Bytes::from(vec![0; BYTES_MAX / 2])] {
+        sender.send(message).await.expect("room");
+    }
+    let mut request = request(TIMEOUT);
+    (request.meta.kind, request.body) = (CallKind::Bidirectional, Body::Messages(messages));
+    let respond = async {
+        let mut stream = call.peer.accept(BYTES_MAX).await.expect("a stream");
+        while stream.reader.next().await.expect("a frame").expect("a frame").kind != Kind::Message {
+        }
+        stream.sender.reset(StreamCode::Internal);
+        pending::<()>().await;
+    };
+    let ended = async {
+        let Body::Messages(mut replies) = call.send(request).await?.body else { unreachable!() };
+        replies.next().await.expect("an end").map(drop)
+    };
+    tokio::select! {
+        ended = ended => check_status(ended, Code::Internal, Outcome::Unknown),
+        () = respond => unreachable!(),
+    }
 }

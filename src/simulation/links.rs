@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    limits::Limits,
     link::LinkFault,
     observe::{AgentEvent, NodeEvent},
     wire::CloseCode,
@@ -123,4 +124,61 @@ async fn handshakes_succeed_although_a_third_of_all_packets_is_lost() {
         assert!(registered.is_ok(), "seed {seed}");
         drop(node);
     }
+}
+
+/// Returns true if the node keeps its link to a caller that resets one call more than the limit.
+async fn keeps_a_link_with_many_resets(after_pause: Duration) -> bool {
+    let world = World::new();
+    let limits = Limits { resets_max: 3, ..Limits::default() };
+    let node = world.node().limits(limits).start().await.expect("a node");
+    let agent = world.agent("shop").start().expect("an agent");
+    let scene = Scene::of(world, node, agent).await;
+    let mut events = scene.node.events();
+    scene.world.net.shared().suspend().add_pause(after_pause);
+    for _ in 0..4 {
+        let call = scene.by_caller().call::<()>("Stage/Never", &()).timeout(HOUR);
+        assert!(tokio::time::timeout(SECOND / 100, call).await.is_err(), "it was answered");
+    }
+    let left =
+        async { while !matches!(events.next().await, Some(NodeEvent::CallerLeft { .. })) {} };
+    tokio::time::timeout(SECOND, left).await.is_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn resets_right_after_a_suspend_of_the_node_are_not_counted() {
+    assert!(!keeps_a_link_with_many_resets(Duration::ZERO).await);
+    assert!(keeps_a_link_with_many_resets(SECOND).await);
+}
+
+/// Returns true if the gateway takes another call of a caller that hung up on as many as the limit.
+#[cfg(feature = "gateway")]
+async fn takes_calls_after_many_resets(after_pause: Duration) -> bool {
+    use crate::{call::Target, node::GatewayCall, wire::CallKind};
+    let world = World::new();
+    let limits = Limits { resets_max: 3, ..Limits::default() };
+    let node = world.node().limits(limits).start().await.expect("a node");
+    let agent = world.agent("shop").start().expect("an agent");
+    let scene = Scene::of(world, node, agent).await;
+    let gateway = scene.node.gateway_ingress();
+    let call = |method: &str| {
+        let (method, target) = (method.parse().expect("a method"), Target::Service);
+        let id = gateway.next_call_id();
+        let meta = gateway.next_call(id, method, CallKind::Unary, target, Some(HOUR));
+        let call =
+            GatewayCall { caller: "caller/web".parse().expect("a peer"), meta, bytes_min: 0 };
+        gateway.call(call, std::future::ready(Ok(bytes::Bytes::from_static(b"\x61x"))))
+    };
+    scene.world.net.shared().suspend().add_pause(after_pause);
+    for _ in 0..3 {
+        let hung_up = tokio::time::timeout(SECOND / 100, call("Stage/Hold")).await;
+        assert!(hung_up.is_err(), "it was answered");
+    }
+    call("Stage/Echo").await.is_ok()
+}
+
+#[cfg(feature = "gateway")]
+#[tokio::test(start_paused = true)]
+async fn clients_that_hang_up_right_after_a_suspend_of_the_node_are_not_counted() {
+    assert!(!takes_calls_after_many_resets(Duration::ZERO).await);
+    assert!(takes_calls_after_many_resets(SECOND).await);
 }

@@ -5,6 +5,7 @@ mod calls;
 mod close;
 mod initiator;
 mod links;
+mod scripted_node;
 
 use crate::{
     agent::{Agent, AgentBuilder},
