@@ -212,7 +212,7 @@ async fn a_rejected_agent_logs_the_reason_and_never_registers() {
     let refusing = other_ca.agent("warehouse", at).start().expect("an agent");
     let port = at.port().to_string();
     let line = logged(&["refused: node", &port, "our certificate"]).await;
-    assert!(line.contains("CA") && line.contains("trying again, the next time in 1"), "{line}");
+    assert!(line.contains("CA") && line.contains("retrying in 1"), "{line}");
     let line = logged(&["refused: node", &port, "the peer's certificate"]).await;
     assert!(line.contains("CA"), "{line}");
     assert_eq!((refused.nodes(), refusing.nodes(), node.agents()), (vec![], vec![], vec![]));

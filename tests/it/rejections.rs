@@ -85,7 +85,7 @@ async fn an_agent_whose_certificate_is_revoked_or_expired_logs_it_and_backs_off(
     let old_line = logged(&["refused: node", &at, "expired"]).await;
     for (line, remedy) in [(revoked_line, "new certificate"), (old_line, "check the peer's clock")]
     {
-        assert!(line.contains(remedy) && line.contains("the next time in 1"), "{line}");
+        assert!(line.contains(remedy) && line.contains("retrying in 1"), "{line}");
     }
     assert_eq!((revoked_agent.nodes(), old.nodes(), node.agents()), (vec![], vec![], vec![]));
     let good = attached(world.agent("away-good", node.local_addr())).await;
@@ -102,7 +102,7 @@ async fn an_agent_soon_redials_a_node_whose_certificate_is_not_valid_yet() {
     let at = raw.address().to_string();
     let _agent = world.agent("early", raw.address()).start().expect("an agent");
     let line = logged(&["refused: node", &at, "not valid yet"]).await;
-    for part in ["the clock here may be behind", "trying again, the next time in 1"] {
+    for part in ["the clock here may be behind", "retrying in 1"] {
         assert!(line.contains(part), "{line}");
     }
     let refused = world.caller("ops", raw.address()).connect().await;

@@ -87,7 +87,7 @@ impl<H: KeeperHooks> Keeper<H> {
         let wait = self.redial.failed_now(fault, self.hooks.chance());
         if wait.should_log {
             self.hooks.log_retry(format_args!(
-                "{}: node {}: {fault}; trying again, the next time in {:.1} s",
+                "{}: node {}: {fault}; retrying in {:.1} s",
                 if fault.is_refusal() { "refused" } else { "not linked" },
                 self.hooks.address(),
                 wait.duration.as_secs_f64()

@@ -34,7 +34,7 @@ pub(super) async fn replacement<H: KeeperHooks>(
         let wait = redial.failed_now(&fault, hooks.chance());
         if wait.should_log {
             tracing::warn!(
-                "no newer link to node {} yet, the active one stays: {fault}; trying again, the next time in {:.1} s",
+                "no newer link to node {} yet, the active one stays: {fault}; retrying in {:.1} s",
                 hooks.address(),
                 wait.duration.as_secs_f64()
             );
