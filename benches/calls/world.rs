@@ -99,7 +99,7 @@ impl World {
     pub(crate) async fn gateway(&self) -> Gateway {
         let name = "c".parse().expect("a name");
         let gateway = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);
-        gateway.start().await.expect("a door")
+        gateway.start().await.expect("a gateway")
     }
 
     /// Calls from the node's own process.

@@ -43,7 +43,7 @@ fn files_of<'a>(tree: &'a Tree, module: &str) -> Vec<(&'a str, &'a str)> {
     files
 }
 
-/// Whether a file is the root of its module: `src/x/mod.rs`.
+/// Returns true if a file is the root of its module: `src/x/mod.rs`.
 fn is_root(path: &str) -> bool {
     path.matches('/').count() == 2 && path.ends_with("/mod.rs")
 }

@@ -40,7 +40,7 @@ fn without_tests(code: &str) -> String {
     code[..start.unwrap_or(code.len())].to_owned()
 }
 
-/// Whether a character may stand in an identifier.
+/// Returns true if a character may be part of an identifier.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
