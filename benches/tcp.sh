@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A TCP connection through dialback (caller, node, agent: three processes, two encrypted links) next to others on the same machine, interleaved
-# in one run: only the ratios count.
+# Compares a TCP connection through dialback (caller, node, agent: three processes, two encrypted links) with other paths on the same machine,
+# interleaved in one run: only the ratios count.
 #
 #   direct   no relay at all: the limit of the machine
 #   socat    one process that copies, without encryption
@@ -20,7 +20,7 @@ rathole=${RATHOLE:-$(command -v rathole || true)}
 
 work=$(mktemp -d) pids=()
 clean_up() {
-    # The shell would report each process that it kills.
+    # Otherwise the shell reports each killed process.
     exec 2>/dev/null
     for pid in "${pids[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
     rm -rf "$work"
@@ -28,7 +28,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 in_background() { "$@" >>"$work/log" 2>&1 </dev/null & pids+=($!); }
-# Waits until a log has a text.
+# Waits until a log contains a text.
 wait_for() { for _ in $(seq 200); do grep -q "$2" "$work/$1" 2>/dev/null && return; sleep 0.1; done; cat "$work/$1" >&2; exit 1; }
 
 free=41000
@@ -101,14 +101,14 @@ port_of() {
         dialback:iperf) echo "$dialback_iperf" ;; dialback:redis) echo "$dialback_redis" ;;
     esac
 }
-# Mbit/s that arrived.
+# Received Mbit/s.
 throughput() {
     local path=$1
     shift
     iperf3 -J -c 127.0.0.1 -p "$(port_of "$path" iperf)" -t "$seconds" "$@" |
         sed -n '/"sum_received"/,/}/s/.*"bits_per_second":[[:space:]]*\([0-9.e+]*\).*/\1/p' | awk '{ printf "%.0f\n", $1 / 1e6 }'
 }
-# The median round trip in microseconds; requests per second.
+# One CSV line of redis-benchmark: requests per second, latencies in milliseconds.
 requests() { redis-benchmark -h 127.0.0.1 -p "$(port_of "$1" redis)" -t get -d 32 --csv -c "$2" -n "$3" | tail -n 1 | tr -d '"'; }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 

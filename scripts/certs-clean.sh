@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Removes what `make certs`, `dialback certs` and `dialback token` generate in certs/, and nothing else: the files of the CA, and those of the parties that
-# stand in the record of what was issued or for which a request lies there, and files of bearer tokens that `dialback token` made.
-# Certificates from elsewhere are somebody's own.
+# Removes what `make certs`, `dialback certs` and `dialback token` generate in certs/, and nothing else: the files of the CA, the files of each
+# peer that is recorded in issued.jsonl or has a certificate request there, and token files that `dialback token` made.
+# Certificates from other sources are kept.
 set -euo pipefail
 cd "$(dirname "$0")/../certs"
 
-parties() {
+peers() {
     [ ! -f issued.jsonl ] || sed -n 's/.*"role":"\([a-z]*\)","name":"\([a-z0-9.-]*\)".*/\1-\2/p' issued.jsonl
     local request
     for request in node-*.csr agent-*.csr caller-*.csr; do
@@ -17,8 +17,8 @@ parties() {
     done
 }
 
-parties | while IFS= read -r party; do
-    rm -f -- "$party.pem" "$party.key" "$party.csr" ".$party.key.requested" ".$party.key.next" ".$party.pem.next"
+peers | while IFS= read -r peer; do
+    rm -f -- "$peer.pem" "$peer.key" "$peer.csr" ".$peer.key.requested" ".$peer.key.next" ".$peer.pem.next"
 done
 rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl join-tokens.jsonl .ca.key.next .ca.pem.next .[a-z]*.tmp
 

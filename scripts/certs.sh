@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Certificates for a first contact on one machine. Every step keeps what is good, so that this can be repeated.
+# Makes certificates for a first trial on one machine. Every step keeps valid files, so the script can be repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What a change has to pass. Quick things first.
+# Runs the checks that a change must pass, the quick ones first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-say() { printf '\n== %s\n' "$*"; }
+heading() { printf '\n== %s\n' "$*"; }
 
-say "format"
+heading "format"
 cargo fmt --check
 
-say "dependency rules"
+heading "dependency rules"
 if ! cargo deny --version >/dev/null 2>&1; then
     echo "cargo-deny is missing; building it takes several minutes, once"
     cargo install --locked cargo-deny
@@ -16,16 +16,16 @@ cargo deny --log-level error check bans licenses sources
 if timeout 120 cargo deny --log-level error fetch db >/dev/null 2>&1; then
     cargo deny --log-level error check advisories
 else
-    echo "advisories were NOT checked: the advisory database cannot be reached from here"
+    echo "advisories were NOT checked: the advisory database cannot be reached"
 fi
 
-say "clippy"
+heading "clippy"
 cargo clippy --locked --all-targets --features cli -- -D warnings
 cargo clippy --locked --lib --no-default-features --features ring -- -D warnings
 cargo clippy --locked --lib --no-default-features --features aws-lc-rs,gateway -- -D warnings
 
-say "docs"
+heading "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features cli
 
-say "tests"
+heading "tests"
 bash scripts/test.sh

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The demo across three networks on this machine: an office behind NAT that accepts nothing from outside, its router, and the internet.
+# Runs the demo across three networks on this machine: an office behind NAT that accepts nothing from outside, its router, and the internet.
 #
 #     office: agent 10.77.1.2 ---- 10.77.1.1 router 198.51.100.1 ---- 198.51.100.2 internet: node, caller
 #
-# Needs root, because it makes network namespaces; they are named after this process and are gone at the end, whatever happens.
+# Needs root, because it creates network namespaces. Their names contain the ID of this process, and they are deleted at the end, even after a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ "$(uname -s)" = Linux ] || { echo "make demo-networks needs Linux: it is made of network namespaces" >&2; exit 1; }
+[ "$(uname -s)" = Linux ] || { echo "make demo-networks needs Linux: it uses network namespaces" >&2; exit 1; }
 [ "$(id -u)" -eq 0 ] || { echo "make demo-networks needs root, for network namespaces: run it as root or with sudo" >&2; exit 1; }
 bash scripts/needs.sh cc=gcc ip=iproute2 ss=iproute2 nft=nftables
 source scripts/steps.sh
@@ -21,17 +21,17 @@ clean_up_more() {
     done
 }
 
-at() {
-    enter=(ip netns exec "$1")
+use_namespace() {
+    command_prefix=(ip netns exec "$1")
     printf '  [%s]\n' "${1%-*}"
 }
 
-say "Build the program (the first time this takes a minute or two, then a second)"
+heading "Build the program (the first time this takes a minute or two, then a second)"
 binary=$(bash scripts/binary.sh)
-in_a_directory_of_its_own
+use_temporary_directory
 PATH=$(dirname "$binary"):$PATH
 
-say "Three networks: the office, its router with NAT, the internet"
+heading "Three networks: the office, its router with NAT, the internet"
 for name in "$office" "$router" "$internet"; do
     ip netns add "$name"
     ip -n "$name" link set lo up
@@ -47,7 +47,7 @@ ip -n "$router" link set "i$$" up
 ip -n "$router" link set "e$$" up
 ip -n "$internet" link set "n$$" up
 ip -n "$office" route add default via 10.77.1.1
-# The internet even knows a way to the office, so that it is the firewall and nothing else that keeps it out.
+# The internet has a route to the office, so only the firewall blocks it.
 ip -n "$internet" route add 10.77.1.0/24 via "$router_address"
 ip netns exec "$router" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 cat >firewall.nft <<NFT
@@ -73,13 +73,13 @@ NFT
 show firewall.nft
 ip netns exec "$router" nft -f firewall.nft
 
-say "Make a CA, and certificates for the node (for its address), an agent and a caller"
+heading "Make a CA, and certificates for the node (for its address), an agent and a caller"
 run dialback certs init
 run dialback certs issue node edge-1 --san "$node_address"
 run dialback certs issue agent warehouse
 run dialback certs issue caller ops
 
-say "On the internet: a node"
+heading "On the internet: a node"
 cat >node.toml <<'TOML'
 [[allow]]
 caller = "ops"
@@ -87,64 +87,64 @@ agent = "**"
 method = "HelloService/*"
 TOML
 show node.toml
-at "$internet"
+use_namespace "$internet"
 start node dialback node --config node.toml --listen "0.0.0.0:$port"
 wait_for node "listens on"
 
-say "In the office: an agent that dials out"
-at "$office"
+heading "In the office: an agent that dials out"
+use_namespace "$office"
 start agent dialback agent --demo --node "$node_address:$port"
 wait_for agent registered
 
-say "The node sees the router's address, not the agent's"
+heading "The node sees the router's address, not the agent's"
 grep "attached" node.log | sed 's/^/    /'
 grep "attached" node.log | grep -q "$router_address" || fail "the node does not see the router's address"
 
-say "The office has no TCP listener, and one UDP socket: the one that the agent sends from"
-at "$office"
+heading "The office has no TCP listener, and one UDP socket: the agent's"
+use_namespace "$office"
 run ss -H -ltn
-[ -z "$said" ] || fail "something listens on TCP in the office"
+[ -z "$output" ] || fail "the office has a TCP listener"
 run ss -H -lun
-agent_port=$(printf '%s\n' "$said" | sed -n 's/.*:\([0-9][0-9]*\) .*/\1/p' | head -n 1)
-[ "$(printf '%s\n' "$said" | wc -l)" -eq 1 ] || fail "the office has more than one UDP socket"
+agent_port=$(printf '%s\n' "$output" | sed -n 's/.*:\([0-9][0-9]*\) .*/\1/p' | head -n 1)
+[ "$(printf '%s\n' "$output" | wc -l)" -eq 1 ] || fail "the office has more than one UDP socket"
 cat <<TEXT
-    UDP knows no listening: ss shows every socket that is not tied to one peer. This one has the port $agent_port, which the kernel
-    chose, and offers no service: QUIC on it accepts no connection, because the agent only dials. The firewall lets nothing come
-    to it but answers of the node.
+    UDP has no listening state: ss shows every socket that is not connected to one peer. This one has port $agent_port, which the kernel
+    chose. It offers no service: QUIC accepts no connections on it, because the agent only dials. The firewall lets only replies of
+    the node reach it.
 TEXT
 
-say "From the internet the office cannot be reached, neither its machine nor the agent's socket"
-at "$router"
+heading "The office cannot be reached from the internet: neither its machine nor the agent's socket"
+use_namespace "$router"
 refused 1 bash -c "exec 3<>/dev/tcp/$office_address/22"
-echo "    (from the router, inside, the machine answers: there is nothing on that port)"
+echo "    (from the router, inside, the machine answers: connection refused)"
 refused 78 dialback call warehouse HelloService/Hello -d '"hello"' --node "$office_address:$agent_port" --timeout 2s
-echo "    (and inside, too, the agent's socket accepts no connection)"
-at "$internet"
+echo "    (from inside, the agent's socket accepts no connection either)"
+use_namespace "$internet"
 refused 124 timeout 2 bash -c "exec 3<>/dev/tcp/$office_address/22"
-echo "    (from the internet nothing comes back at all)"
-run bash -c "echo anybody there >/dev/udp/$office_address/$agent_port"
-at "$router"
+echo "    (from the internet there is no answer)"
+run bash -c "echo hello >/dev/udp/$office_address/$agent_port"
+use_namespace "$router"
 run nft list counter ip office refused
-expect_said packets
-case $said in *"packets 0 "*) fail "the firewall has counted nothing" ;; esac
-echo "    (the firewall has dropped what came from outside unasked)"
+expect_output packets
+case $output in *"packets 0 "*) fail "the firewall has counted no packets" ;; esac
+echo "    (the firewall has dropped the unsolicited packets from outside)"
 
-say "A third process, on the internet, calls the agent in the office through the node"
-at "$internet"
+heading "A third process, on the internet, calls the agent in the office through the node"
+use_namespace "$internet"
 run dialback call warehouse HelloService/Hello -d '"hello"' --node "$node_address:$port"
-expect_said '"hello:hello"'
+expect_output '"hello:hello"'
 echo "    the agent answered:  hello:hello"
 run dialback agents --node "$node_address:$port"
-expect_said "$router_address"
+expect_output "$router_address"
 
-say "Stop both with SIGTERM"
+heading "Stop both with SIGTERM"
 stop agent
 stop node
 
-say "Take the three networks down"
-enter=()
+heading "Delete the three networks"
+command_prefix=()
 clean_up_more
-if ip netns list | grep -e "-$$\b"; then fail "a network namespace was left behind"; fi
-echo "    no network namespace is left behind"
+if ip netns list | grep -e "-$$\b"; then fail "a network namespace still exists"; fi
+echo "    no network namespace remains"
 
-say "Done: hello:hello came out of an office that accepts nothing from outside"
+heading "Done: an agent in an office that accepts nothing from outside answered hello:hello"

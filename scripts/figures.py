@@ -3,9 +3,9 @@
 
 Usage: scripts/figures.py [REVISION ...]    default: the working tree
 
-A revision is read from git, so that two states can be compared side by side. Text is read, not
-syntax: comments and strings are blanked, and a `#[cfg(test)] mod` and files that only tests compile
-do not count as source.
+A revision is read from git, so that two states can be compared side by side. The script matches
+text and does not parse Rust: comments and strings are blanked, and `#[cfg(test)] mod` blocks and
+files that only tests compile do not count as source.
 """
 
 import collections
@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEART = ("src/node/", "src/call/", "src/link/", "src/agent/", "src/caller", "src/observe/",
-         "src/simulation/", "src/net/", "src/drain.rs")
+CORE = ("src/node/", "src/call/", "src/link/", "src/agent/", "src/caller", "src/observe/",
+        "src/simulation/", "src/net/", "src/drain.rs")
 DECLARED_FOR_TESTS = re.compile(r"#\[cfg\((?:all\()?test\b[^\]]*\]\s*(?:pub(?:\([^)]*\))? )?mod (\w+);")
 
 
@@ -29,8 +29,8 @@ def tree(revision):
     names = subprocess.run(git + ["ls-tree", "-r", "--name-only", revision, "src"],
                            check=True, capture_output=True, text=True).stdout.split()
     names = [name for name in names if name.endswith(".rs")]
-    asked = "".join(f"{revision}:{name}\n" for name in names).encode()
-    out = subprocess.run(git + ["cat-file", "--batch"], input=asked, check=True,
+    request = "".join(f"{revision}:{name}\n" for name in names).encode()
+    out = subprocess.run(git + ["cat-file", "--batch"], input=request, check=True,
                          capture_output=True).stdout
     files, at = {}, 0
     for name in names:
@@ -45,12 +45,12 @@ TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"|\'(?:\\[^
 
 
 def blank(text):
-    """Code without comments and the contents of strings; lines stay lines."""
+    """Blanks comments and strings. Line numbers stay the same."""
     return TOKEN.sub(lambda found: re.sub(r"[^\n]", " ", found.group(0)), text)
 
 
 def block_end(code, start):
-    """The end of the block that opens after `start`."""
+    """Returns the end of the block that opens after `start`."""
     depth = 0
     for found in re.compile(r"[{};]").finditer(code, start):
         depth += {"{": 1, "}": -1, ";": 0}[found.group(0)]
@@ -68,7 +68,7 @@ def without_tests(text):
 
 
 def for_tests_only(files):
-    """Paths of files that only tests compile."""
+    """Returns the paths of files that only tests compile."""
     only = {"src/testing.rs"}
     for path, text in files.items():
         parent = Path(path).with_suffix("") if Path(path).stem not in ("mod", "lib", "main") else Path(path).parent
@@ -86,7 +86,7 @@ def functions(code):
 
 
 def strongly_connected(graph):
-    """Cycles of a graph (Tarjan): components of more than one node."""
+    """Returns the cycles of a graph (Tarjan): components of more than one node."""
     index, low, stack, on, out, count = {}, {}, [], set(), [], [0]
 
     def visit(node):
@@ -122,7 +122,7 @@ USE = re.compile(r"\b(?:use|pub use|pub\((?:crate|super|in [\w:]+)\) use) ([^;]+
 
 
 def leaves(tree_, prefix=()):
-    """Paths of a `use` tree."""
+    """Yields the paths of a `use` tree."""
     depth, part, parts = 0, "", []
     for char in tree_:
         if char == "," and depth == 0:
@@ -148,7 +148,7 @@ def module_of(path):
 
 
 def uses(files):
-    """Which file uses which: each imported name by the file that defines it, through re-exports."""
+    """Returns the files that each file imports from, through re-exports to the definition."""
     modules = {module_of(path): path for path in files}
     exports = {}
     for path, text in files.items():
@@ -191,7 +191,7 @@ def uses(files):
     return graph
 
 
-def room(path):
+def module(path):
     parts = Path(path).parts
     return parts[1] if len(parts) > 2 else Path(path).stem
 
@@ -207,33 +207,33 @@ def figures(revision):
     spawns = sum(len(re.findall(starts, re.sub(r"\bfn spawn\w*", "", blank(text))))
                  for text in source.values())
     graph = uses(source)
-    inside = {path: {to for to in targets if room(to) == room(path)} for path, targets in graph.items()}
+    inside = {path: {to for to in targets if module(to) == module(path)} for path, targets in graph.items()}
     between = collections.defaultdict(set)
     for path, targets in graph.items():
         if path.startswith("src/bin/"):
             continue
         for to in targets:
-            if room(to) != room(path):
-                between[room(path)].add(room(to))
+            if module(to) != module(path):
+                between[module(path)].add(module(to))
     tests = sum(len(re.findall(r"#\[(?:tokio::)?test\b", text)) for path, text in everything.items()
-                if path.startswith(HEART))
+                if path.startswith(CORE))
     all_tests = sum(len(re.findall(r"#\[(?:tokio::)?test\b", text)) for text in everything.values())
     share = lambda most: f"{100 * sum(size <= most for size in sizes) / len(sizes):.1f} %"
     rows = [
         ("files", len(per_file)),
         ("lines without tests", sum(per_file)),
-        ("of them code", sum(
+        ("lines of code", sum(
             bool(line.strip()) for text in source.values() for line in blank(text).split("\n"))),
         ("functions", len(sizes)),
         ("functions <= 20 lines", share(20)),
         ("functions <= 70 lines", share(70)),
         ("file median", round(statistics.median(per_file))),
         ("file p90", per_file[int(len(per_file) * 0.9)]),
-        ("places that start tasks", spawns),
+        ("calls that start tasks", spawns),
         ("cycles between modules", len(strongly_connected(between))),
-        ("rooms with cycles inside", len({room(cycle[0]) for cycle in strongly_connected(inside)})),
+        ("modules with inner cycles", len({module(cycle[0]) for cycle in strongly_connected(inside)})),
         ("files in those cycles", sum(map(len, strongly_connected(inside)))),
-        ("unit tests in the heart", tests),
+        ("unit tests of core modules", tests),
         ("unit tests", all_tests),
     ]
     return rows, strongly_connected(inside)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that programs are there: `needs.sh PROGRAM=DEBIAN_PACKAGE...`. As root or with sudo it installs what is missing with apt,
-# otherwise it says in one line what to install, and fails.
+# Checks that programs are installed: `needs.sh PROGRAM=DEBIAN_PACKAGE...`. As root or with sudo it installs missing packages with apt,
+# otherwise it prints which packages to install, and fails.
 set -euo pipefail
 
 if ! command -v cargo >/dev/null; then
@@ -15,7 +15,7 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "missing: ${missing[*]} (names of Debian packages); install them and try again" >&2
+    echo "missing: ${missing[*]} (names of Debian packages); install them and retry" >&2
     exit 1
 fi
 if [ "$(id -u)" -eq 0 ]; then

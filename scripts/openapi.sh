@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Holds the OpenAPI document of the HTTP gateway against a validator of others, which is installed with pip below the target directory, once.
-# Where it cannot be installed, that is said, and nothing fails.
+# Validates the OpenAPI document of the HTTP gateway with openapi-spec-validator, which is installed once with pip in the target directory.
+# If it cannot be installed, the script prints that and succeeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ installed() {
 if [ -z "${OPENAPI_SPEC_VALIDATOR:-}" ]; then
     venv="$(realpath -m "${CARGO_TARGET_DIR:-target}")/openapi-validator"
     if [ ! -x "$venv/bin/openapi-spec-validator" ] && ! installed "$venv" >&2; then
-        echo "the OpenAPI document was NOT validated: openapi-spec-validator cannot be installed from here"
+        echo "the OpenAPI document was NOT validated: openapi-spec-validator cannot be installed"
         exit 0
     fi
     export OPENAPI_SPEC_VALIDATOR="$venv/bin/openapi-spec-validator"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Asks the HTTP gateway what its own OpenAPI document allows, and what it does not, for so many seconds: `schemathesis.sh [SECONDS]`.
-# A node and an agent with the demo services run on free ports in a temporary directory. schemathesis is installed with pip below the target
-# directory, once. DIALBACK names another binary than the one that is built here, SCHEMATHESIS_ARGS is passed on (`--seed 7`).
+# Sends requests to the HTTP gateway that its OpenAPI document allows, and others that it does not, for a number of seconds:
+# `schemathesis.sh [SECONDS]`, default 60.
+# A node and an agent with the demo services run on free ports in a temporary directory. schemathesis is installed once with pip in the target
+# directory. DIALBACK selects another binary than the one that is built here; SCHEMATHESIS_ARGS has further arguments (`--seed 7`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/steps.sh
@@ -12,23 +13,23 @@ project=$PWD
 venv=$(realpath -m "${CARGO_TARGET_DIR:-target}")/schemathesis
 python3 -c 'import ensurepip' 2>/dev/null || bash scripts/needs.sh python3-ensurepip=python3-venv
 if [ ! -x "$venv/bin/schemathesis" ]; then
-    say "Install schemathesis below the target directory (once)"
+    heading "Install schemathesis in the target directory (once)"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check schemathesis==4.32.5 cbor2==6.3.0
 fi
 binary=${DIALBACK:-$(bash scripts/binary.sh)}
 binary=$(realpath "$binary")
 
-say "A node with an HTTP gateway, and an agent with the demo services"
-in_a_directory_of_its_own
+heading "A node with an HTTP gateway, and an agent with the demo services"
+use_temporary_directory
 PATH=$(dirname "$binary"):$PATH
 "$binary" certs init >/dev/null
 "$binary" certs issue node edge-1 --san localhost --san 127.0.0.1 >/dev/null
 "$binary" certs issue agent warehouse >/dev/null
 token=$("$binary" token create ops --ttl 1d --file tokens)
 printf 'Authorization: Bearer %s\n' "$token" >header
-# No call takes longer than half a second, whatever is asked for. Each test case says in X-Forwarded-For that it comes from elsewhere, because
-# wrong tokens are counted by address. And schemathesis breaks off long streams.
+# timeout_max ends every call within half a second. trusted_proxy: each test case has another address in X-Forwarded-For, because wrong tokens
+# are counted per address. resets_max: schemathesis resets long streams.
 cat >node.toml <<'TOML'
 listen = "127.0.0.1:0"
 
@@ -57,19 +58,19 @@ gateway=$(sed -n 's/.*the gateway listens on \(http[^ ]*\)$/\1/p' node.log)
 start agent "$binary" agent --demo --ledger ledger --node "$node"
 wait_for agent registered
 
-say "schemathesis, for $seconds s"
+heading "Run schemathesis for $seconds s"
 status=0
-# Every check is on by itself; `--checks all` would undo what the configuration says of single methods.
-# shellcheck disable=SC2086 # several arguments
+# All checks are on by default; `--checks all` would override the settings of single methods.
+# shellcheck disable=SC2086 # it may have several arguments
 PYTHONPATH=$project/scripts/schemathesis SCHEMATHESIS_HOOKS=hooks PYTHONDONTWRITEBYTECODE=1 \
     "$venv/bin/schemathesis" --config-file "$project/scripts/schemathesis/schemathesis.toml" run "$gateway/v1/openapi.json" \
     --header "Authorization: Bearer $token" --max-time "$seconds" ${SCHEMATHESIS_ARGS:-} || status=$?
 
-say "Both still run, and a call works"
+heading "Both processes still run, and a call works"
 kill -0 "$pid_of_node" || fail "the node has ended"
 kill -0 "$pid_of_agent" || fail "the agent has ended"
 run curl -s -m 10 --json '"again"' -H @header "$gateway/v1/agents/warehouse/HelloService/Hello"
-expect_said '"hello:again"'
+expect_output '"hello:again"'
 stop agent
 stop node
 [ "$status" -eq 0 ] || { printf '\nschemathesis found faults (exit code %d)\n' "$status" >&2; exit 1; }

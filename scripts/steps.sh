@@ -1,15 +1,15 @@
-# For the demos, to be sourced: shows each step, the command and what it said; ends every process that was started, whatever happens.
+# Functions for the demos, which source this file: print each step, its command and its output; on exit, end every started process.
 # shellcheck shell=bash
 
-# Settings of the person who runs the demo must not change it.
+# The user's settings must not change the demo.
 for name in ${!DIALBACK_@}; do unset "$name"; done
 export NO_COLOR=1
 
-pid_of_node='' pid_of_agent='' work='' said='' step=0
-# Before every process, for demos that run them elsewhere: `ip netns exec NAME`.
-enter=()
+pid_of_node='' pid_of_agent='' work='' output='' step=0
+# Put before every command, for demos that use network namespaces: `ip netns exec NAME`.
+command_prefix=()
 
-say() {
+heading() {
     step=$((step + 1))
     printf '\n== %d. %s\n' "$step" "$*"
 }
@@ -23,7 +23,7 @@ fail() {
     exit 1
 }
 
-in_a_directory_of_its_own() {
+use_temporary_directory() {
     work=$(mktemp -d)
     cd "$work"
 }
@@ -44,7 +44,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# A command as somebody would type it.
+# Prints a command as a user would type it.
 print_command() {
     local word line='  $'
     for word in "$@"; do
@@ -58,12 +58,12 @@ show() {
     sed 's/^/    /' "$1"
 }
 
-# Runs a command to its end, shows what it said and keeps it in $said.
+# Runs a command to its end, prints its output and stores it in $output.
 try() {
     local status=0
     print_command "$@"
-    said=$(${enter[@]+"${enter[@]}"} timeout --foreground 30 "$@" 2>&1) || status=$?
-    [ -z "$said" ] || printf '%s\n' "$said" | sed 's/^/    /'
+    output=$(${command_prefix[@]+"${command_prefix[@]}"} timeout --foreground 30 "$@" 2>&1) || status=$?
+    [ -z "$output" ] || printf '%s\n' "$output" | sed 's/^/    /'
     return "$status"
 }
 
@@ -73,62 +73,62 @@ run() {
     [ "$status" -eq 0 ] || fail "the command ended with exit code $status"
 }
 
-# Runs a command that has to end with this exit code.
+# Runs a command that must end with this exit code.
 refused() {
     local wanted=$1 status=0
     shift
     try "$@" || status=$?
-    [ "$status" -eq "$wanted" ] || fail "the exit code was $status and not $wanted"
-    printf '    (exit code %d, as it should be)\n' "$status"
+    [ "$status" -eq "$wanted" ] || fail "the exit code was $status, not $wanted"
+    printf '    (exit code %d, as expected)\n' "$status"
 }
 
-expect_said() {
-    case $said in *"$1"*) ;; *) fail "that does not say $1" ;; esac
+expect_output() {
+    case $output in *"$1"*) ;; *) fail "the output does not contain: $1" ;; esac
 }
 
-# start node|agent COMMAND...: runs it beside us, with its log in a file.
+# start node|agent COMMAND...: runs it in the background, with its log in a file.
 start() {
-    local who=$1
+    local role=$1
     shift
     printf '%s &\n' "$(print_command "$@")"
-    : >"$work/$who.log"
-    ${enter[@]+"${enter[@]}"} "$@" >>"$work/$who.log" 2>&1 </dev/null &
-    printf -v "pid_of_$who" %s $!
+    : >"$work/$role.log"
+    ${command_prefix[@]+"${command_prefix[@]}"} "$@" >>"$work/$role.log" 2>&1 </dev/null &
+    printf -v "pid_of_$role" %s $!
 }
 
-# wait_for node|agent TEXT: until the log says so, or the process ends, or 20 s have passed.
+# wait_for node|agent TEXT: waits until the log contains the text. Fails if the process ends first, or after 20 s.
 wait_for() {
-    local who=$1 text=$2 pid="pid_of_$1" tries=0
-    until grep -q "$text" "$work/$who.log"; do
-        kill -0 "${!pid}" 2>/dev/null || fail "the $who ended before it said: $text"
-        [ "$tries" -lt 200 ] || fail "the $who did not say within 20 s: $text"
+    local role=$1 text=$2 pid="pid_of_$1" tries=0
+    until grep -q "$text" "$work/$role.log"; do
+        kill -0 "${!pid}" 2>/dev/null || fail "the $role ended before it logged: $text"
+        [ "$tries" -lt 200 ] || fail "the $role did not log within 20 s: $text"
         tries=$((tries + 1))
         sleep 0.1
     done
-    sed 's/^/    /' "$work/$who.log"
+    sed 's/^/    /' "$work/$role.log"
 }
 
-# stop node|agent: SIGTERM, and it has to end with exit code 0 within 15 s.
+# stop node|agent: sends SIGTERM. The process must end with exit code 0 within 15 s.
 stop() {
-    local who=$1 pid="pid_of_$1" tries=0 status=0
-    printf '  $ kill -TERM %s   # the %s\n' "${!pid}" "$who"
+    local role=$1 pid="pid_of_$1" tries=0 status=0
+    printf '  $ kill -TERM %s   # the %s\n' "${!pid}" "$role"
     kill -TERM "${!pid}"
     while kill -0 "${!pid}" 2>/dev/null; do
-        [ "$tries" -lt 150 ] || fail "the $who did not end within 15 s"
+        [ "$tries" -lt 150 ] || fail "the $role did not end within 15 s"
         tries=$((tries + 1))
         sleep 0.1
     done
     wait "${!pid}" || status=$?
-    [ "$status" -eq 0 ] || fail "the $who ended with exit code $status"
-    printf '    the %s ended with exit code 0\n' "$who"
-    printf -v "pid_of_$who" %s ''
+    [ "$status" -eq 0 ] || fail "the $role ended with exit code $status"
+    printf '    the %s ended with exit code 0\n' "$role"
+    printf -v "pid_of_$role" %s ''
 }
 
-# Where the kernel lists its UDP sockets, the node's is no longer among them.
+# Checks that no UDP socket has this port, if the kernel lists its UDP sockets.
 port_is_free() {
     local hex
     [ -r /proc/net/udp ] || return 0
     hex=$(printf ':%04X ' "$1")
-    if cat /proc/net/udp /proc/net/udp6 2>/dev/null | grep -q "$hex"; then fail "UDP port $1 is still taken"; fi
+    if cat /proc/net/udp /proc/net/udp6 2>/dev/null | grep -q "$hex"; then fail "UDP port $1 is still in use"; fi
     printf '    UDP port %d is free again\n' "$1"
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All tests, from a clean clone, without a terminal.
+# Runs all tests. Works in a clean clone and without a terminal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Runs one step, which is named if it fails.
+# Runs one step, and prints its name if it fails.
 step() {
     local name=$1 status=0
     shift
@@ -11,18 +11,18 @@ step() {
     [ "$status" -eq 0 ] || { echo "make test: FAILED at the step \"$name\" with exit code $status: $*" >&2; exit "$status"; }
 }
 
-# openssl makes certificates for the tests, as other tools make them; curl asks the HTTP gateway; python3 runs a service that an agent forwards to.
-# node and npm run Connect's own client, which npm installs below the target directory.
-# Programs that know nothing of dialback are led through an agent. Debian keeps PostgreSQL's servers beside the PATH.
+# openssl makes certificates like those of other tools; curl calls the HTTP gateway; python3 runs a service that an agent forwards to.
+# node and npm run Connect's official client, which npm installs in the target directory.
+# Go, PostgreSQL and Redis are forwarded through an agent without any support for dialback. Debian installs PostgreSQL's servers outside the PATH.
 PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)
 step "install programs" bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3 go=golang-go node=nodejs npm=npm psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools
 step "download crates" bash scripts/retry.sh cargo fetch --locked
-# Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more run at once than there are cores.
+# Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more threads than cores are useful.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 step "tests" cargo test --locked --features cli
 step "validate the OpenAPI document" bash scripts/openapi.sh
-# The library alone builds with its default features and with either cryptography.
-step "the library as it is by default" cargo check --locked --examples
+# The library alone must build with its default features and with either cryptography library.
+step "the library with default features" cargo check --locked --examples
 step "the library with aws-lc-rs" cargo check --locked --lib --no-default-features --features aws-lc-rs
 step "the library with ring" cargo check --locked --lib --no-default-features --features ring
 step "the library with ring and forwards" cargo check --locked --lib --no-default-features --features ring,forward

@@ -1,4 +1,4 @@
-"""What schemathesis has to know of the HTTP door's media types, which it does not know by itself: CBOR, and Connect's envelopes."""
+"""Teaches schemathesis the media types of the HTTP gateway that it does not support: CBOR, and Connect's envelopes."""
 
 import ipaddress
 import itertools
@@ -10,7 +10,7 @@ import schemathesis
 
 ENVELOPE = struct.Struct(">BI")
 ADDRESSES = itertools.count()
-# Connect's table.
+# HTTP statuses of Connect's error codes.
 STATUSES = {
     "canceled": 499,
     "invalid_argument": 400,
@@ -26,7 +26,7 @@ STATUSES = {
     "unavailable": 503,
     "unauthenticated": 401,
 }
-# As `max-stream-events` in schemathesis.toml.
+# Same as `max-stream-events` in schemathesis.toml.
 EVENTS_MAX = 1000
 
 
@@ -35,16 +35,16 @@ def enveloped(message: bytes) -> bytes:
 
 
 def opened(body: bytes) -> list[tuple[int, bytes]]:
-    """The envelopes of a stream, which has to end with the one that says so."""
+    """Returns the envelopes of a stream. The last one, and only that, must have the end flag."""
     envelopes, at = [], 0
     while at < len(body):
         flags, length = ENVELOPE.unpack_from(body, at)
         at += ENVELOPE.size + length
         if at > len(body):
-            raise ValueError("a stream was cut")
+            raise ValueError("the stream is truncated")
         envelopes.append((flags, body[at - length : at]))
     if not envelopes or [flags for flags, _ in envelopes if flags] != [2] or envelopes[-1][0] != 2:
-        raise ValueError("a stream has to end once, at its end")
+        raise ValueError("the end flag must be on the last envelope, and only there")
     return envelopes
 
 
@@ -60,7 +60,7 @@ def to_cbor_envelope(_ctx, value):
 
 @schemathesis.serializer("application/json")
 def to_json(ctx, value):
-    """Every type that ends in +json is JSON to schemathesis, that of the envelopes too."""
+    """schemathesis treats every type that ends in +json as JSON, that of the envelopes too."""
     message = value if isinstance(value, bytes) else json.dumps(value).encode()
     return enveloped(message) if ctx.case.media_type == "application/connect+json" else message
 
@@ -77,17 +77,18 @@ def from_cbor_envelopes(_ctx, response):
 
 @schemathesis.deserializer("text/event-stream")
 def from_events(_ctx, response):
-    """As the document says: a text. That it ends as a stream has to is looked at here, unless it was too long for us."""
+    """Returns the text, which is the type in the document. Checks the end of the stream, unless schemathesis stopped reading before it."""
     text = response.content.decode()
     last = text.removesuffix("\n\n").rsplit("\n\n", 1)[-1]
     if text.count("\n\n") < EVENTS_MAX and not last.startswith(("event: end\n", "event: error\n")):
-        raise ValueError("a stream of events has to end with `end` or `error`")
+        raise ValueError("a stream of events must end with `end` or `error`")
     return text
 
 
 @schemathesis.hook
 def before_load_schema(_ctx, document):
-    """OpenAPI has no words for a message in an envelope, so that the document says that anything goes. Here it is put into one."""
+    """OpenAPI cannot describe a message in an envelope, so the document allows any body. Uses the schema of the JSON message instead; the
+    serializers add the envelope."""
     for path in document["paths"].values():
         content = path.get("post", {}).get("requestBody", {}).get("content", {})
         for media_type in content:
@@ -98,7 +99,7 @@ def before_load_schema(_ctx, document):
 @schemathesis.hook
 def before_call(_ctx, case, _kwargs):
     case.headers["X-Forwarded-For"] = str(ipaddress.IPv4Address(0x0A000000 + next(ADDRESSES)))
-    # A method that streams its replies answers a bare message with events, if they are accepted.
+    # A server stream answers a bare message with events, if the request accepts them.
     kind = case.operation.definition.raw.get("x-dialback-kind", "")
     if "server_stream" in kind and case.media_type in ("application/json", "application/cbor"):
         case.headers["Accept"] = "text/event-stream"
@@ -106,8 +107,8 @@ def before_call(_ctx, case, _kwargs):
 
 @schemathesis.hook
 def after_call(_ctx, _case, response):
-    """A call that fails before its first message is status 200 and one envelope to Connect. It is held to what other errors are held to;
-    and the messages of a stream in JSON are given as one list."""
+    """In Connect, a call that fails before its first message has status 200 and one envelope. Converts that response to an ordinary error, so
+    that the same checks apply, and the messages of a JSON stream to one list."""
     media_type = response.headers["content-type"][0]
     if media_type not in ("application/connect+json", "application/connect+cbor"):
         return
@@ -121,20 +122,20 @@ def after_call(_ctx, _case, response):
         response.content = json.dumps([json.loads(message) for _, message in envelopes]).encode()
 
 
-# Refused before anything could run, whoever asks.
+# Statuses of requests that are refused before anything runs, for every caller.
 NEVER_RAN = (401, 405, 408, 414, 415)
 
 
 @schemathesis.check
 def outcome_fits_the_status(_ctx, response, _case):
-    """What is said of the execution has to agree with the status of HTTP and with the shape of the answer."""
+    """The outcome must agree with the HTTP status and with the format of the response."""
     outcome = response.headers["dialback-outcome"][0]
     is_whole = response.headers["content-type"][0] in ("application/json", "application/cbor")
     if response.status_code == 200:
-        assert outcome == "ok" or not is_whole, f"a whole answer, and it says {outcome}"
+        assert outcome == "ok" or not is_whole, f"a complete response has the outcome {outcome}"
         return
-    assert outcome != "ok", f"{response.status_code}, and it says ok"
-    # The code of a handler's own failure may have one of these statuses too.
+    assert outcome != "ok", f"{response.status_code} has the outcome ok"
+    # The code of a handler's own error may map to one of these statuses too.
     assert response.status_code not in NEVER_RAN or outcome in ("not_executed", "app_error"), (
-        f"{response.status_code}, and it says {outcome}"
+        f"{response.status_code} has the outcome {outcome}"
     )
