@@ -1,4 +1,4 @@
-// Calls services behind a dialback agent with the official Connect client, and prints how failures look to it.
+// Calls services behind a dialback agent with the official Connect client, and prints the errors that it receives.
 
 import { ConnectError, Code, createClient } from "@connectrpc/connect";
 import type { Interceptor } from "@connectrpc/connect";
@@ -25,8 +25,8 @@ function agent(name: string, bearer = token) {
 
 const OUTCOME = "dialback-outcome";
 /**
- * States whether the handler ran: in the headers of an answer, or at the end of a stream. An error of a stream has both, the end first.
- * A call that its own client gave up has none: it may have run.
+ * States whether the handler ran: in the headers of a response, or at the end of a stream. An error of a stream has both, the end first.
+ * A call that the client itself cancelled has none: it may have run.
  */
 const outcome = (headers: Headers) => headers.get(OUTCOME)?.split(", ")[0] ?? "unknown, the client gave up";
 

@@ -19,7 +19,7 @@ GREETING = "hello"
 
 
 class Refusal(Exception):
-    """An answer that is an error: it reaches the caller with its code and its message."""
+    """An error response: the caller receives its code and message."""
 
     def __init__(self, status, code, message):
         super().__init__(message)
@@ -27,7 +27,7 @@ class Refusal(Exception):
 
 
 class HangUp(Exception):
-    """The caller no longer waits for the answer: the call was dropped, or its deadline has passed."""
+    """The caller no longer waits for the reply: it cancelled the call, or the deadline has passed."""
 
 
 def hello(name, call):
@@ -115,7 +115,7 @@ class Call(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
 
     def wait(self, seconds):
-        """Waits, or raises HangUp: the agent closes the connection when the caller no longer waits for the answer."""
+        """Waits, or raises HangUp: the agent closes the connection when the caller no longer waits for the reply."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             readable, _, _ = select.select([self.connection], [], [], left)
