@@ -52,11 +52,11 @@ certs-clean: ## remove what `make certs` generated, and nothing else
 node: ## run a node on port 4433 (after `make certs`)
 	$(RUN_DIALBACK) node --config examples/first/node.toml
 
-agent: ## run an agent with the demo services (after `make certs`, beside `make node`)
+agent: ## run an agent with the demo services (after `make certs`, next to `make node`)
 	$(RUN_DIALBACK) agent --config examples/first/agent.toml
 
-bench: ## calls through dialback beside raw QUIC streams, as ratios
+bench: ## calls through dialback next to raw QUIC streams, as ratios
 	$(CARGO) bench --features cli --bench calls
 
-bench-tcp: ## TCP connections through dialback beside a plain relay and rathole, as ratios
+bench-tcp: ## TCP connections through dialback next to a plain relay and rathole, as ratios
 	@bash benches/tcp.sh

@@ -18,7 +18,7 @@ peers() {
 }
 
 peers | while IFS= read -r peer; do
-    rm -f -- "$peer.pem" "$peer.key" "$peer.csr" ".$peer.key.requested" ".$peer.key.next" ".$peer.pem.next"
+    rm -f -- "$peer.pem" "$peer.key" "$peer.csr" ".$peer.key.requested" ".$peer.key.pending" ".$peer.key.next" ".$peer.pem.next"
 done
 rm -f ca.pem ca.key crl.pem crl.number issued.jsonl revoked.jsonl join-tokens.jsonl .ca.key.next .ca.pem.next .[a-z]*.tmp
 
