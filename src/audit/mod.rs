@@ -26,7 +26,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use writer::{AuditSink, FileSink, WriterSink};
+use writer::AuditSink;
 
 /// Audit log of nodes and agents: links, refusals and, with [`Audit::with_calls`], every call.
 /// Clones share it; several nodes and agents may share one, and each line names its writer.
@@ -48,7 +48,7 @@ impl Audit {
     /// # Errors
     /// The file cannot be opened for writing, or no thread can be started.
     pub fn file(path: impl Into<PathBuf>) -> io::Result<Self> {
-        Self::start(FileSink::open(path.into())?)
+        Self::start(AuditSink::file(path.into())?)
     }
 
     /// Writes to standard output.
@@ -65,10 +65,10 @@ impl Audit {
     /// # Errors
     /// No thread can be started.
     pub fn to(sink: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start(WriterSink(sink))
+        Self::start(AuditSink::writer(sink))
     }
 
-    fn start(sink: impl AuditSink) -> io::Result<Self> {
+    fn start(sink: AuditSink) -> io::Result<Self> {
         let (lines, commands) = mpsc::sync_channel(AUDIT_LINES_WAITING_MAX);
         let flags = Arc::<WriterFlags>::default();
         writer::start(sink, commands, flags.clone())?;
@@ -124,9 +124,7 @@ impl Audit {
     /// Queues a line. A line that finds no room is counted as lost.
     pub(crate) fn write(&self, line: String) {
         let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            queue.lines.try_send(WriterCommand::Line(line))
-        {
+        if queue.lines.try_send(WriterCommand::Line(line)).is_err() {
             queue.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -17,22 +17,29 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Destination of lines.
-pub(super) trait AuditSink: Write + Send + 'static {
-    /// Reopens the destination under the same name.
-    fn reopen(&mut self) -> io::Result<()>;
+/// Destination of lines: a file, or a writer of the program.
+pub(super) struct AuditSink {
+    writer: Box<dyn Write + Send>,
+    /// The file, to be opened again by its name. `None` for a writer of the program.
+    path: Option<PathBuf>,
 }
 
-/// A file that lines are appended to.
-pub(super) struct FileSink {
-    path: PathBuf,
-    file: File,
-}
+impl AuditSink {
+    pub(super) fn file(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { writer: Box::new(open(&path)?), path: Some(path) })
+    }
 
-impl FileSink {
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let file = open(&path)?;
-        Ok(Self { path, file })
+    pub(super) fn writer(writer: impl Write + Send + 'static) -> Self {
+        Self { writer: Box::new(writer), path: None }
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let file = open(path).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
+        self.writer = Box::new(file);
+        Ok(())
     }
 }
 
@@ -58,48 +65,9 @@ fn refuse_pipe(path: &PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-impl Write for FileSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl AuditSink for FileSink {
-    fn reopen(&mut self) -> io::Result<()> {
-        self.file = open(&self.path).map_err(|error| {
-            let path = self.path.display();
-            io::Error::new(error.kind(), format!("{path}: {error}"))
-        })?;
-        Ok(())
-    }
-}
-
-/// A destination that a program supplies. It has no name to be reopened by.
-pub(super) struct WriterSink<W>(pub(super) W);
-
-impl<W: Write> Write for WriterSink<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write + Send + 'static> AuditSink for WriterSink<W> {
-    fn reopen(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Starts the thread. It ends when all senders are dropped and all commands are done.
 pub(super) fn start(
-    sink: impl AuditSink,
+    sink: AuditSink,
     commands: Receiver<WriterCommand>,
     flags: Arc<WriterFlags>,
 ) -> io::Result<()> {
@@ -109,15 +77,15 @@ pub(super) fn start(
     thread.spawn(move || writer.run(&commands)).map(drop)
 }
 
-struct AuditWriter<S> {
-    sink: S,
+struct AuditWriter {
+    sink: AuditSink,
     flags: Arc<WriterFlags>,
     faults: LogLimiter,
     /// The last line was written partially.
     has_partial_line: bool,
 }
 
-impl<S: AuditSink> AuditWriter<S> {
+impl AuditWriter {
     fn run(&mut self, commands: &Receiver<WriterCommand>) {
         while let Ok(command) = commands.recv() {
             let mut batch = String::new();
@@ -191,34 +159,23 @@ impl<S: AuditSink> AuditWriter<S> {
         }
         // The next line must not be taken for the rest of a partial one.
         if self.has_partial_line {
-            self.sink.write_all(b"\n").map_err(|error| (0, error))?;
+            self.sink.writer.write_all(b"\n").map_err(|error| (0, error))?;
             self.has_partial_line = false;
         }
         let mut written = 0;
         while written < bytes.len() {
-            match self.sink.write(&bytes[written..]) {
-                Ok(0) => {
-                    return Err(self.note_partial_line(
-                        bytes,
-                        written,
-                        io::ErrorKind::WriteZero.into(),
-                    ));
+            let error = match self.sink.writer.write(&bytes[written..]) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(count) => {
+                    written += count;
+                    continue;
                 }
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.note_partial_line(bytes, written, error)),
-            }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            self.has_partial_line = written > 0 && bytes[written - 1] != b'\n';
+            return Err((written, error));
         }
-        self.sink.flush().map_err(|error| (written, error))
-    }
-
-    fn note_partial_line(
-        &mut self,
-        bytes: &[u8],
-        written: usize,
-        error: io::Error,
-    ) -> (usize, io::Error) {
-        self.has_partial_line = written > 0 && bytes[written - 1] != b'\n';
-        (written, error)
+        self.sink.writer.flush().map_err(|error| (written, error))
     }
 }
