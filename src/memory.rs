@@ -11,39 +11,26 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::time::Instant;
 
 /// Reason why bytes are refused. None of them is counted then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Exhausted {
     /// The caller's requests use its share of this many bytes.
+    #[error(
+        "the caller's messages hold its share of the memory for messages, {0} bytes (a quarter of memory_max)"
+    )]
     Share(usize),
     /// The caller's requests and replies use this many bytes.
+    #[error(
+        "the caller's messages and replies hold all that it may have, {0} bytes (half of memory_max)"
+    )]
     Replies(usize),
     /// All callers together use this many bytes.
+    #[error("the messages of all callers hold the memory for messages, {0} bytes (memory_max)")]
     All(usize),
-}
-
-impl fmt::Display for Exhausted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Share(bytes) => write!(
-                f,
-                "the caller's messages hold its share of the memory for messages, {bytes} bytes (a quarter of memory_max)"
-            ),
-            Self::Replies(bytes) => write!(
-                f,
-                "the caller's messages and replies hold all that it may have, {bytes} bytes (half of memory_max)"
-            ),
-            Self::All(bytes) => write!(
-                f,
-                "the messages of all callers hold the memory for messages, {bytes} bytes (memory_max)"
-            ),
-        }
-    }
 }
 
 impl Exhausted {

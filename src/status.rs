@@ -156,7 +156,8 @@ impl fmt::Display for Outcome {
 /// ```
 ///
 /// One pointer wide, so that a `Result` on the call path stays small.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, thiserror::Error)]
+#[error("{} ({}): {}", .0.code, .0.outcome, .0.message)]
 pub struct Status(Box<StatusParts>);
 
 #[derive(Clone, PartialEq)]
@@ -333,19 +334,11 @@ from_errors! {
 #[cfg(feature = "json")]
 from_errors! { serde_json::Error }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.0.code, self.0.outcome, self.0.message)
-    }
-}
-
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {:?}", self.0.code, self.0.outcome, self.0.message)
     }
 }
-
-impl Error for Status {}
 
 #[cfg(test)]
 mod tests {
