@@ -234,8 +234,8 @@ async fn serve(
         Err(fault) => return service.note_silent(from, &fault.to_string(), Instant::now()),
     };
     let requester =
-        RequestOrigin { from: received.remote_address(), identity: received.identity().cloned() };
-    let request = received.take_request();
+        RequestOrigin { from: received.remote_address(), identity: received.identity.take() };
+    let request = std::mem::take(&mut received.request);
     let answering = service.clone();
     let reply =
         drain::blocking(move || answering.answer(&requester, &request, Clocks::read())).await;

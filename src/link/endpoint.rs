@@ -1,7 +1,8 @@
 //! UDP sockets and transport settings of links.
 
-use super::resets::ResetKeys;
+use super::{fault::LinkFault, resets::ResetKeys};
 use crate::{
+    handshake_limiter::Incoming,
     limits::{self, Limits},
     net::{Net, SharedNet},
     system,
@@ -18,6 +19,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Error of creating an endpoint.
@@ -108,7 +110,7 @@ fn bounded(calls: usize) -> u32 {
 }
 
 /// The TLS configuration does not fit QUIC: only if a provider without AES-128-GCM was chosen.
-pub(super) fn no_quic_suite<E>(_: E) -> BindError {
+fn no_quic_suite<E>(_: E) -> BindError {
     BindError::Socket {
         address: (Ipv6Addr::UNSPECIFIED, 0).into(),
         source: io::Error::other("the TLS provider has no cipher suite for QUIC"),
@@ -151,19 +153,34 @@ pub(super) fn server_config(
     credentials: &Credentials,
     limits: &Limits,
 ) -> Result<quinn::ServerConfig, BindError> {
-    let tls =
-        QuicServerConfig::try_from(credentials.accepting_config(ALPN)?).map_err(no_quic_suite)?;
+    let (streams, window) = (limits::UNAUTHENTICATED_STREAMS, limits::UNAUTHENTICATED_WINDOW_BYTES);
+    accepting(credentials.accepting_config(ALPN)?, transport(limits, streams, window))
+}
+
+/// Configures an accepting side with limits on the packets of unauthenticated clients.
+pub(super) fn accepting(
+    tls: impl TryInto<QuicServerConfig>,
+    transport: TransportConfig,
+) -> Result<quinn::ServerConfig, BindError> {
+    let tls = tls.try_into().map_err(no_quic_suite)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     server
-        .transport_config(Arc::new(transport(
-            limits,
-            limits::UNAUTHENTICATED_STREAMS,
-            limits::UNAUTHENTICATED_WINDOW_BYTES,
-        )))
+        .transport_config(Arc::new(transport))
         .max_incoming(limits::HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
+}
+
+/// Configures a dialling side.
+pub(super) fn dialling(
+    tls: impl TryInto<QuicClientConfig>,
+    transport: TransportConfig,
+) -> Result<quinn::ClientConfig, BindError> {
+    let tls = tls.try_into().map_err(no_quic_suite)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 /// Configures one handshake, which stores the claim of a refused certificate in this slot. Costs
@@ -173,10 +190,9 @@ pub(super) fn server_config_of_one(
     credentials: &Credentials,
     slot: &ClaimSlot,
 ) -> Result<Arc<quinn::ServerConfig>, BindError> {
-    let tls = QuicServerConfig::try_from(credentials.accepting_config_of_one(ALPN, slot)?)
-        .map_err(no_quic_suite)?;
     let mut server = server.clone();
-    server.crypto = Arc::new(tls);
+    let tls = credentials.accepting_config_of_one(ALPN, slot)?;
+    server.crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(no_quic_suite)?);
     Ok(Arc::new(server))
 }
 
@@ -258,13 +274,9 @@ pub(super) fn dialling_config(
     limits: &Limits,
     calls: usize,
 ) -> Result<quinn::ClientConfig, BindError> {
-    let tls =
-        QuicClientConfig::try_from(credentials.dialling_config(ALPN)?).map_err(no_quic_suite)?;
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
     // The number of calls to the node is known with WELCOME.
     let (streams, window) = (streams_for(calls), window_for(calls, 0));
-    config.transport_config(Arc::new(transport(limits, streams, window)));
-    Ok(config)
+    dialling(credentials.dialling_config(ALPN)?, transport(limits, streams, window))
 }
 
 /// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.
@@ -279,6 +291,53 @@ pub(super) fn close(connection: &quinn::Connection, code: CloseCode, text: &str)
         return;
     }
     connection.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
+}
+
+/// Closes a connection because its peer breaks the protocol or is too slow.
+pub(super) fn refuse(connection: &quinn::Connection, fault: &LinkFault) {
+    close(connection, CloseCode::Protocol, &fault.to_string());
+}
+
+/// Waits for a step of the peer. `silence` describes its absence.
+pub(super) async fn within<T>(
+    wait_max: Duration,
+    step: impl Future<Output = Result<T, LinkFault>>,
+    silence: &'static str,
+) -> Result<T, LinkFault> {
+    tokio::time::timeout(wait_max, step).await.unwrap_or(Err(LinkFault::Silent(silence)))
+}
+
+/// An incoming connection of which only the first packet was read, and what its endpoint accepts it
+/// with.
+pub(crate) struct IncomingConnection<S> {
+    pub(super) incoming: quinn::Incoming,
+    pub(super) settings: S,
+}
+
+impl<S> Incoming for IncomingConnection<S> {
+    fn remote_address(&self) -> SocketAddr {
+        canonical(self.incoming.remote_address())
+    }
+
+    fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    fn retry(self) {
+        drop(self.incoming.retry());
+    }
+
+    fn ignore(self) {
+        self.incoming.ignore();
+    }
+}
+
+/// Waits for the end of a handshake that was accepted.
+pub(super) async fn handshake(
+    connecting: quinn::Connecting,
+) -> Result<quinn::Connection, LinkFault> {
+    let handshake = async { connecting.await.map_err(|error| LinkFault::lost(&error)) };
+    within(limits::HANDSHAKE_WAIT_MAX, handshake, "the handshake did not end in time").await
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 
 use super::{
     dial,
-    endpoint::{self, BindError, DiallingSockets, canonical},
+    endpoint::{self, BindError, DiallingSockets, IncomingConnection, canonical},
     fault::LinkFault,
     peer_chain,
 };
 use crate::{
-    handshake_limiter::Incoming,
     limits::{
-        HANDSHAKE_WAIT_MAX, HANDSHAKES_WAITING_MAX, INCOMING_BYTES_MAX, INCOMING_BYTES_TOTAL_MAX,
         JOIN_CLOSE_WAIT_MAX, JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, Limits,
     },
     name::NodeAddress,
@@ -19,10 +17,7 @@ use crate::{
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
 };
-use quinn::{
-    ReadToEndError, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
-};
+use quinn::{ReadToEndError, VarInt};
 use std::{
     net::{Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -63,7 +58,7 @@ impl EnrolmentListener {
     /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingEnrolment> {
         let incoming = self.endpoint.accept().await?;
-        Some(IncomingEnrolment { incoming, trust_domain: self.trust_domain.clone() })
+        Some(IncomingEnrolment { incoming, settings: self.trust_domain.clone() })
     }
 
     /// Closes all connections, takes no more, and waits until the other sides know, `wait_max` at
@@ -81,65 +76,31 @@ impl EnrolmentListener {
 }
 
 fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
-    let tls = QuicServerConfig::try_from(tls.config()).map_err(endpoint::no_quic_suite)?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     let transport = endpoint::transport(&Limits::default(), 1, JOIN_REQUEST_BYTES_MAX as u32);
-    server
-        .transport_config(Arc::new(transport))
-        .max_incoming(HANDSHAKES_WAITING_MAX * 2)
-        .incoming_buffer_size(INCOMING_BYTES_MAX)
-        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
-    Ok(server)
+    endpoint::accepting(tls.config(), transport)
 }
 
 /// A request that was read. Dropping it closes the connection without an answer.
 pub(crate) struct EnrolmentRequest {
     connection: quinn::Connection,
     send: quinn::SendStream,
-    identity: Option<Identity>,
+    /// The identity in the client's certificate; `None` if it has shown none.
+    pub(crate) identity: Option<Identity>,
     /// The request, which may contain a secret.
-    request: Zeroizing<Vec<u8>>,
+    pub(crate) request: Zeroizing<Vec<u8>>,
 }
 
-/// An incoming connection of which only the first packet was read.
-pub(crate) struct IncomingEnrolment {
-    incoming: quinn::Incoming,
-    trust_domain: Arc<str>,
-}
-
-impl Incoming for IncomingEnrolment {
-    fn remote_address(&self) -> SocketAddr {
-        canonical(self.incoming.remote_address())
-    }
-
-    fn is_validated(&self) -> bool {
-        self.incoming.remote_address_validated()
-    }
-
-    fn retry(self) {
-        drop(self.incoming.retry());
-    }
-
-    fn ignore(self) {
-        self.incoming.ignore();
-    }
-}
+/// An incoming connection to an enroller, with the trust domain of its clients.
+pub(crate) type IncomingEnrolment = IncomingConnection<Arc<str>>;
 
 impl IncomingEnrolment {
     /// Does the handshake and reads the request, each within its time and its size.
     pub(crate) async fn receive(self) -> Result<EnrolmentRequest, LinkFault> {
-        let Self { incoming, trust_domain } = self;
-        let connecting = incoming.accept().map_err(|error| LinkFault::lost(&error))?;
-        let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
-            .await
-            .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
-            .map_err(|error| LinkFault::lost(&error))?;
-        let request = tokio::time::timeout(JOIN_WAIT_MAX, read_request(&connection, &trust_domain))
-            .await
-            .unwrap_or(Err(LinkFault::Silent("no request came in time")));
-        request.inspect_err(|fault| {
-            endpoint::close(&connection, CloseCode::Protocol, &fault.to_string());
-        })
+        let connecting = self.incoming.accept().map_err(|error| LinkFault::lost(&error))?;
+        let connection = endpoint::handshake(connecting).await?;
+        let reading = read_request(&connection, &self.settings);
+        let request = endpoint::within(JOIN_WAIT_MAX, reading, "no request came in time").await;
+        request.inspect_err(|fault| endpoint::refuse(&connection, fault))
     }
 }
 
@@ -172,16 +133,6 @@ impl EnrolmentRequest {
         canonical(self.connection.remote_address())
     }
 
-    /// Returns the identity in the client's certificate; `None` if it has shown none.
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
-    }
-
-    /// Takes the request.
-    pub(crate) fn take_request(&mut self) -> Zeroizing<Vec<u8>> {
-        std::mem::take(&mut self.request)
-    }
-
     /// Answers, and waits for a limited time until the other side has read it and closes.
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {
@@ -194,8 +145,7 @@ impl EnrolmentRequest {
             self.connection.closed().await;
             Ok(())
         };
-        let answered = tokio::time::timeout(JOIN_WAIT_MAX, answer).await;
-        answered.unwrap_or(Err(LinkFault::Silent("the answer was not taken in time")))
+        endpoint::within(JOIN_WAIT_MAX, answer, "the answer was not taken in time").await
     }
 }
 
@@ -212,26 +162,16 @@ pub(crate) async fn request_enrolment(
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
     let sockets = Arc::new(DiallingSockets::new(net::system()));
-    let config = client_config(tls).map_err(unsendable(enroller))?;
+    let transport = endpoint::transport(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
+    let config = endpoint::dialling(tls.config(), transport).map_err(|error| {
+        LinkFault::Unsendable { address: enroller.clone(), reason: error.to_string() }
+    })?;
     let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;
-    let answer = tokio::time::timeout(JOIN_WAIT_MAX, exchange_on(&connection, request)).await;
+    let exchange = exchange_on(&connection, request);
+    let answer = endpoint::within(JOIN_WAIT_MAX, exchange, "no answer came in time").await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
     drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);
-    answer.unwrap_or(Err(LinkFault::Silent("no answer came in time")))
-}
-
-fn client_config(tls: &ToEnroller) -> Result<quinn::ClientConfig, BindError> {
-    let tls = QuicClientConfig::try_from(tls.config()).map_err(endpoint::no_quic_suite)?;
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    let limits = Limits::default();
-    let window = JOIN_REPLY_BYTES_MAX as u32;
-    config.transport_config(Arc::new(endpoint::transport(&limits, 0, window)));
-    Ok(config)
-}
-
-fn unsendable(enroller: &NodeAddress) -> impl Fn(BindError) -> LinkFault {
-    let address = enroller.clone();
-    move |error| LinkFault::Unsendable { address: address.clone(), reason: error.to_string() }
+    answer
 }
 
 async fn exchange_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {

@@ -10,7 +10,7 @@ use super::{
     trust::TrustedLinks,
 };
 use crate::{
-    limits::{HANDSHAKE_WAIT_MAX, HELLO_WAIT_MAX, Limits},
+    limits::{HELLO_WAIT_MAX, Limits},
     tls::{ChainBound, Claim, ClaimSlot, Credentials, Identity},
     wire::{CloseCode, Control, Hello, PROTOCOL_VERSION},
 };
@@ -63,16 +63,13 @@ pub(super) async fn greet(
     let server = endpoint::server_config_of_one(server, &credentials, &slot)
         .map_err(|error| LinkFault::Broken(error.to_string()))?;
     let connecting = incoming.accept_with(server).map_err(|error| LinkFault::lost(&error))?;
-    let connection = tokio::time::timeout(HANDSHAKE_WAIT_MAX, connecting)
-        .await
-        .map_err(|_elapsed| LinkFault::Silent("the handshake did not end in time"))?
-        .map_err(|error| NotGreeted {
-            identity: None,
-            claim: slot.get().cloned(),
-            fault: LinkFault::lost(&error),
-        })?;
+    let connection = endpoint::handshake(connecting).await.map_err(|fault| NotGreeted {
+        identity: None,
+        claim: slot.get().cloned(),
+        fault,
+    })?;
     let (identity, ends) = verified(&connection, &credentials)
-        .map_err(|fault| refused(&connection, CloseCode::Protocol, fault))?;
+        .inspect_err(|fault| endpoint::refuse(&connection, fault))?;
     let hello = async {
         let mut control = accept_control(&connection).await?;
         match control.first().await? {
@@ -80,22 +77,17 @@ pub(super) async fn greet(
             _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
         }
     };
-    let fault = match tokio::time::timeout(HELLO_WAIT_MAX, hello).await {
-        Ok(Ok((control, hello))) => {
+    match endpoint::within(HELLO_WAIT_MAX, hello, "no HELLO came in time").await {
+        Ok((control, hello)) => {
             let greeted =
                 Greeted { connection, identity, ends, control, hello, trust, credentials };
-            return greeted.check_version();
+            greeted.check_version()
         }
-        Ok(Err(fault)) => fault,
-        Err(_elapsed) => LinkFault::Silent("no HELLO came in time"),
-    };
-    let fault = refused(&connection, CloseCode::Protocol, fault);
-    Err(NotGreeted { identity: Some(identity), claim: None, fault })
-}
-
-fn refused(connection: &quinn::Connection, code: CloseCode, fault: LinkFault) -> LinkFault {
-    endpoint::close(connection, code, &fault.to_string());
-    fault
+        Err(fault) => {
+            endpoint::refuse(&connection, &fault);
+            Err(NotGreeted { identity: Some(identity), claim: None, fault })
+        }
+    }
 }
 
 async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream, LinkFault> {

@@ -1,14 +1,14 @@
 //! The accepting side of links: its endpoint, and the connections that come.
 
 use super::{
-    endpoint::{self, BindError, canonical},
+    endpoint::{self, BindError, IncomingConnection},
     greet::{self, Greeted, NotGreeted},
     resets::ResetKeys,
     trust::TrustedLinks,
 };
 use crate::{
-    handshake_limiter::Incoming, limits::Limits, name::Role, net::SharedNet,
-    shared_value::SharedValue, tls::Credentials, wire::CloseCode,
+    limits::Limits, name::Role, net::SharedNet, shared_value::SharedValue, tls::Credentials,
+    wire::CloseCode,
 };
 use quinn::VarInt;
 use std::{
@@ -74,7 +74,7 @@ impl LinkListener {
     /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingLink> {
         let incoming = self.endpoint.accept().await?;
-        Some(IncomingLink { incoming, server: self.server.get(), trust: self.trust.clone() })
+        Some(IncomingLink { incoming, settings: (self.server.get(), self.trust.clone()) })
     }
 
     /// Closes all links and takes no more. Links of callers are closed before those of agents: the
@@ -93,34 +93,13 @@ impl LinkListener {
     }
 }
 
-/// An incoming connection of which only the first packet was read.
-pub(crate) struct IncomingLink {
-    incoming: quinn::Incoming,
-    server: Arc<quinn::ServerConfig>,
-    trust: Arc<TrustedLinks>,
-}
-
-impl Incoming for IncomingLink {
-    fn remote_address(&self) -> SocketAddr {
-        canonical(self.incoming.remote_address())
-    }
-
-    fn is_validated(&self) -> bool {
-        self.incoming.remote_address_validated()
-    }
-
-    fn retry(self) {
-        drop(self.incoming.retry());
-    }
-
-    fn ignore(self) {
-        self.incoming.ignore();
-    }
-}
+/// An incoming connection of a link.
+pub(crate) type IncomingLink = IncomingConnection<(Arc<quinn::ServerConfig>, Arc<TrustedLinks>)>;
 
 impl IncomingLink {
     /// Does the handshake and reads HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
-        greet::greet(self.incoming, &self.server, self.trust).await
+        let (server, trust) = self.settings;
+        greet::greet(self.incoming, &server, trust).await
     }
 }
