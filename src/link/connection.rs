@@ -205,7 +205,7 @@ impl Link {
             Ok(Ok((send, recv))) => {
                 Ok(CallStream::new(send, recv, message_bytes_max).awaited(awaited))
             }
-            Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(&error)))),
+            Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(error)))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
         }
     }
@@ -342,7 +342,7 @@ impl Link {
         tokio::select! {
             biased;
             () = self.0.pulse.fresh() => Ok(()),
-            error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(&error))),
+            error = self.0.connection.closed() => Err(self.reason(LinkFault::lost(error))),
         }
     }
 

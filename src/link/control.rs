@@ -135,7 +135,7 @@ impl ControlStream {
             match written {
                 Ok(Ok(written)) => self.unsent.advance(written),
                 Ok(Err(quinn::WriteError::ConnectionLost(error))) => {
-                    return Err(LinkFault::lost(&error));
+                    return Err(LinkFault::lost(error));
                 }
                 Ok(Err(error)) => {
                     return Err(LinkFault::Broken(format!("the control stream: {error}")));

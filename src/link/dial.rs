@@ -72,7 +72,7 @@ impl DialSettings {
         &self,
         connection: &quinn::Connection,
     ) -> Result<(ControlStream, Welcome), LinkFault> {
-        let (send, recv) = connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
+        let (send, recv) = connection.open_bi().await.map_err(LinkFault::lost)?;
         let mut control = ControlStream::new(send, recv);
         control.reserve(connection.clone(), &self.limits);
         control.send(&Control::Hello(self.hello_frame())).await?;
@@ -272,7 +272,7 @@ async fn attempt(
     match ended {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
-        Ok(Err(error)) => Err(LinkFault::lost(&error)),
+        Ok(Err(error)) => Err(LinkFault::lost(error)),
     }
 }
 

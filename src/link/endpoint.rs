@@ -336,7 +336,7 @@ impl<S> Incoming for IncomingConnection<S> {
 pub(super) async fn handshake(
     connecting: quinn::Connecting,
 ) -> Result<quinn::Connection, LinkFault> {
-    let handshake = async { connecting.await.map_err(|error| LinkFault::lost(&error)) };
+    let handshake = async { connecting.await.map_err(LinkFault::lost) };
     within(limits::HANDSHAKE_WAIT_MAX, handshake, "the handshake did not end in time").await
 }
 

@@ -96,7 +96,7 @@ pub(crate) type IncomingEnrolment = IncomingConnection<Arc<str>>;
 impl IncomingEnrolment {
     /// Does the handshake and reads the request, each within its time and its size.
     pub(crate) async fn receive(self) -> Result<EnrolmentRequest, LinkFault> {
-        let connecting = self.incoming.accept().map_err(|error| LinkFault::lost(&error))?;
+        let connecting = self.incoming.accept().map_err(LinkFault::lost)?;
         let connection = endpoint::handshake(connecting).await?;
         let reading = read_request(&connection, &self.settings);
         let request = endpoint::within(JOIN_WAIT_MAX, reading, "no request came in time").await;
@@ -113,7 +113,7 @@ async fn read_request(
         Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
         None => None,
     };
-    let (send, mut recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    let (send, mut recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
     let request = recv.read_to_end(JOIN_REQUEST_BYTES_MAX).await.map_err(read_fault)?;
     let request = Zeroizing::new(request);
     Ok(EnrolmentRequest { connection: connection.clone(), send, identity, request })
@@ -122,7 +122,7 @@ async fn read_request(
 fn read_fault(error: ReadToEndError) -> LinkFault {
     match error {
         ReadToEndError::TooLong => LinkFault::Broken("it is longer than it may be".into()),
-        ReadToEndError::Read(quinn::ReadError::ConnectionLost(error)) => LinkFault::lost(&error),
+        ReadToEndError::Read(quinn::ReadError::ConnectionLost(error)) => LinkFault::lost(error),
         ReadToEndError::Read(error) => LinkFault::Broken(error.to_string()),
     }
 }
@@ -137,7 +137,7 @@ impl EnrolmentRequest {
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {
             self.send.write_all(reply).await.map_err(|error| match error {
-                quinn::WriteError::ConnectionLost(error) => LinkFault::lost(&error),
+                quinn::WriteError::ConnectionLost(error) => LinkFault::lost(error),
                 error => LinkFault::Broken(error.to_string()),
             })?;
             // It fails only if the other side has stopped the stream.
@@ -175,11 +175,10 @@ pub(crate) async fn request_enrolment(
 }
 
 async fn exchange_on(connection: &quinn::Connection, request: &[u8]) -> Result<Vec<u8>, LinkFault> {
-    let (mut send, mut recv) =
-        connection.open_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    let (mut send, mut recv) = connection.open_bi().await.map_err(LinkFault::lost)?;
     // An enroller may answer before it has read all; then the answer counts.
     if let Err(quinn::WriteError::ConnectionLost(error)) = send.write_all(request).await {
-        return Err(LinkFault::lost(&error));
+        return Err(LinkFault::lost(error));
     }
     drop(send.finish());
     recv.read_to_end(JOIN_REPLY_BYTES_MAX).await.map_err(read_fault)

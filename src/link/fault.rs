@@ -99,7 +99,7 @@ pub enum LinkFault {
 
 impl LinkFault {
     /// Makes the fault of a handshake that failed, or of a link that was lost.
-    pub(super) fn lost(error: &quinn::ConnectionError) -> Self {
+    pub(super) fn lost(error: quinn::ConnectionError) -> Self {
         use quinn::ConnectionError as E;
         match error {
             E::ApplicationClosed(close) => {
@@ -271,7 +271,7 @@ mod tests {
     fn closed_with(code: quinn::TransportErrorCode) -> LinkFault {
         let reason = Default::default();
         let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
-        LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close))
+        LinkFault::lost(quinn::ConnectionError::ConnectionClosed(close))
     }
 
     #[cfg(unix)]
@@ -321,7 +321,7 @@ mod tests {
         let reason = b"trust domain \"a\", and \x1b[2J".as_slice().into();
         let code = quinn::TransportErrorCode::crypto(42);
         let close = quinn::ConnectionClose { error_code: code, frame_type: None, reason };
-        let message = LinkFault::lost(&quinn::ConnectionError::ConnectionClosed(close)).to_string();
+        let message = LinkFault::lost(quinn::ConnectionError::ConnectionClosed(close)).to_string();
         assert!(message.contains("trust domain \"a\", and \\u{1b}[2J"), "{message}");
     }
 

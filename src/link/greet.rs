@@ -62,7 +62,7 @@ pub(super) async fn greet(
     let slot = ClaimSlot::default();
     let server = endpoint::server_config_of_one(server, &credentials, &slot)
         .map_err(|error| LinkFault::Broken(error.to_string()))?;
-    let connecting = incoming.accept_with(server).map_err(|error| LinkFault::lost(&error))?;
+    let connecting = incoming.accept_with(server).map_err(LinkFault::lost)?;
     let connection = endpoint::handshake(connecting).await.map_err(|fault| NotGreeted {
         identity: None,
         claim: slot.get().cloned(),
@@ -91,7 +91,7 @@ pub(super) async fn greet(
 }
 
 async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream, LinkFault> {
-    let (send, recv) = connection.accept_bi().await.map_err(|error| LinkFault::lost(&error))?;
+    let (send, recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
     Ok(ControlStream::new(send, recv))
 }
 

@@ -138,7 +138,7 @@ impl Drop for FrameSender {
 fn send_fault(error: WriteError) -> SendFault {
     match error {
         WriteError::Stopped(_) => SendFault::Stopped,
-        WriteError::ConnectionLost(error) => SendFault::Lost(LinkFault::lost(&error)),
+        WriteError::ConnectionLost(error) => SendFault::Lost(LinkFault::lost(error)),
         WriteError::ClosedStream | WriteError::ZeroRttRejected => {
             SendFault::Lost(LinkFault::Broken("the stream was closed before".into()))
         }
@@ -381,7 +381,7 @@ impl Drop for FrameReader {
 fn read_fault(error: ReadError) -> ReadFault {
     match error {
         ReadError::Reset(code) => ReadFault::Reset(StreamCode::from_number(code.into_inner())),
-        ReadError::ConnectionLost(error) => ReadFault::Lost(LinkFault::lost(&error)),
+        ReadError::ConnectionLost(error) => ReadFault::Lost(LinkFault::lost(error)),
         ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
             ReadFault::Truncated
         }
