@@ -1,4 +1,5 @@
-//! Timeouts that create a timer only if the future is not ready at once.
+//! Waits of calls and links: timeouts that create a timer only if the future is not ready at once,
+//! and futures that may be absent.
 
 use std::{
     future::Future,
@@ -28,6 +29,14 @@ pub(crate) async fn ready_by<F: Future>(
 /// Polls a future once, with the waker of the current task.
 pub(crate) fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Poll<F::Output>> {
     std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
+}
+
+/// Waits for a future; forever if there is none.
+pub(crate) async fn or_pending<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Counts one waiting task until it is dropped.

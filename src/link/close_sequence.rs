@@ -6,9 +6,10 @@
 use super::{connection::Link, fault::LinkFault};
 use crate::{
     drain::SignalListener,
+    lazy_timeout::or_pending,
     wire::{CloseCode, Drain, Goodbye},
 };
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 /// The reason of a side that closes a link and stays linked by another one.
 pub(crate) const REPLACED: &str = "another link has taken its place";
@@ -75,6 +76,10 @@ impl CloseSequence {
     /// Waits for the next step. May be dropped and called again.
     pub(super) async fn next(&mut self) -> CloseStep {
         let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
+        let finished = self.peer_finished.as_ref().map(async |fault: &LinkFault| {
+            link.quiet().await;
+            fault.clone()
+        });
         tokio::select! {
             biased;
             () = drain.notified(), if self.stage == CloseStage::Open => CloseStep::SendDrain,
@@ -84,7 +89,7 @@ impl CloseSequence {
                 text: self.text.into(),
                 by_peer: false,
             }),
-            fault = finished(link, self.peer_finished.as_ref()) => CloseStep::Close(fault),
+            fault = or_pending(finished) => CloseStep::Close(fault),
         }
     }
 
@@ -130,16 +135,5 @@ impl CloseSequence {
         self.link.note_drain(u64::MAX);
         self.peer_finished = Some(LinkFault::closed_by_peer(frame.code, frame.text.as_bytes()));
         is_news
-    }
-}
-
-/// Resolves when the peer has finished and its replies are here.
-async fn finished(link: &Link, fault: Option<&LinkFault>) -> LinkFault {
-    match fault {
-        Some(fault) => {
-            link.quiet().await;
-            fault.clone()
-        }
-        None => pending().await,
     }
 }

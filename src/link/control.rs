@@ -7,9 +7,10 @@ use super::{
     fault::LinkFault,
     peer_address::PeerAddress,
     pulse::Pulse,
-    stream::{CallStream, Frame, FrameReader, ReadFault},
+    stream::{Frame, FrameReader, ReadFault},
 };
 use crate::{
+    lazy_timeout::or_pending,
     limits::{self, CONTROL_BYTES_MAX, CONTROL_RESERVE_BYTES, Limits},
     wire::{Control, Kind},
 };
@@ -21,17 +22,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-
-/// The side of the heartbeat. The dialling side sends PING, because the NAT binding is on its side;
-/// the accepting side answers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Heartbeat {
-    /// Sends a PING this often.
-    Sends(Duration),
-    /// Expects PINGs.
-    Listens,
-}
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 /// The long-lived first stream of a link. Its holder keeps the link up by calling
 /// [`ControlStream::next`] in a loop.
@@ -60,7 +51,7 @@ impl ControlStream {
             send,
             unsent: BytesMut::new(),
             close: None,
-            reader: CallStream::reader_of(recv, CONTROL_BYTES_MAX),
+            reader: FrameReader::new(recv, CONTROL_BYTES_MAX),
             ticks: None,
             pulse: Arc::default(),
             peer: None,
@@ -91,19 +82,18 @@ impl ControlStream {
         }
     }
 
-    /// Starts the heartbeat. The link is lost when nothing was received for `silence_max`.
-    pub(super) fn start_heartbeat(&mut self, heartbeat: Heartbeat, silence_max: Duration) {
+    /// Starts the heartbeat. The dialling side sends PING at an interval, because the NAT binding is
+    /// on its side; the accepting side answers. The link is lost when nothing was received for
+    /// `silence_max`.
+    pub(super) fn start_heartbeat(&mut self, ping_every: Option<Duration>, silence_max: Duration) {
         self.note_received();
         self.silence_max = silence_max;
-        self.ticks = match heartbeat {
-            Heartbeat::Sends(every) => {
-                let every = every.max(limits::HEARTBEAT_MIN);
-                let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                Some(ticks)
-            }
-            Heartbeat::Listens => None,
-        };
+        self.ticks = ping_every.map(|every| {
+            let every = every.max(limits::HEARTBEAT_MIN);
+            let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
     }
 
     /// Sends and heeds DRAIN and GOODBYE from now on.
@@ -164,36 +154,50 @@ impl ControlStream {
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
         loop {
             self.flush().await?;
-            match self.step().await? {
-                Step::Frame(Control::Ping(ping)) => self.queue(&Control::Pong(ping))?,
-                Step::Frame(Control::Pong(pong)) => self.pulse.answered(&pong),
-                Step::Frame(Control::Reserved) => {}
-                Step::Frame(control) => {
-                    if let Some(control) = self.heed(control) {
+            let silent_at = self.pulse.received_at().checked_add(self.silence_max);
+            tokio::select! {
+                biased;
+                frame = self.reader.next() => {
+                    self.note_received();
+                    if let Some(control) = self.heed(read(frame)?)? {
                         return Ok(control);
                     }
                 }
-                Step::Tick => {
-                    let ping = self.pulse.next();
-                    self.queue(&Control::Ping(ping))?;
+                _ = or_pending(self.ticks.as_mut().map(Interval::tick)) => self.queue_ping()?,
+                () = self.pulse.wanted() => self.queue_ping()?,
+                () = or_pending(silent_at.map(sleep_until)) => {
+                    return Err(LinkFault::Silent("no heartbeat came"));
                 }
-                Step::Close(step) => self.close_step(step)?,
+                step = or_pending(self.close.as_mut().map(CloseSequence::next)) => {
+                    self.close_step(step)?;
+                }
             }
         }
     }
 
-    /// Applies a frame to the graceful close; returns it for the owner, unless it is a GOODBYE
-    /// after a DRAIN.
-    fn heed(&mut self, control: Control) -> Option<Control> {
-        match (&control, &mut self.close) {
-            (Control::Drain(frame), Some(sequence)) => sequence.peer_drains(frame),
-            (Control::Goodbye(frame), Some(sequence)) => {
-                let is_news = sequence.peer_says_goodbye(frame);
-                return is_news.then_some(control);
+    fn queue_ping(&mut self) -> Result<(), LinkFault> {
+        let ping = self.pulse.next();
+        self.queue(&Control::Ping(ping))
+    }
+
+    /// Answers a PING, and applies a frame to the graceful close. Returns the frame if it is for
+    /// the owner.
+    fn heed(&mut self, control: Control) -> Result<Option<Control>, LinkFault> {
+        match (control, &mut self.close) {
+            (Control::Ping(ping), _) => self.queue(&Control::Pong(ping))?,
+            (Control::Pong(pong), _) => self.pulse.answered(&pong),
+            (Control::Reserved, _) => {}
+            (Control::Drain(frame), Some(sequence)) => {
+                sequence.peer_drains(&frame);
+                return Ok(Some(Control::Drain(frame)));
             }
-            _ => {}
+            (Control::Goodbye(frame), Some(sequence)) => {
+                let is_news = sequence.peer_says_goodbye(&frame);
+                return Ok(is_news.then_some(Control::Goodbye(frame)));
+            }
+            (control, _) => return Ok(Some(control)),
         }
-        Some(control)
+        Ok(None)
     }
 
     fn close_step(&mut self, step: CloseStep) -> Result<(), LinkFault> {
@@ -204,22 +208,6 @@ impl ControlStream {
             CloseStep::Close(fault) => return Err(fault),
         };
         self.queue(&frame)
-    }
-
-    /// Waits for the next step.
-    async fn step(&mut self) -> Result<Step, LinkFault> {
-        let silent_at = self.pulse.received_at().checked_add(self.silence_max);
-        tokio::select! {
-            biased;
-            frame = self.reader.next() => {
-                self.note_received();
-                read(frame).map(Step::Frame)
-            }
-            () = tick(self.ticks.as_mut()) => Ok(Step::Tick),
-            () = self.pulse.wanted() => Ok(Step::Tick),
-            () = sleep_until(silent_at) => Err(LinkFault::Silent("no heartbeat came")),
-            step = next_close_step(self.close.as_mut()) => Ok(Step::Close(step)),
-        }
     }
 }
 
@@ -244,20 +232,6 @@ async fn in_reserve<F: Future>(mut write: Pin<&mut F>, reserve: Option<&Reserve>
     .await
 }
 
-enum Step {
-    Frame(Control),
-    /// A PING is due.
-    Tick,
-    Close(CloseStep),
-}
-
-async fn next_close_step(sequence: Option<&mut CloseSequence>) -> CloseStep {
-    match sequence {
-        Some(sequence) => sequence.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 fn read(frame: Result<Option<Frame>, ReadFault>) -> Result<Control, LinkFault> {
     match frame {
         Ok(Some(frame)) if frame.kind != Kind::Message => {
@@ -271,19 +245,5 @@ fn read(frame: Result<Option<Frame>, ReadFault>) -> Result<Control, LinkFault> {
         Ok(None) | Err(ReadFault::Reset(_) | ReadFault::Truncated) => {
             Err(LinkFault::Broken("the control stream ended".into()))
         }
-    }
-}
-
-async fn tick(ticks: Option<&mut Interval>) {
-    match ticks {
-        Some(ticks) => drop(ticks.tick().await),
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     connection::Link,
-    control::{ControlStream, Heartbeat},
+    control::ControlStream,
     endpoint::{self, BindError, DiallingSockets},
     fault::LinkFault,
     peer_chain,
@@ -81,10 +81,8 @@ impl DialSettings {
                 let initiated = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
                 let window = endpoint::window_for(self.hello.calls_in_flight_max, initiated);
                 connection.set_receive_window(window.into());
-                control.start_heartbeat(
-                    Heartbeat::Sends(self.limits.heartbeat_every),
-                    self.limits.heartbeat_lost,
-                );
+                let Limits { heartbeat_every, heartbeat_lost, .. } = *self.limits;
+                control.start_heartbeat(Some(heartbeat_every), heartbeat_lost);
                 Ok((control, welcome))
             }
             Control::Welcome(welcome) => Err(LinkFault::Broken(format!(

@@ -2,7 +2,7 @@
 
 use super::{
     connection::Link,
-    control::{ControlStream, Heartbeat},
+    control::ControlStream,
     endpoint::{self, canonical},
     fault::LinkFault,
     peer_address::PeerAddress,
@@ -140,7 +140,7 @@ impl Greeted {
         connection.set_receive_window(window.into());
         control.reserve(connection.clone(), limits);
         control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));
-        control.start_heartbeat(Heartbeat::Listens, silence_max(&hello, limits));
+        control.start_heartbeat(None, silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
         let link = Link::new(net, connection, (identity, ends), None, control.pulse(), bytes_max);

@@ -47,11 +47,6 @@ impl CallStream {
         self
     }
 
-    /// Makes the receiving half alone, for the control stream.
-    pub(super) fn reader_of(recv: RecvStream, frame_bytes_max: usize) -> FrameReader {
-        FrameReader::new(recv, frame_bytes_max)
-    }
-
     /// Sets the code of the reset or stop if a half is dropped before its end.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.sender.code_on_drop = code;
@@ -234,7 +229,7 @@ impl Received {
 }
 
 impl FrameReader {
-    fn new(recv: RecvStream, message_bytes_max: usize) -> Self {
+    pub(super) fn new(recv: RecvStream, message_bytes_max: usize) -> Self {
         Self {
             recv,
             received: Received::Piece(Bytes::new()),

@@ -2,8 +2,8 @@
 //! were replaced, and the one that its peer drains.
 
 use super::hooks::KeptLink;
-use crate::{limits::RETIRING_LINKS_MAX, wire::CloseCode};
-use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
+use crate::{lazy_timeout::or_pending, limits::RETIRING_LINKS_MAX, wire::CloseCode};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The links to one address that were replaced, [`RETIRING_LINKS_MAX`] at most: a node takes no
@@ -76,10 +76,7 @@ impl<L: KeptLink> DrainingLink<L> {
 
     /// Resolves once when it has ended; never if there is none.
     pub(super) async fn ended(&mut self) {
-        match &self.0 {
-            Some(link) => link.closed().await,
-            None => pending().await,
-        }
+        or_pending(self.0.as_ref().map(L::closed)).await;
         self.0 = None;
     }
 }
