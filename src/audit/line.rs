@@ -27,37 +27,45 @@ impl AuditLine {
         self
     }
 
-    /// Adds a text that may be unknown.
-    pub(crate) fn text_or_null(mut self, key: &str, value: Option<impl Display>) -> Self {
-        if let Some(value) = value {
-            return self.text(key, value);
+    /// Adds a text, if there is one.
+    pub(crate) fn text_if(self, key: &str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self,
         }
-        self.key(key);
-        self.0.push_str("null");
-        self
+    }
+
+    /// Adds a text that may be unknown.
+    pub(crate) fn text_or_null(self, key: &str, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.bare(key, "null"),
+        }
     }
 
     /// Adds a number.
-    pub(crate) fn number(mut self, key: &str, value: u64) -> Self {
-        self.key(key);
-        let _ = write!(self.0, "{value}");
-        self
+    pub(crate) fn number(self, key: &str, value: u64) -> Self {
+        self.bare(key, value)
     }
 
     /// Adds a number that may be unknown.
-    pub(crate) fn number_or_null(mut self, key: &str, value: Option<u64>) -> Self {
-        if let Some(value) = value {
-            return self.number(key, value);
+    pub(crate) fn number_or_null(self, key: &str, value: Option<u64>) -> Self {
+        match value {
+            Some(value) => self.bare(key, value),
+            None => self.bare(key, "null"),
         }
-        self.key(key);
-        self.0.push_str("null");
-        self
     }
 
     /// Adds a duration in milliseconds, to the microsecond.
-    pub(crate) fn millis(mut self, key: &str, value: Duration) -> Self {
+    pub(crate) fn millis(self, key: &str, value: Duration) -> Self {
+        let micros = value.subsec_micros() % 1_000;
+        self.bare(key, format_args!("{}.{micros:03}", value.as_millis()))
+    }
+
+    /// Adds a value that has no quotes and needs no escape.
+    fn bare(mut self, key: &str, value: impl Display) -> Self {
         self.key(key);
-        let _ = write!(self.0, "{}.{:03}", value.as_millis(), value.subsec_micros() % 1_000);
+        let _ = write!(self.0, "{value}");
         self
     }
 

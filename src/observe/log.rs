@@ -6,6 +6,7 @@ use crate::{
     printable::printable,
     rate_limit::Suppressed,
 };
+use std::fmt::Display;
 
 /// Logs an event. `suppressed` counts lines of its kind that were suppressed before it.
 pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
@@ -28,11 +29,10 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         Event::LinkUp { peer, address } if peer.peer_name().role == Role::Caller => {
             tracing::info!("caller {} linked from {address}", peer.peer_name().name);
         }
-        Event::LinkUp { .. } => {}
         Event::LinkDown { peer, reason, .. } if own.role == Role::Node => {
             tracing::info!("{} disconnected: {reason}", peer.peer_name());
         }
-        Event::LinkDown { .. } => {}
+        Event::LinkUp { .. } | Event::LinkDown { .. } => {}
         Event::LinkEvicted { peer, address, limit } => tracing::warn!(
             "closed the oldest link of {peer}, from {address}: it opened more than {limit}{suppressed}"
         ),
@@ -42,7 +42,13 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         Event::Registered { node, address, remote } => {
             tracing::info!("registered as {} with node {node} at {address} ({remote})", own.name);
         }
-        Event::CallRefused { .. } => log_refused_call(event, suppressed),
+        Event::CallRefused { caller, via: Some(node), method, reason, .. } => tracing::warn!(
+            "refused call by {caller} through node {node}: {method}: {reason}{suppressed}"
+        ),
+        Event::CallRefused { caller, target, method, reason, .. } => {
+            let target: &dyn Display = target.map_or(&"any agent", |target| target);
+            tracing::warn!("refused call by {caller}: {method} on {target}: {reason}{suppressed}");
+        }
         Event::HttpRefused { address, reason, .. } => {
             tracing::warn!("refused HTTP request from {address}: {reason}{suppressed}");
         }
@@ -83,20 +89,5 @@ fn log_agent(event: &Event<'_>, suppressed: Suppressed) {
         }
         Event::AgentDetached { agent, .. } => tracing::info!("agent {agent} detached"),
         _ => {}
-    }
-}
-
-fn log_refused_call(event: &Event<'_>, suppressed: Suppressed) {
-    let Event::CallRefused { caller, target, via, method, reason, .. } = *event else { return };
-    match (via, target) {
-        (Some(node), _) => tracing::warn!(
-            "refused call by {caller} through node {node}: {method}: {reason}{suppressed}"
-        ),
-        (None, Some(target)) => {
-            tracing::warn!("refused call by {caller}: {method} on {target}: {reason}{suppressed}");
-        }
-        (None, None) => {
-            tracing::warn!("refused call by {caller}: {method} on any agent: {reason}{suppressed}")
-        }
     }
 }

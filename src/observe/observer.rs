@@ -5,23 +5,24 @@ use super::{
     log::log,
     program::ProgramEvent,
     record::{CallInfo, CallRecord, Recorder},
-    stream::{EventSender, Events},
+    stream::Events,
 };
 use crate::{
     audit::Audit,
     drain::Tasks,
+    limits::EVENTS_WAITING_MAX,
     name::{PeerName, Role},
     rate_limit::{LogLimits, Suppressed},
     source_address::SourceAddress,
 };
-use tokio::time::Instant;
+use tokio::{sync::broadcast, time::Instant};
 
 /// Produces log lines, audit records and program events of one node or agent.
 ///
 /// Lines that a peer can cause are limited, per peer or address and in total.
 pub(crate) struct Observer<E> {
     recorder: Recorder,
-    events: EventSender<E>,
+    events: broadcast::Sender<E>,
     limits: EventLimits,
 }
 
@@ -67,7 +68,8 @@ impl<E: ProgramEvent> Observer<E> {
     /// Observer of one node or agent, with an audit log.
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
         let recorder = Recorder::new(audit.clone(), own);
-        Self { recorder, events: EventSender::default(), limits: EventLimits::default() }
+        let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
+        Self { recorder, events, limits: EventLimits::default() }
     }
 
     /// Reports an event to log, audit log and programs, in this order.
@@ -85,7 +87,8 @@ impl<E: ProgramEvent> Observer<E> {
 
     fn send(&self, event: &Event<'_>) {
         if let Some(program) = E::of(event) {
-            self.events.send(program);
+            // It fails without receivers.
+            drop(self.events.send(program));
         }
     }
 
@@ -96,7 +99,7 @@ impl<E: ProgramEvent> Observer<E> {
 
     /// Subscribes a program to events until the owner has stopped.
     pub(crate) fn events(&self, owner: &Tasks) -> Events<E> {
-        self.events.listen(owner)
+        Events::new(&self.events, owner)
     }
 
     fn write(&self, event: &Event<'_>) {

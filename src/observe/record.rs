@@ -3,7 +3,7 @@
 use super::event::Event;
 use crate::{
     audit::{Audit, AuditLine},
-    name::{CallId, MethodPath, Name, PeerName},
+    name::{CallId, MethodPath, Name, PeerName, Role},
     rate_limit::Suppressed,
     status::{Code, Outcome},
     tls::{Claim, Identity},
@@ -69,9 +69,17 @@ impl Recorder {
                         .millis("duration_ms", lasted)
                 });
             }
-            Event::HandshakeRefused { .. }
-            | Event::LinkRefused { .. }
-            | Event::DialRefused { .. } => self.refused_link(event, logged),
+            Event::HandshakeRefused { address, peer, claim, reason } => {
+                let Some(Suppressed(left_out)) = logged else { return };
+                let claim = claim.filter(|_| peer.is_none());
+                self.refused_link(peer, claim, &address, reason, left_out);
+            }
+            Event::LinkRefused { peer, address, reason } => {
+                self.refused_link(Some(peer), None, &address, &reason, 0);
+            }
+            Event::DialRefused { address, reason } => {
+                self.refused_link(None, None, address, reason, 0);
+            }
             Event::HttpRefused { address, claim, reason } => {
                 let Some(Suppressed(left_out)) = logged else { return };
                 self.write("http_refused", |line| {
@@ -81,7 +89,9 @@ impl Recorder {
             }
             Event::CallRefused { caller, target, via, method, code, reason } => {
                 self.write("call_refused", |line| {
-                    via_of(line.text("caller", caller).text_or_null("agent", target), via)
+                    line.text("caller", caller)
+                        .text_or_null("agent", target)
+                        .text_if("via", via_of(via))
                         .text("method", method)
                         .text("code", code)
                         .text("reason", reason)
@@ -91,51 +101,36 @@ impl Recorder {
         }
     }
 
-    fn refused_link(&self, event: &Event<'_>, logged: Option<Suppressed>) {
-        let write = |peer: Option<&Identity>,
-                     claim,
-                     address: &dyn Display,
-                     reason: &dyn Display,
-                     left_out| {
-            self.write("link_refused", |line| {
-                let line = line
-                    .text_or_null("peer", peer.map(Identity::peer_name))
-                    .text_or_null("serial", peer.map(Identity::serial))
-                    .text("address", address)
-                    .text("reason", reason)
-                    .number("left_out", left_out);
-                of_claim(line, claim)
-            });
-        };
-        match *event {
-            Event::HandshakeRefused { address, peer, claim, reason } => {
-                let Some(Suppressed(left_out)) = logged else { return };
-                write(peer, claim.filter(|_| peer.is_none()), &address, reason, left_out);
-            }
-            Event::LinkRefused { peer, address, reason } => {
-                write(Some(peer), None, &address, &reason, 0);
-            }
-            Event::DialRefused { address, reason } => write(None, None, address, reason, 0),
-            _ => {}
-        }
+    fn refused_link(
+        &self,
+        peer: Option<&Identity>,
+        claim: Option<&Claim>,
+        address: &dyn Display,
+        reason: &dyn Display,
+        left_out: u64,
+    ) {
+        self.write("link_refused", |line| {
+            let line = line
+                .text_or_null("peer", peer.map(Identity::peer_name))
+                .text_or_null("serial", peer.map(Identity::serial))
+                .text("address", address)
+                .text("reason", reason)
+                .number("left_out", left_out);
+            of_claim(line, claim)
+        });
     }
 }
 
 /// Content of a refused certificate, under separate keys, so that it is not mistaken for a peer's
 /// name.
 fn of_claim(line: AuditLine, claim: Option<&Claim>) -> AuditLine {
-    match claim {
-        Some(claim) => line.text("claimed_peer", &claim.name).text("claimed_serial", &claim.serial),
-        None => line,
-    }
+    line.text_if("claimed_peer", claim.map(|claim| &claim.name))
+        .text_if("claimed_serial", claim.map(|claim| &claim.serial))
 }
 
 /// On an agent, the node that forwarded a call; absent on a node.
-fn via_of(line: AuditLine, node: Option<&Name>) -> AuditLine {
-    match node {
-        Some(node) => line.text("via", format_args!("node/{node}")),
-        None => line,
-    }
+fn via_of(node: Option<&Name>) -> Option<PeerName> {
+    node.map(|node| PeerName::new(Role::Node, node.clone()))
 }
 
 fn of_peer(line: AuditLine, peer: &Identity, address: SocketAddr) -> AuditLine {
@@ -191,9 +186,10 @@ impl CallRecord {
     fn write(&self, code: Code, outcome: Outcome, [bytes_in, bytes_out]: [Option<u64>; 2]) {
         let Self { recorder, info, agent, .. } = self;
         recorder.write("call", |line| {
-            let line = line.text("call_id", info.call_id).text("caller", &info.caller);
-            let line = line.text_or_null("agent", info.agent.as_ref().or_else(|| agent.get()));
-            via_of(line, info.via.as_ref())
+            line.text("call_id", info.call_id)
+                .text("caller", &info.caller)
+                .text_or_null("agent", info.agent.as_ref().or_else(|| agent.get()))
+                .text_if("via", via_of(info.via.as_ref()))
                 .text("method", &info.method)
                 .text("kind", info.kind)
                 .number("attempt", info.attempt.into())

@@ -1,39 +1,17 @@
 //! Events of a node or an agent, as a stream for programs.
 
-use crate::{drain::Tasks, limits::EVENTS_WAITING_MAX};
-use std::fmt;
+use crate::drain::Tasks;
 use tokio::sync::broadcast::{
     self,
     error::{RecvError, TryRecvError},
 };
-
-/// Sender of events. Works without receivers.
-#[derive(Debug)]
-pub(crate) struct EventSender<E>(broadcast::Sender<E>);
-
-impl<E: Clone> Default for EventSender<E> {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(EVENTS_WAITING_MAX))
-    }
-}
-
-impl<E: Clone> EventSender<E> {
-    /// Sends an event to all current receivers.
-    pub(crate) fn send(&self, event: E) {
-        drop(self.0.send(event));
-    }
-
-    /// Subscribes to later events until the owner has stopped.
-    pub(crate) fn listen(&self, owner: &Tasks) -> Events<E> {
-        Events { coming: self.0.subscribe(), owner: owner.clone(), lost: 0 }
-    }
-}
 
 /// Events since the subscription, in order. Created by [`Node::events`](crate::Node::events) and
 /// [`Agent::events`](crate::Agent::events).
 ///
 /// Up to 1,024 events are queued. A program that falls behind loses the oldest of them; nothing
 /// waits for it.
+#[derive(Debug)]
 pub struct Events<E> {
     coming: broadcast::Receiver<E>,
     owner: Tasks,
@@ -41,6 +19,11 @@ pub struct Events<E> {
 }
 
 impl<E: Clone> Events<E> {
+    /// Receives the later events of this sender until the owner has stopped.
+    pub(super) fn new(sender: &broadcast::Sender<E>, owner: &Tasks) -> Self {
+        Self { coming: sender.subscribe(), owner: owner.clone(), lost: 0 }
+    }
+
     /// Waits for the next event. `None` once the node or agent has stopped and all earlier events
     /// were received. Cancel safe.
     pub async fn next(&mut self) -> Option<E> {
@@ -48,23 +31,16 @@ impl<E: Clone> Events<E> {
             let next = tokio::select! {
                 biased;
                 next = self.coming.recv() => next,
-                () = self.owner.stopped() => return self.rest(),
+                // One may have been sent between the two polls.
+                () = self.owner.stopped() => match self.coming.try_recv() {
+                    Err(TryRecvError::Lagged(lost)) => Err(RecvError::Lagged(lost)),
+                    sent => Ok(sent.ok()?),
+                },
             };
             match next {
                 Ok(event) => return Some(event),
                 Err(RecvError::Lagged(lost)) => self.lost += lost,
                 Err(RecvError::Closed) => return None,
-            }
-        }
-    }
-
-    /// Events that were sent before the stop and not received yet.
-    fn rest(&mut self) -> Option<E> {
-        loop {
-            match self.coming.try_recv() {
-                Ok(event) => return Some(event),
-                Err(TryRecvError::Lagged(lost)) => self.lost += lost,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
         }
     }
@@ -76,23 +52,23 @@ impl<E: Clone> Events<E> {
     }
 }
 
-impl<E> fmt::Debug for Events<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("lost", &self.lost).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::EVENTS_WAITING_MAX;
+
+    fn events<E: Clone>() -> (broadcast::Sender<E>, Tasks, Events<E>) {
+        let (sender, owner) = (broadcast::Sender::new(EVENTS_WAITING_MAX), Tasks::default());
+        let events = Events::new(&sender, &owner);
+        (sender, owner, events)
+    }
 
     #[tokio::test]
     async fn a_slow_receiver_loses_the_oldest_events_and_sees_the_count() {
-        let (sender, owner) = (EventSender::default(), Tasks::default());
-        let mut events = sender.listen(&owner);
-        (0..EVENTS_WAITING_MAX).for_each(|n| sender.send(n));
+        let (sender, owner, mut events) = events();
+        (0..EVENTS_WAITING_MAX).for_each(|n| drop(sender.send(n)));
         assert_eq!((events.next().await, events.lost()), (Some(0), 0), "all fit");
-        (0..3).for_each(|n| sender.send(EVENTS_WAITING_MAX + n));
+        (0..3).for_each(|n| drop(sender.send(EVENTS_WAITING_MAX + n)));
         assert_eq!((events.next().await, events.lost()), (Some(3), 2), "the oldest two went");
         owner.stop();
         for wanted in 4..EVENTS_WAITING_MAX + 3 {
@@ -103,10 +79,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_gets_no_earlier_events_and_sending_to_none_is_fine() {
-        let (sender, owner) = (EventSender::default(), Tasks::default());
-        sender.send(1);
-        let mut events = sender.listen(&owner);
-        sender.send(2);
+        let (sender, owner, earlier) = events();
+        drop(earlier);
+        sender.send(1).expect_err("no receiver");
+        let mut events = Events::new(&sender, &owner);
+        drop(sender.send(2));
         owner.stop();
         assert_eq!((events.next().await, events.next().await), (Some(2), None));
     }
