@@ -55,21 +55,6 @@ pub(crate) trait Accept {
 /// Reason of a handshake whose permit was revoked.
 pub(crate) const REVOKED: &str = "the handshake took too long while others waited";
 
-/// Limits on the handshakes in progress at once.
-#[derive(Debug, Clone, Copy)]
-struct AtOnce {
-    all: usize,
-    blocks: PrefixLimits,
-}
-
-impl AtOnce {
-    /// Gives one address a quarter and one network half, so that it takes many networks to use all.
-    const fn of(all: usize) -> Self {
-        let blocks = PrefixLimits { host: all / 4, site: all * 3 / 8, network: all / 2 };
-        Self { all, blocks }
-    }
-}
-
 /// Admits handshakes, one after the other.
 pub(crate) struct HandshakeLimiter<I> {
     buckets: TokenBuckets<Prefix>,
@@ -99,7 +84,10 @@ impl<I: Incoming> HandshakeLimiter<I> {
         Self {
             buckets: TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX),
             waiting: FairQueue::new(HANDSHAKES_WAITING_MAX),
-            in_progress: Arc::new(InProgress::new(AtOnce::of(at_once))),
+            in_progress: Arc::new(InProgress {
+                active: Mutex::new(ActiveHandshakes::new(at_once)),
+                returned: Notify::new(),
+            }),
             log_limiter: LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY)),
         }
     }
@@ -166,7 +154,8 @@ impl<I: Incoming> HandshakeLimiter<I> {
     /// addresses could use up the share of the addresses' owners.
     fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
         let has_room = self.in_progress.active().has_room_for_unvalidated(address);
-        !has_room || !self.waiting.is_empty() || !may_begin(&mut self.buckets, address, now, false)
+        let host = Prefix::host(address);
+        !has_room || !self.waiting.is_empty() || !self.buckets.allows(host, now, false)
     }
 
     /// Takes the next queued handshake if it may begin now. Handshakes that waited too long go to
@@ -184,7 +173,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
                 false => waiting.pop(|block| {
                     let is_within_rate =
                         block.width() != Width::Host || buckets.allows(block, now, false);
-                    is_within_rate && !active.is_full_of(block)
+                    is_within_rate && !active.counts.is_full(block)
                 }),
             };
             let Some(next) = next else {
@@ -200,23 +189,13 @@ impl<I: Incoming> HandshakeLimiter<I> {
                 expired.push(next);
                 continue;
             }
-            may_begin(buckets, next.address.ip(), now, true);
+            buckets.allows(Prefix::host(next.address.ip()), now, true);
             let (id, revoked) = active.add(next.address.ip(), now);
             let in_progress = in_progress.clone();
             return Some((next.incoming, HandshakePermit { in_progress, id, revoked }));
         }
         None
     }
-}
-
-/// True if the rate of an address allows a handshake now. With `counts`, takes a token.
-fn may_begin(
-    buckets: &mut TokenBuckets<Prefix>,
-    address: IpAddr,
-    now: Instant,
-    counts: bool,
-) -> bool {
-    Prefix::of(address, Width::Host).is_some_and(|host| buckets.allows(host, now, counts))
 }
 
 /// State that permits share with the limiter.
@@ -227,10 +206,6 @@ struct InProgress {
 }
 
 impl InProgress {
-    fn new(at_once: AtOnce) -> Self {
-        Self { active: Mutex::new(ActiveHandshakes::new(at_once)), returned: Notify::new() }
-    }
-
     fn active(&self) -> MutexGuard<'_, ActiveHandshakes> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +213,7 @@ impl InProgress {
 
 /// The handshakes in progress.
 struct ActiveHandshakes {
-    at_once: AtOnce,
+    max: usize,
     counts: PrefixCounts,
     /// By age: the oldest has the smallest number.
     all: BTreeMap<u64, Handshake>,
@@ -254,22 +229,18 @@ struct Handshake {
 }
 
 impl ActiveHandshakes {
-    fn new(at_once: AtOnce) -> Self {
-        let counts = PrefixCounts::new(at_once.blocks);
-        Self { at_once, counts, all: BTreeMap::new(), next: 0 }
+    /// Gives one address a quarter and one network half, so that it takes many networks to use all.
+    fn new(max: usize) -> Self {
+        let limits = PrefixLimits { host: max / 4, site: max * 3 / 8, network: max / 2 };
+        Self { max, counts: PrefixCounts::new(limits), all: BTreeMap::new(), next: 0 }
     }
 
     fn is_full(&self) -> bool {
-        self.all.len() >= self.at_once.all
-    }
-
-    fn is_full_of(&self, block: Prefix) -> bool {
-        self.counts.count(block) >= self.at_once.blocks.of(block.width())
+        self.all.len() >= self.max
     }
 
     fn has_room_for_unvalidated(&self, address: IpAddr) -> bool {
-        let of_host = Prefix::of(address, Width::Host).map_or(0, |host| self.counts.count(host));
-        of_host < HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX
+        self.counts.count(Prefix::host(address)) < HANDSHAKES_UNVALIDATED_PER_ADDRESS_MAX
             && self.all.len() < HANDSHAKES_UNVALIDATED_MAX
     }
 
@@ -301,7 +272,7 @@ impl ActiveHandshakes {
         }
         let is_full = self.is_full();
         let victim = wanted.into_iter().find_map(|blocks| {
-            match blocks.into_iter().find(|block| self.is_full_of(*block)) {
+            match blocks.into_iter().find(|block| self.counts.is_full(*block)) {
                 Some(full) => slow.iter().find(|(_, one)| full.contains(one.address)),
                 // The oldest of the network that has the most.
                 None if is_full => slow.iter().max_by_key(|(id, one)| {

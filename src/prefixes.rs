@@ -21,6 +21,17 @@ pub(crate) enum Width {
     Network,
 }
 
+impl Width {
+    /// Bits of the prefix, of IPv4 and of IPv6.
+    const fn bits(self) -> (Option<u32>, u32) {
+        match self {
+            Self::Host => (Some(32), 64),
+            Self::Site => (None, 56),
+            Self::Network => (Some(24), 48),
+        }
+    }
+}
+
 /// A block of addresses with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Prefix {
@@ -38,17 +49,22 @@ impl Prefix {
 
     /// The block of this width that contains an address.
     pub(crate) fn of(address: IpAddr, width: Width) -> Option<Self> {
+        let (v4_bits, v6_bits) = width.bits();
         let first = match address.to_canonical() {
             IpAddr::V4(v4) => {
-                let bits = v4_bits(width)?;
-                Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << (32 - bits))).into()
+                Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << (32 - v4_bits?))).into()
             }
             IpAddr::V6(v6) => {
-                let bits = v6_bits(width);
-                Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - bits))).into()
+                Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - v6_bits))).into()
             }
         };
         Some(Self { first, width })
+    }
+
+    /// The host of an address, for counts of what one source causes.
+    pub(crate) fn host(address: IpAddr) -> Self {
+        // Every address has one.
+        Self::of(address, Width::Host).unwrap_or(Self { first: address, width: Width::Host })
     }
 
     /// Width of the block.
@@ -62,28 +78,12 @@ impl Prefix {
     }
 }
 
-const fn v4_bits(width: Width) -> Option<u32> {
-    match width {
-        Width::Host => Some(32),
-        Width::Site => None,
-        Width::Network => Some(24),
-    }
-}
-
-const fn v6_bits(width: Width) -> u32 {
-    match width {
-        Width::Host => 64,
-        Width::Site => 56,
-        Width::Network => 48,
-    }
-}
-
 /// Written as `192.0.2.0/24`; a single IPv4 address without its length.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = match self.first {
-            IpAddr::V4(_) => v4_bits(self.width).filter(|bits| *bits < 32),
-            IpAddr::V6(_) => Some(v6_bits(self.width)),
+            IpAddr::V4(_) => self.width.bits().0.filter(|bits| *bits < 32),
+            IpAddr::V6(_) => Some(self.width.bits().1),
         };
         match bits {
             Some(bits) => write!(f, "{}/{bits}", self.first),
@@ -129,7 +129,12 @@ impl PrefixCounts {
 
     /// The narrowest block of this address that is at its limit.
     pub(crate) fn full(&self, address: IpAddr) -> Option<Prefix> {
-        Prefix::all_of(address).find(|prefix| self.count(*prefix) >= self.limits.of(prefix.width()))
+        Prefix::all_of(address).find(|prefix| self.is_full(*prefix))
+    }
+
+    /// True if a block is at its limit.
+    pub(crate) fn is_full(&self, prefix: Prefix) -> bool {
+        self.count(prefix) >= self.limits.of(prefix.width())
     }
 
     /// Count of a block.
