@@ -91,7 +91,6 @@ mod memory;
 mod system;
 mod handshake_limiter;
 mod fair_queue;
-mod source_address;
 mod prefixes;
 mod rate_limit;
 mod wire;

@@ -3,8 +3,8 @@
 use crate::{
     certs::{CertsError, EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
     limits::{COUNTED_ADDRESSES_MAX, JOIN_REPLY_BYTES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
+    prefixes::Prefix,
     rate_limit::{LogLimits, RateLimit, TokenBuckets},
-    source_address::SourceAddress,
     tls::{Identity, Utc},
     wire::{Ask, JoinRefusal, JoinReply, JoinRequest},
 };
@@ -20,8 +20,8 @@ pub(super) struct EnrolmentService {
     issuer: EnrolmentIssuer,
     /// Unknown tokens by address. Locked while a token is checked, so that no client tries many at
     /// once.
-    tries: Mutex<TokenBuckets<SourceAddress>>,
-    refused: LogLimits<SourceAddress>,
+    tries: Mutex<TokenBuckets<Prefix>>,
+    refused: LogLimits<Prefix>,
 }
 
 /// Origin of a request.
@@ -115,7 +115,7 @@ impl EnrolmentService {
         request: &JoinRequest,
         now: Clocks,
     ) -> Result<GrantedLeaf, Rejection> {
-        let (from, mut tries) = (SourceAddress::of(from), lock(&self.tries));
+        let (from, mut tries) = (Prefix::host(from), lock(&self.tries));
         if !tries.allows(from, now.steady, false) {
             let text = "too many wrong tokens from this address";
             return Err((JoinRefusal::TooMany, text.into()));
@@ -155,14 +155,14 @@ impl EnrolmentService {
     }
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
-        if let Some(suppressed) = self.refused.admit(SourceAddress::of(from.ip()), now) {
+        if let Some(suppressed) = self.refused.admit(Prefix::host(from.ip()), now) {
             tracing::warn!("rejected a request from {from}: {why}: {text}{suppressed}");
         }
     }
 
     /// Logs a client that sent no valid request, or did not read the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
-        if let Some(suppressed) = self.refused.admit(SourceAddress::of(from.ip()), now) {
+        if let Some(suppressed) = self.refused.admit(Prefix::host(from.ip()), now) {
             tracing::warn!("request from {from} failed: {why}{suppressed}");
         }
     }

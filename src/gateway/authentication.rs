@@ -7,8 +7,8 @@ use crate::{
     limits::{COUNTED_ADDRESSES_MAX, TOKEN_GUESS_WAIT, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     name::{PeerName, Role},
     observe::{Event, NodeEvent, Observer},
+    prefixes::Prefix,
     rate_limit::{RateLimit, TokenBuckets},
-    source_address::SourceAddress,
     status::{Code, Status},
     tls::{Claim, Credentials},
 };
@@ -150,7 +150,7 @@ fn verify_token(
 
 /// Authenticates requests, and limits wrong tokens per address.
 pub(super) struct Authenticator {
-    wrong_tokens: Mutex<TokenBuckets<SourceAddress>>,
+    wrong_tokens: Mutex<TokenBuckets<Prefix>>,
 }
 
 impl Default for Authenticator {
@@ -178,7 +178,7 @@ impl Authenticator {
             Ok(caller) => return Ok(caller),
             Err(error) => error,
         };
-        let (source, now) = (SourceAddress::of(from), Instant::now());
+        let (source, now) = (Prefix::host(from), Instant::now());
         let is_attempt = matches!(error, AuthError::Invalid(_));
         if is_attempt
             && !self

@@ -12,8 +12,8 @@ use crate::{
     drain::Tasks,
     limits::EVENTS_WAITING_MAX,
     name::{PeerName, Role},
+    prefixes::Prefix,
     rate_limit::{LogLimits, Suppressed},
-    source_address::SourceAddress,
 };
 use tokio::{sync::broadcast, time::Instant};
 
@@ -29,10 +29,10 @@ pub(crate) struct Observer<E> {
 /// Limits of the events that peers can cause, by cause.
 #[derive(Default)]
 struct EventLimits {
-    handshakes: LogLimits<SourceAddress>,
+    handshakes: LogLimits<Prefix>,
     links: LogLimits<PeerName>,
     calls: LogLimits<PeerName>,
-    requests: LogLimits<SourceAddress>,
+    requests: LogLimits<Prefix>,
 }
 
 impl EventLimits {
@@ -40,7 +40,7 @@ impl EventLimits {
     fn admit(&self, event: &Event<'_>, now: Instant) -> Option<Suppressed> {
         match event {
             Event::HandshakeRefused { address, .. } => {
-                self.handshakes.admit(SourceAddress::of(address.ip()), now)
+                self.handshakes.admit(Prefix::host(address.ip()), now)
             }
             Event::LinkRefused { peer, .. } => self.links.admit(peer.peer_name().clone(), now),
             Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
@@ -49,9 +49,7 @@ impl EventLimits {
                 self.links.admit(PeerName::new(Role::Agent, (*agent).clone()), now)
             }
             Event::CallRefused { caller, .. } => self.calls.admit((*caller).clone(), now),
-            Event::HttpRefused { address, .. } => {
-                self.requests.admit(SourceAddress::of(*address), now)
-            }
+            Event::HttpRefused { address, .. } => self.requests.admit(Prefix::host(*address), now),
             _ => Some(Suppressed(0)),
         }
     }
