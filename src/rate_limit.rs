@@ -118,6 +118,24 @@ impl LogLimiter {
     }
 }
 
+/// Limits a line that repeats with the same text.
+#[derive(Debug, Default)]
+pub(crate) struct RepeatLimiter(Option<(String, Instant)>);
+
+impl RepeatLimiter {
+    /// Returns true if a line is to be logged: its text is new, or was logged at least `again_after`
+    /// ago.
+    pub(crate) fn admits(&mut self, text: String, now: Instant, again_after: Duration) -> bool {
+        let is_repeated = self.0.as_ref().is_some_and(|(last, at)| {
+            *last == text && now.saturating_duration_since(*at) < again_after
+        });
+        if !is_repeated {
+            self.0 = Some((text, now));
+        }
+        !is_repeated
+    }
+}
+
 /// Number of lines that were suppressed before the one that shows it. Displayed at the end of that
 /// line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use crate::{
     drain::Tasks,
     limits::{RENEWAL_CHECK_EVERY, RENEWAL_FAULT_LOG_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN},
     name::{NodeAddress, PeerName},
-    tls::{CredentialFiles, Credentials, ToEnroller, Utc, Validity, random_bytes},
+    net,
+    rate_limit::RepeatLimiter,
+    tls::{CredentialFiles, Credentials, ToEnroller, Utc, Validity},
     wire::{JOIN_ALPN, JoinReply, JoinRequest},
 };
 use std::time::{Duration, SystemTime};
@@ -84,7 +86,8 @@ impl Renewal {
             return self.renew(&present).await;
         }
         if self.is_list_due(now) && list_from <= now {
-            self.fetch_list(&present).await?;
+            let reply = self.ask(&present, JoinRequest::list()).await?;
+            self.take_list(&reply)?;
         }
         Ok(Renewed::Kept { peer: present.peer_name().clone(), due })
     }
@@ -140,11 +143,6 @@ impl Renewal {
         })
     }
 
-    async fn fetch_list(&self, present: &Credentials) -> Result<(), EnrollError> {
-        let reply = self.ask(present, JoinRequest::list()).await?;
-        self.take_list(&reply)
-    }
-
     fn take_list(&self, reply: &JoinReply) -> Result<(), EnrollError> {
         if let Some(path) = &self.files.crl
             && lists::take(path, &reply.crl)?
@@ -155,7 +153,7 @@ impl Renewal {
     }
 
     async fn keep_young(self) {
-        let (mut logged, mut list_from) = (LastLogged::default(), SystemTime::UNIX_EPOCH);
+        let (mut logged, mut list_from) = (RepeatLimiter::default(), SystemTime::UNIX_EPOCH);
         loop {
             let looked = self.look(list_from).await;
             let now = SystemTime::now();
@@ -165,11 +163,11 @@ impl Renewal {
             }
             let wait = match looked {
                 Ok(done) => {
-                    logged = LastLogged::default();
+                    logged = RepeatLimiter::default();
                     self.after(&done, now)
                 }
                 Err(error) => {
-                    if logged.is_worth_logging(&error, Instant::now()) {
+                    if logged.admits(error.to_string(), Instant::now(), RENEWAL_FAULT_LOG_EVERY) {
                         tracing::warn!("cannot renew: {error}");
                     }
                     self.after_fault(&error, now)
@@ -198,14 +196,11 @@ impl Renewal {
     }
 
     fn after_fault(&self, error: &EnrollError, now: SystemTime) -> Duration {
-        let chance = f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX);
-        match self.credentials() {
-            Ok(present) => {
-                schedule::retry(present.validity().ends.at(), now, error.is_refusal(), chance)
-            }
-            // Until there is a new certificate.
-            Err(_) => RENEWAL_CHECK_EVERY,
-        }
+        // Without credentials it waits for a new certificate.
+        self.credentials().map_or(RENEWAL_CHECK_EVERY, |present| {
+            let chance = net::system().chance();
+            schedule::retry(present.validity().ends.at(), now, error.is_refusal(), chance)
+        })
     }
 }
 
@@ -216,6 +211,7 @@ fn due_of(present: &Credentials) -> SystemTime {
 }
 
 /// A renewal in a background task. Dropping it stops the task.
+#[derive(Debug)]
 #[must_use = "dropping it ends the renewal"]
 pub struct Renewing {
     tasks: Tasks,
@@ -224,28 +220,5 @@ pub struct Renewing {
 impl Drop for Renewing {
     fn drop(&mut self) {
         self.tasks.stop();
-    }
-}
-
-impl std::fmt::Debug for Renewing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Renewing")
-    }
-}
-
-/// The last log line, so that waiting is logged without filling the log.
-#[derive(Debug, Default)]
-struct LastLogged(Option<(String, Instant)>);
-
-impl LastLogged {
-    fn is_worth_logging(&mut self, error: &EnrollError, now: Instant) -> bool {
-        let text = error.to_string();
-        let was_logged = self.0.as_ref().is_some_and(|(logged, when)| {
-            *logged == text && now.saturating_duration_since(*when) < RENEWAL_FAULT_LOG_EVERY
-        });
-        if !was_logged {
-            self.0 = Some((text, now));
-        }
-        !was_logged
     }
 }

@@ -23,8 +23,8 @@ use tokio::{sync::watch, time::Instant};
 /// Keeps a role linked to one address. Never gives up; returns once the role stops and has no link
 /// there.
 pub(crate) async fn keep<H: KeeperHooks>(hooks: H) {
-    let reconnect = hooks.signals().reconnect_requested();
-    let replace = hooks.signals().replacement_requested();
+    let reconnect = hooks.signals().reconnect.subscribe();
+    let replace = hooks.signals().replace.subscribe();
     let (redial, draining) = (Redial::default(), DrainingLink::default());
     Keeper { hooks, redial, draining, reconnect, replace }.run().await;
 }
@@ -84,7 +84,7 @@ impl<H: KeeperHooks> Keeper<H> {
 
     /// Returns how long to wait before the next dial. Logs the reason if it is new.
     fn failed(&mut self, fault: &LinkFault, was_linked: bool) -> Duration {
-        let wait = self.redial.failed_now(fault, self.hooks.chance());
+        let wait = self.redial.failed(fault, Instant::now(), self.hooks.chance());
         if wait.should_log {
             self.hooks.log_retry(format_args!(
                 "{}: node {}: {fault}; retrying in {:.1} s",

@@ -1,9 +1,10 @@
 //! Decides when to dial again, and whether to log the reason. Pure: time and chance are arguments.
 
 use crate::{
-    backoff,
+    backoff::{self, BackoffCause},
     limits::{NEWER_CHECK_EVERY, STEADY_LINK_MIN},
     link::fault::LinkFault,
+    rate_limit::RepeatLimiter,
     wire::CloseCode,
 };
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub(super) struct Redial {
     failing_since: Option<Instant>,
     /// When the present link came up.
     linked_at: Option<Instant>,
-    logged: Option<(String, Instant)>,
+    logged: RepeatLimiter,
 }
 
 /// The wait after a failure.
@@ -42,12 +43,7 @@ impl Redial {
     /// link at once is dialled as rarely as one that does not answer.
     pub(super) fn linked(&mut self, now: Instant) {
         self.linked_at = Some(now);
-        self.logged = None;
-    }
-
-    /// Returns the wait after a dial that failed, or a link that was lost, now.
-    pub(super) fn failed_now(&mut self, fault: &LinkFault, chance: f64) -> Wait {
-        self.failed(fault, Instant::now(), chance)
+        self.logged = RepeatLimiter::default();
     }
 
     /// Returns the wait after a dial that failed, or a link that was lost.
@@ -72,25 +68,13 @@ impl Redial {
             // At once the first time only: a peer that always closes its links must not be
             // hammered.
             None if self.failures == 1 => Duration::ZERO,
-            None => backoff::wait(
-                backoff::BackoffCause::Unreachable,
-                self.failures,
-                failing_for,
-                chance,
-            ),
-            Some(cause) => backoff::wait(cause, self.failures, failing_for, chance),
+            cause => {
+                let cause = cause.unwrap_or(BackoffCause::Unreachable);
+                backoff::wait(cause, self.failures, failing_for, chance)
+            }
         };
-        Wait { duration, should_log: self.should_log(fault.to_string(), now) }
-    }
-
-    fn should_log(&mut self, text: String, now: Instant) -> bool {
-        let was_logged = self.logged.as_ref().is_some_and(|(logged, when)| {
-            *logged == text && now.saturating_duration_since(*when) < LOG_AGAIN_AFTER
-        });
-        if !was_logged {
-            self.logged = Some((text, now));
-        }
-        !was_logged
+        let should_log = self.logged.admits(fault.to_string(), now, LOG_AGAIN_AFTER);
+        Wait { duration, should_log }
     }
 }
 

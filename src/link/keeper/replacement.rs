@@ -7,6 +7,7 @@ use super::{
 };
 use crate::link::fault::LinkFault;
 use std::{pin::pin, time::SystemTime};
+use tokio::time::Instant;
 
 /// Dials until there is another link, or until the active one ends or is drained. Dropping it drops
 /// a dial, and whatever else it has begun.
@@ -16,7 +17,7 @@ pub(super) async fn replacement<H: KeeperHooks>(
     newer_than: Option<SystemTime>,
 ) -> Result<H::Active, EndReason> {
     let mut redial = Redial::default();
-    let mut reconnect = hooks.signals().reconnect_requested();
+    let mut reconnect = hooks.signals().reconnect.subscribe();
     loop {
         let dialled = tokio::select! {
             biased;
@@ -31,7 +32,7 @@ pub(super) async fn replacement<H: KeeperHooks>(
             },
             Err(fault) => fault,
         };
-        let wait = redial.failed_now(&fault, hooks.chance());
+        let wait = redial.failed(&fault, Instant::now(), hooks.chance());
         if wait.should_log {
             tracing::warn!(
                 "no newer link to node {} yet, the active one stays: {fault}; retrying in {:.1} s",
