@@ -160,8 +160,8 @@ impl KeptLink for Link {
 pub(crate) struct KeeperSignals {
     /// Nothing is dialled any more. An agent also requests no more calls from every node.
     pub(crate) stop: Signal,
-    reconnect: watch::Sender<()>,
-    replace: watch::Sender<()>,
+    pub(super) reconnect: watch::Sender<()>,
+    pub(super) replace: watch::Sender<()>,
 }
 
 impl KeeperSignals {
@@ -173,15 +173,5 @@ impl KeeperSignals {
     /// Has every link made once more, while the active one stays in use.
     pub(crate) fn request_replacement(&self) {
         self.replace.send_replace(());
-    }
-
-    /// Sees the requests to reconnect from now on.
-    pub(super) fn reconnect_requested(&self) -> watch::Receiver<()> {
-        self.reconnect.subscribe()
-    }
-
-    /// Sees the requests for a replacement from now on.
-    pub(super) fn replacement_requested(&self) -> watch::Receiver<()> {
-        self.replace.subscribe()
     }
 }

@@ -16,10 +16,7 @@ pub(super) struct RetiringLinks<L> {
 }
 
 /// Held while a retired link is drained.
-#[derive(Debug)]
-pub(super) struct RetiringSlot(
-    #[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>,
-);
+pub(super) type RetiringSlot = Option<OwnedSemaphorePermit>;
 
 impl<L> Default for RetiringLinks<L> {
     fn default() -> Self {
@@ -34,7 +31,7 @@ impl<L: KeptLink> RetiringLinks<L> {
         self.links.retain(|link| !link.is_closed());
         let in_time = tokio::time::timeout(wait_max, self.slots.clone().acquire_owned()).await;
         if let Ok(slot) = in_time {
-            return RetiringSlot(slot.ok());
+            return slot.ok();
         }
         if let Some(oldest) = self.links.pop_front() {
             tracing::warn!(
@@ -43,7 +40,7 @@ impl<L: KeptLink> RetiringLinks<L> {
             );
             oldest.close(CloseCode::Drained, "it was replaced too often");
         }
-        RetiringSlot(self.slots.clone().acquire_owned().await.ok())
+        self.slots.clone().acquire_owned().await.ok()
     }
 
     /// Adds a link, which holds a slot.
