@@ -9,9 +9,12 @@ use std::{fs, io, path::Path};
 /// The error of the system. If only the sync failed, the file already has its new name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    sync_dir(
-        to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")),
-    )
+    sync_dir(dir_of(to))
+}
+
+/// Directory of a file: `.` for a bare name.
+pub(crate) fn dir_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 #[cfg(unix)]

@@ -107,11 +107,6 @@ pub(crate) fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
     Ok(held.ok())
 }
 
-/// Directory of a file: `.` for a bare name.
-pub(crate) fn dir_of(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     durable,
-    files::dir_of,
+    durable::dir_of,
     tls::{CertificateInfo, requested_key},
 };
 use rcgen::PublicKeyData;

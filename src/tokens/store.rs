@@ -6,7 +6,8 @@ use super::{
     file::{parse, read_line, read_text},
 };
 use crate::{
-    files::{self, Audience, dir_of},
+    durable::dir_of,
+    files::{self, Audience},
     limits::{BEARER_FILE_BYTES_MAX, BEARER_TOKENS_MAX, BEARER_TTL_MAX},
     name::Name,
 };
