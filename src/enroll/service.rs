@@ -1,7 +1,7 @@
 //! Answers enrolment requests with a certificate, a list or a rejection. No sockets here.
 
 use crate::{
-    certs::{CertsError, EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
+    certs::{EnrolmentIssuer, GrantedLeaf, IssueError, TokenUseError},
     limits::{COUNTED_ADDRESSES_MAX, JOIN_REPLY_BYTES_MAX, TOKEN_TRIES_BURST, TOKEN_TRIES_EVERY},
     prefixes::Prefix,
     rate_limit::{LogLimits, RateLimit, TokenBuckets},
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 use tokio::time::Instant;
@@ -115,7 +115,8 @@ impl EnrolmentService {
         request: &JoinRequest,
         now: Clocks,
     ) -> Result<GrantedLeaf, Rejection> {
-        let (from, mut tries) = (Prefix::host(from), lock(&self.tries));
+        let from = Prefix::host(from);
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
         if !tries.allows(from, now.steady, false) {
             let text = "too many wrong tokens from this address";
             return Err((JoinRefusal::TooMany, text.into()));
@@ -146,7 +147,8 @@ impl EnrolmentService {
 
     /// The list, if it fits into an answer with the certificates.
     fn list(&self) -> Result<String, Rejection> {
-        let list = self.issuer.crl().map_err(broken)?.unwrap_or_default();
+        let list =
+            self.issuer.crl().map_err(IssueError::Broken).map_err(refusal)?.unwrap_or_default();
         if list.len() + self.issuer.ca_pem().len() < JOIN_REPLY_BYTES_MAX / 4 * 3 {
             return Ok(list);
         }
@@ -168,10 +170,6 @@ impl EnrolmentService {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn shown(requester: &RequestOrigin) -> Result<&Identity, Rejection> {
     let text =
         || (JoinRefusal::NoCertificate, "this takes a certificate that is still good".into());
@@ -188,17 +186,11 @@ fn refusal(fault: IssueError) -> Rejection {
         IssueError::Request(_) => JoinRefusal::Malformed,
         IssueError::Revoked(_) | IssueError::RevokedKey(_) => JoinRefusal::Revoked,
         IssueError::TooEarly => JoinRefusal::TooEarly,
-        IssueError::Broken(_) => return broken_fault(fault),
+        // A local fault, which is not shown to clients.
+        IssueError::Broken(_) => {
+            tracing::error!("cannot sign: {fault}");
+            return (JoinRefusal::Internal, "the enroller cannot sign at the moment".into());
+        }
     };
     (why, fault.to_string())
-}
-
-fn broken(error: CertsError) -> Rejection {
-    broken_fault(IssueError::Broken(error))
-}
-
-/// Logs a local fault, which is not shown to clients.
-fn broken_fault(fault: IssueError) -> Rejection {
-    tracing::error!("cannot sign: {fault}");
-    (JoinRefusal::Internal, "the enroller cannot sign at the moment".into())
 }
