@@ -39,10 +39,7 @@ where
         match ended {
             Some(Ok(Ok(made))) => return Ok(made),
             Some(Ok(Err(error))) => {
-                worst = Some(match worst {
-                    None => error,
-                    Some(worst) => more_telling(worst, error),
-                });
+                worst = worst.into_iter().chain([error]).reduce(&more_telling);
             }
             Some(Err(_)) | None => {}
         }

@@ -98,9 +98,8 @@ fn machine_bytes(meminfo: &str) -> Option<usize> {
 fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let mut least = None;
     for line in cgroups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(group)) =
-            (fields.next(), fields.next(), fields.next())
+        let Some((_, (controllers, group))) =
+            line.split_once(':').and_then(|(id, rest)| Some((id, rest.split_once(':')?)))
         else {
             continue;
         };

@@ -30,10 +30,8 @@ const RUNS_AT_ONCE: u8 = 2;
 /// # Errors
 /// No tokio runtime is running.
 pub(super) fn expect_tokio() -> io::Result<()> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(_) => Ok(()),
-        Err(_) => Err(io::Error::other("no tokio runtime is running")),
-    }
+    let current = tokio::runtime::Handle::try_current();
+    current.map(drop).map_err(|_| io::Error::other("no tokio runtime is running"))
 }
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
