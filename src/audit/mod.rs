@@ -16,7 +16,6 @@ pub(crate) use memory_sink::MemorySink;
 use crate::limits::{AUDIT_FLUSH_STEP, AUDIT_LINES_WAITING_MAX};
 use queue::{LineQueue, WriterCommand, WriterFlags};
 use std::{
-    fmt,
     io::{self, Write},
     path::PathBuf,
     sync::{
@@ -36,7 +35,7 @@ use writer::AuditSink;
 /// Names and texts from peers are escaped and truncated. Up to 8,192 lines wait in a queue; the
 /// next line reports how many further lines were lost or could not be written. The writing thread
 /// ends with the last clone. Call [`Audit::flush`] before the program ends.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Audit {
     queue: Option<Arc<LineQueue>>,
     has_calls: bool,
@@ -127,16 +126,6 @@ impl Audit {
         if queue.lines.try_send(WriterCommand::Line(line)).is_err() {
             queue.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl fmt::Debug for Audit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue, has_calls } = self;
-        f.debug_struct("Audit")
-            .field("is_on", &queue.is_some())
-            .field("has_calls", has_calls)
-            .finish()
     }
 }
 

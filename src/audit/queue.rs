@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 /// Sending side of the queue.
+#[derive(Debug)]
 pub(super) struct LineQueue {
     pub(super) lines: SyncSender<WriterCommand>,
     pub(super) flags: Arc<WriterFlags>,

@@ -11,6 +11,7 @@ use crate::{
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    iter,
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     time::SystemTime,
@@ -88,26 +89,22 @@ struct AuditWriter {
 impl AuditWriter {
     fn run(&mut self, commands: &Receiver<WriterCommand>) {
         while let Ok(command) = commands.recv() {
-            let mut batch = String::new();
-            let mut flushed = None;
-            let (mut next, mut is_more) = (Some(command), true);
+            let (mut batch, mut flushed) = (String::new(), None);
             // Lines that arrived meanwhile are written together: one write for many lines.
-            while let Some(command) = next.take() {
+            for command in iter::once(command).chain(commands.try_iter()) {
                 match command {
                     WriterCommand::Line(line) => {
                         batch.push_str(&line);
                         batch.push('\n');
+                        if batch.len() < AUDIT_BATCH_BYTES {
+                            continue;
+                        }
                     }
                     // Later lines belong to the file that is opened then.
-                    WriterCommand::CheckFlags => is_more = false,
-                    WriterCommand::Flush(done) => {
-                        flushed = Some(done);
-                        is_more = false;
-                    }
+                    WriterCommand::CheckFlags => {}
+                    WriterCommand::Flush(done) => flushed = Some(done),
                 }
-                if is_more && batch.len() < AUDIT_BATCH_BYTES {
-                    next = commands.try_recv().ok();
-                }
+                break;
             }
             self.write(&batch);
             self.apply_flags();
