@@ -87,16 +87,21 @@ impl Join {
             }
             result => result?,
         };
-        let joined = self.check(&key, &reply, files)?;
-        let CredentialFiles { cert, key: key_path, ca, .. } = &joined.files;
+        let joined = self.check(&key, &reply)?;
+        let CredentialFiles { cert, key: key_path, ca, .. } = &files;
         if !ca.exists() {
             replace_public(ca, &reply.ca)?;
         }
         lists::take(&self.dir.join("crl.pem"), &reply.crl)?;
         replace_pair(cert, &reply.leaf, key_path, &key.key_pem)?;
         pending.remove()?;
-        let files = CredentialFiles::in_dir(&self.dir, &self.stem());
-        Ok(JoinedPeer { files, ..joined })
+        Ok(JoinedPeer {
+            peer: joined.peer_name().clone(),
+            serial: joined.identity().serial().into(),
+            not_after: joined.validity().ends.at(),
+            // Again, because there may be a list by now.
+            files: CredentialFiles::in_dir(&self.dir, &self.stem()),
+        })
     }
 
     fn stem(&self) -> String {
@@ -148,25 +153,12 @@ impl Join {
     }
 
     /// Checks everything in the answer.
-    fn check(
-        &self,
-        key: &KeyRequest,
-        reply: &JoinReply,
-        files: CredentialFiles,
-    ) -> Result<JoinedPeer, EnrollError> {
-        let bad =
-            |why: &str| EnrollError::BadAnswer { address: self.enroller.clone(), why: why.into() };
-        if !self.names_ca(reply.ca.as_bytes()) {
-            return Err(bad("it does not hold the CA that the token names"));
-        }
-        let joined = checked(key, reply, reply.ca.as_bytes(), self.token.peer());
-        let joined = joined.map_err(|why| bad(&why))?;
-        Ok(JoinedPeer {
-            peer: joined.peer_name().clone(),
-            serial: joined.identity().serial().into(),
-            not_after: joined.validity().ends.at(),
-            files,
-        })
+    fn check(&self, key: &KeyRequest, reply: &JoinReply) -> Result<Credentials, EnrollError> {
+        let checked = match self.names_ca(reply.ca.as_bytes()) {
+            true => checked(key, reply, reply.ca.as_bytes(), self.token.peer()),
+            false => Err("it does not hold the CA that the token names".into()),
+        };
+        checked.map_err(|why| EnrollError::BadAnswer { address: self.enroller.clone(), why })
     }
 }
 
