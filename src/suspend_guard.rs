@@ -77,23 +77,17 @@ impl SuspendGuard {
             return Ok(deadline);
         }
         // Boxed: few calls see a suspend, and the others should not carry room for it.
-        Box::pin(self.pass_after(paused, entered, deadline)).await
-    }
-
-    async fn pass_after(
-        &self,
-        paused: u64,
-        entered: Entered,
-        deadline: Instant,
-    ) -> Result<Instant, Status> {
-        self.is_owed.notify_one();
-        let too_late = || too_late(self.side);
-        let left = self.suspend().deadline(entered, deadline).ok_or_else(too_late)?;
-        match tokio::time::timeout_at(left, self.clear(paused)).await {
-            Ok(Ok(())) => self.suspend().deadline(entered, deadline).ok_or_else(too_late),
-            Ok(Err(status)) => Err(status),
-            Err(_elapsed) => Err(too_late()),
-        }
+        Box::pin(async {
+            self.is_owed.notify_one();
+            let too_late = || too_late(self.side);
+            let left = self.suspend().deadline(entered, deadline).ok_or_else(too_late)?;
+            match tokio::time::timeout_at(left, self.clear(paused)).await {
+                Ok(Ok(())) => self.suspend().deadline(entered, deadline).ok_or_else(too_late),
+                Ok(Err(status)) => Err(status),
+                Err(_elapsed) => Err(too_late()),
+            }
+        })
+        .await
     }
 
     /// Waits for a PONG to a PING that was sent after these suspends, unless one has arrived.

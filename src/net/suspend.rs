@@ -6,7 +6,7 @@
 use crate::limits::{SUSPEND_MIN, SUSPEND_READ_TICKS, SUSPEND_SETTLED_TICKS, SUSPEND_TICK};
 use std::{
     sync::{
-        Mutex, PoisonError,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,10 +24,13 @@ struct Reading {
 
 impl Reading {
     fn now() -> Self {
-        static BEGIN: std::sync::LazyLock<std::time::Instant> =
-            std::sync::LazyLock::new(std::time::Instant::now);
-        Self { boot: boot_now(), monotonic: millis(BEGIN.elapsed()) }
+        Self { boot: boot_now(), monotonic: monotonic_now() }
     }
+}
+
+fn monotonic_now() -> u64 {
+    static BEGIN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    millis(BEGIN.elapsed())
 }
 
 /// CLOCK_BOOTTIME. From the vDSO, so it costs no more than any clock.
@@ -42,9 +45,7 @@ fn boot_now() -> u64 {
 /// Elsewhere a stop is detected, and a suspend as far as std's clock continues in it.
 #[cfg(not(target_os = "linux"))]
 fn boot_now() -> u64 {
-    static BEGIN: std::sync::LazyLock<std::time::Instant> =
-        std::sync::LazyLock::new(std::time::Instant::now);
-    millis(BEGIN.elapsed())
+    monotonic_now()
 }
 
 fn millis(duration: Duration) -> u64 {
