@@ -72,9 +72,7 @@ impl<T> FairQueue<T> {
 
     /// Removes the items for which `is_expired` is true.
     pub(crate) fn remove_if(&mut self, mut is_expired: impl FnMut(&T) -> bool) -> Vec<T> {
-        let mut removed = Vec::new();
-        self.root.remove_if(&mut is_expired, &mut removed);
-        removed
+        self.root.remove_if(&mut is_expired)
     }
 
     /// Hosts that have items, each as its path of blocks, the widest first.
@@ -136,19 +134,16 @@ impl<T> QueueBlock<T> {
         self.turns.retain(|block| self.inner.contains_key(block));
     }
 
-    fn remove_if(&mut self, is_expired: &mut impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
+    fn remove_if(&mut self, is_expired: &mut impl FnMut(&T) -> bool) -> Vec<T> {
+        let items = std::mem::take(&mut self.items);
+        let (mut removed, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(&mut *is_expired);
+        self.items = kept.into();
         for inner in self.inner.values_mut() {
-            inner.remove_if(is_expired, removed);
+            removed.extend(inner.remove_if(is_expired));
         }
-        for item in std::mem::take(&mut self.items) {
-            if is_expired(&item) {
-                removed.push(item);
-            } else {
-                self.items.push_back(item);
-            }
-        }
-        self.count = self.items.len() + self.inner.values().map(|inner| inner.count).sum::<usize>();
+        self.count -= removed.len();
         self.forget_empty();
+        removed
     }
 
     fn hosts(&self, path: &mut Vec<Prefix>, hosts: &mut Vec<Vec<Prefix>>) {
