@@ -111,14 +111,8 @@ impl UnderWay {
 }
 
 /// A notification that an owner sends once, and on which each listener acts in its own time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Signal(watch::Sender<bool>);
-
-impl Default for Signal {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
 
 impl Signal {
     /// Notifies all listeners, also later ones.

@@ -23,7 +23,8 @@ impl fmt::Display for LineFault {
 }
 
 /// Everything that is wrong with a file, never empty, in the order of its lines. Shown one a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(LineFault::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct LineFaults(Vec<LineFault>);
 
 impl LineFaults {
@@ -53,18 +54,6 @@ impl<'a> IntoIterator for &'a LineFaults {
         self.iter()
     }
 }
-
-impl fmt::Display for LineFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
-            let end_of_last = if index == 0 { "" } else { "\n" };
-            write!(f, "{end_of_last}{fault}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for LineFaults {}
 
 #[cfg(test)]
 mod tests {
