@@ -25,7 +25,7 @@ use tokio::{sync::watch, time::Instant};
 pub(crate) async fn keep<H: KeeperHooks>(hooks: H) {
     let reconnect = hooks.signals().reconnect.subscribe();
     let replace = hooks.signals().replace.subscribe();
-    let (redial, draining) = (Redial::default(), DrainingLink::default());
+    let (redial, draining) = (Redial::default(), DrainingLink(None));
     Keeper { hooks, redial, draining, reconnect, replace }.run().await;
 }
 
@@ -107,7 +107,7 @@ impl<H: KeeperHooks> Keeper<H> {
     async fn use_link(&mut self, mut active: H::Active) -> LinkFault {
         self.hooks.publish(&mut active);
         self.redial.linked(Instant::now());
-        let mut retiring = RetiringLinks::default();
+        let mut retiring = RetiringLinks::new();
         let end = loop {
             match self.next_link(&mut active, &mut retiring).await {
                 Ok((next, slot)) => {
@@ -130,7 +130,7 @@ impl<H: KeeperHooks> Keeper<H> {
             // Boxed: a link that ends in the usual way need not carry room for it.
             return Box::pin(active.maintain_to_end()).await;
         }
-        self.draining.set(active.link().clone());
+        self.draining.0 = Some(active.link().clone());
         self.hooks.tasks().spawn_until_stopped(async move {
             let fault = active.maintain_to_end().await;
             active.log_drained(&fault);

@@ -18,13 +18,11 @@ pub(super) struct RetiringLinks<L> {
 /// Held while a retired link is drained.
 pub(super) type RetiringSlot = Option<OwnedSemaphorePermit>;
 
-impl<L> Default for RetiringLinks<L> {
-    fn default() -> Self {
+impl<L: KeptLink> RetiringLinks<L> {
+    pub(super) fn new() -> Self {
         Self { slots: Arc::new(Semaphore::new(RETIRING_LINKS_MAX)), links: VecDeque::new() }
     }
-}
 
-impl<L: KeptLink> RetiringLinks<L> {
     /// A slot for one more, as soon as one of them has ended; after `wait_max` the oldest is closed
     /// for it. May be dropped and called again.
     pub(super) async fn slot(&mut self, wait_max: Duration) -> RetiringSlot {
@@ -52,20 +50,9 @@ impl<L: KeptLink> RetiringLinks<L> {
 /// The link that its peer drains, while it is open: when it ends, a successor may listen where the
 /// peer did.
 #[derive(Debug)]
-pub(super) struct DrainingLink<L>(Option<L>);
-
-impl<L> Default for DrainingLink<L> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
+pub(super) struct DrainingLink<L>(pub(super) Option<L>);
 
 impl<L: KeptLink> DrainingLink<L> {
-    /// Sets it.
-    pub(super) fn set(&mut self, link: L) {
-        self.0 = Some(link);
-    }
-
     /// Returns true if there is one.
     pub(super) fn is_open(&self) -> bool {
         self.0.as_ref().is_some_and(|link| !link.is_closed())
@@ -90,7 +77,7 @@ mod tests {
 
     /// Links in all slots, with what holds the slots.
     async fn full() -> (RetiringLinks<FakeLink>, Vec<FakeLink>, VecDeque<RetiringSlot>) {
-        let (mut retiring, log) = (RetiringLinks::default(), EventLog::default());
+        let (mut retiring, log) = (RetiringLinks::new(), EventLog::default());
         let (mut links, mut slots) = (Vec::new(), VecDeque::new());
         for number in 1..=RETIRING_LINKS_MAX {
             let began = Instant::now();
@@ -127,10 +114,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_draining_link_resolves_once() {
-        let mut draining = DrainingLink::default();
+        let mut draining = DrainingLink(None);
         assert!(tokio::time::timeout(WAIT_MAX, draining.ended()).await.is_err());
         let link = FakeLink::new(1, &EventLog::default());
-        draining.set(link.clone());
+        draining.0 = Some(link.clone());
         assert!(draining.is_open());
         link.close(CloseCode::Drained, "");
         assert!(!draining.is_open(), "it has ended");
