@@ -205,13 +205,8 @@ impl LinkFault {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,
             Self::Closed { code, .. } => {
-                matches!(
-                    code,
-                    CloseCode::Unauthorized
-                        | CloseCode::Revoked
-                        | CloseCode::Expired
-                        | CloseCode::TrustChanged
-                )
+                use CloseCode::{Expired, Revoked, TrustChanged, Unauthorized};
+                matches!(code, Unauthorized | Revoked | Expired | TrustChanged)
             }
             _ => false,
         }

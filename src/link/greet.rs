@@ -71,7 +71,8 @@ pub(super) async fn greet(
     let (identity, ends) = verified(&connection, &credentials)
         .inspect_err(|fault| endpoint::refuse(&connection, fault))?;
     let hello = async {
-        let mut control = accept_control(&connection).await?;
+        let (send, recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
+        let mut control = ControlStream::new(send, recv);
         match control.first().await? {
             Control::Hello(hello) => Ok((control, hello)),
             _ => Err(LinkFault::Broken("the first frame was not HELLO".into())),
@@ -88,11 +89,6 @@ pub(super) async fn greet(
             Err(NotGreeted { identity: Some(identity), claim: None, fault })
         }
     }
-}
-
-async fn accept_control(connection: &quinn::Connection) -> Result<ControlStream, LinkFault> {
-    let (send, recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
-    Ok(ControlStream::new(send, recv))
 }
 
 impl Greeted {

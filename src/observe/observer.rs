@@ -65,7 +65,7 @@ pub(crate) struct PendingReport<'a, E: ProgramEvent> {
 impl<E: ProgramEvent> Observer<E> {
     /// Observer of one node or agent, with an audit log.
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
-        let recorder = Recorder::new(audit.clone(), own);
+        let recorder = Recorder { audit: audit.clone(), own };
         let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
         Self { recorder, events, limits: EventLimits::default() }
     }
@@ -103,7 +103,7 @@ impl<E: ProgramEvent> Observer<E> {
     fn write(&self, event: &Event<'_>) {
         let logged = self.limits.admit(event, Instant::now());
         if let Some(suppressed) = logged {
-            log(event, self.recorder.own(), suppressed);
+            log(event, &self.recorder.own, suppressed);
         }
         self.recorder.record(event, logged);
     }

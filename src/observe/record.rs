@@ -20,19 +20,11 @@ use tokio::time::Instant;
 /// Writes the audit records of one node or agent. Builds nothing without an audit log.
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
-    audit: Audit,
-    own: PeerName,
+    pub(super) audit: Audit,
+    pub(super) own: PeerName,
 }
 
 impl Recorder {
-    pub(super) const fn new(audit: Audit, own: PeerName) -> Self {
-        Self { audit, own }
-    }
-
-    pub(super) const fn own(&self) -> &PeerName {
-        &self.own
-    }
-
     /// Starts the record of a call, which is written when the call has ended. `None` if calls are
     /// not recorded.
     pub(super) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
