@@ -215,7 +215,7 @@ impl Attachment {
     fn retire(&self) -> bool {
         let mut is_new = false;
         self.state.attached.send_modify(|all| {
-            for attached in all.iter_mut().filter(|attached| attached.link.id() == self.link.id()) {
+            for attached in all.iter_mut().filter(|attached| attached.link.is_same(&self.link)) {
                 is_new = !std::mem::replace(&mut attached.is_retiring, true);
             }
         });
@@ -332,7 +332,7 @@ impl Drop for Attachment {
         self.state.observer.report(Event::LinkDown { peer, address, lasted, reason: &reason });
         if self.is_registered {
             self.state.attached.send_modify(|all| {
-                all.retain(|attached| attached.link.id() != self.link.id());
+                all.retain(|attached| !attached.link.is_same(&self.link));
                 if !self.link.is_replaced() {
                     self.state
                         .observer

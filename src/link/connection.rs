@@ -28,23 +28,6 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-/// Names one link within this process. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LinkId(u64);
-
-impl LinkId {
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
 /// One authenticated connection. Cloning shares it; it ends by [`Link::close`] or when the peer or
 /// the path ends it.
 #[derive(Clone)]
@@ -52,7 +35,6 @@ pub(crate) struct Link(pub(super) Arc<LinkInner>);
 
 pub(super) struct LinkInner {
     net: SharedNet,
-    id: LinkId,
     pub(super) connection: quinn::Connection,
     identity: Identity,
     /// The end of the peer's chain, by the credentials with which it was verified last.
@@ -122,7 +104,6 @@ impl Link {
             net,
             peer_message_bytes_max: announced.unwrap_or(usize::MAX),
             dialled: dialled.map(Into::into),
-            id: LinkId::next(),
             connection,
             identity,
             ends: StdMutex::new(ends),
@@ -144,9 +125,9 @@ impl Link {
         &self.0.net
     }
 
-    /// Returns its number within this process.
-    pub(crate) fn id(&self) -> LinkId {
-        self.0.id
+    /// Returns true if both are the same link.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Returns the verified identity of the peer.
@@ -364,6 +345,6 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Link({} {} at {})", self.0.id, self.peer(), self.remote_address())
+        write!(f, "Link({} at {})", self.peer(), self.remote_address())
     }
 }

@@ -71,7 +71,7 @@ impl Routes for LinkRoutes {
     }
 
     fn is_another(&self, next: &SharedAgentLink, failed: &SharedAgentLink) -> bool {
-        next.link.id() != failed.link.id() || next.link.is_closed()
+        !next.link.is_same(&failed.link) || next.link.is_closed()
     }
 
     fn expect_room(&self, route: &SharedAgentLink) -> Result<(), Status> {
