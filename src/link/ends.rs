@@ -1,6 +1,6 @@
 //! Test fixtures: pairs of links on an in-memory network, on paused time.
 
-use super::{ControlStream, Dialler, Grants, Greeted, HelloInfo, Link, LinkListener};
+use super::{ControlStream, Dialler, Greeted, HelloInfo, Link, LinkListener};
 use crate::{
     certs::{Ca, LeafProfile},
     limits::Limits,
@@ -84,8 +84,7 @@ impl Ends {
             message_bytes_max: MESSAGE_BYTES_MAX as u64,
             view_version: 0,
         };
-        let grants = Grants { calls_in_flight_max: 0 };
-        let (link, mut control) = greeted.into_link(grants, &self.limits);
+        let (link, mut control) = greeted.into_link(0, &self.limits);
         // A link that was revalidated and closed meanwhile gets no WELCOME.
         drop(control.send(&Control::Welcome(welcome)).await);
         (link, control)

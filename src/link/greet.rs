@@ -20,10 +20,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 /// WELCOME.
 pub(crate) struct Greeted {
     connection: quinn::Connection,
-    identity: Identity,
+    pub(crate) identity: Identity,
     ends: ChainBound,
     control: ControlStream,
-    hello: Hello,
+    pub(crate) hello: Hello,
     trust: Arc<TrustedLinks>,
     /// The credentials with which it was verified, or those just before.
     credentials: Credentials,
@@ -43,13 +43,6 @@ impl From<LinkFault> for NotGreeted {
     fn from(fault: LinkFault) -> Self {
         Self { identity: None, claim: None, fault }
     }
-}
-
-/// The limits of an admitted peer on its link.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grants {
-    /// Calls that it may have in flight to this side.
-    pub(crate) calls_in_flight_max: usize,
 }
 
 /// Waits for the handshake and for HELLO.
@@ -105,16 +98,6 @@ impl Greeted {
         Err(NotGreeted { identity: Some(self.identity), claim: None, fault })
     }
 
-    /// Returns the identity of the peer.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Returns its HELLO.
-    pub(crate) fn hello(&self) -> &Hello {
-        &self.hello
-    }
-
     /// Returns its address.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
@@ -125,14 +108,14 @@ impl Greeted {
         endpoint::close(&self.connection, code, text);
     }
 
-    /// Makes the link. The caller of this function sends WELCOME: from then on the peer may open
-    /// calls. The link is verified with the others from now on.
-    pub(crate) fn into_link(self, grants: Grants, limits: &Limits) -> (Link, ControlStream) {
+    /// Makes the link, on which the peer may have `calls_max` calls in flight to this side. The
+    /// caller of this function sends WELCOME: from then on the peer may open calls. The link is
+    /// verified with the others from now on.
+    pub(crate) fn into_link(self, calls_max: usize, limits: &Limits) -> (Link, ControlStream) {
         let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
-        let answered = grants.calls_in_flight_max;
         let initiated = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
-        let window = endpoint::window_for(answered, initiated.min(limits.calls_in_flight_max));
-        connection.set_max_concurrent_bi_streams(endpoint::streams_for(answered).into());
+        let window = endpoint::window_for(calls_max, initiated.min(limits.calls_in_flight_max));
+        connection.set_max_concurrent_bi_streams(endpoint::streams_for(calls_max).into());
         connection.set_receive_window(window.into());
         control.reserve(connection.clone(), limits);
         control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));

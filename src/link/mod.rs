@@ -32,7 +32,7 @@ pub use endpoint::BindError;
 #[cfg(feature = "certs")]
 pub(crate) use enrolment::{EnrolmentListener, IncomingEnrolment, request_enrolment};
 pub use fault::LinkFault;
-pub(crate) use greet::{Grants, Greeted, NotGreeted};
+pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
 pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use resets::ResetKeys;

@@ -12,7 +12,7 @@ use crate::{
     drain::Signal,
     handshake_limiter::{self, HandshakePermit, Incoming},
     limits::{HELLO_WAIT_MAX, Limits},
-    link::{ControlStream, Grants, Greeted, IncomingLink, Link, LinkFault, NotGreeted},
+    link::{ControlStream, Greeted, IncomingLink, Link, LinkFault, NotGreeted},
     name::{Name, Role},
     observe::Event,
     serve::take_calls,
@@ -34,7 +34,7 @@ pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit
         Err(not_greeted) => return report_refused(&shared, from, &not_greeted),
     };
     drop(permit);
-    let peer = greeted.identity().peer_name().clone();
+    let peer = greeted.identity.peer_name().clone();
     let ended = match peer.role {
         Role::Agent => agent(&shared, greeted, &peer.name).await,
         Role::Caller => caller(&shared, greeted, &peer.name).await,
@@ -64,27 +64,26 @@ fn report_refused(shared: &NodeState, from: SocketAddr, not_greeted: &NotGreeted
 
 /// Refuses the link of an authenticated peer.
 fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
-    let (peer, address) = (greeted.identity(), greeted.remote_address());
+    let (peer, address) = (&greeted.identity, greeted.remote_address());
     shared.observer.report(Event::LinkRefused { peer, address, reason: text });
     greeted.refuse(code, text);
 }
 
-fn welcome(shared: &NodeState, admission: u64, grants: Grants, limits: &Limits) -> Welcome {
+fn welcome(shared: &NodeState, admission: u64, calls_max: usize, limits: &Limits) -> Welcome {
     Welcome {
         protocol: PROTOCOL_VERSION,
         node: shared.name.to_string(),
         admission,
-        calls_in_flight_max: u32::try_from(grants.calls_in_flight_max).unwrap_or(u32::MAX),
+        calls_in_flight_max: u32::try_from(calls_max).unwrap_or(u32::MAX),
         message_bytes_max: limits.message_bytes_max as u64,
         view_version: 0,
     }
 }
 
 /// Starts to accept calls on a link.
-fn serve(shared: &Arc<NodeState>, link: &Link, grants: Grants, limits: &Arc<Limits>) {
-    let in_flight_max = grants.calls_in_flight_max;
+fn serve(shared: &Arc<NodeState>, link: &Link, calls_max: usize, limits: &Arc<Limits>) {
     let ingress =
-        Arc::new(LinkIngress::new(shared.clone(), link.clone(), in_flight_max, limits.clone()));
+        Arc::new(LinkIngress::new(shared.clone(), link.clone(), calls_max, limits.clone()));
     let taking = take_calls(link.clone(), ingress.clone(), limits.clone(), shared.calls.clone());
     // One task for both, because a node has thousands of links.
     shared.links.spawn_until_stopped(async move {
@@ -95,7 +94,7 @@ fn serve(shared: &Arc<NodeState>, link: &Link, grants: Grants, limits: &Arc<Limi
 async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let limits = shared.limits.get();
     let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
-    let (instance, evicted) = (*greeted.hello().instance, Arc::<Signal>::default());
+    let (instance, evicted) = (*greeted.hello.instance, Arc::<Signal>::default());
     let link_entry = CallerLink { admission, instance, evicted: evicted.clone() };
     if !shared.registry().add_caller_link(name, link_entry, links_max) {
         let text = format!("caller {name} has its limit of {links_max} links (caller_links_max)");
@@ -103,14 +102,14 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
         return Ok(());
     }
     let _counted = CallerGuard { shared, name, admission };
-    let grants = Grants { calls_in_flight_max: limits.caller_calls_in_flight_max };
-    let welcome = welcome(shared, admission, grants, &limits);
-    let (link, mut control) = greeted.into_link(grants, &limits);
+    let calls_max = limits.caller_calls_in_flight_max;
+    let welcome = welcome(shared, admission, calls_max, &limits);
+    let (link, mut control) = greeted.into_link(calls_max, &limits);
     // Before the WELCOME: the caller may close its retiring link at once, which is reported then.
     shared.link_up(&link);
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
-            serve(shared, &link, grants, &limits);
+            serve(shared, &link, calls_max, &limits);
             maintain_caller_link(shared, &link, control, &evicted).await
         }
         Err(fault) => fault,
@@ -163,19 +162,19 @@ impl Drop for CallerGuard<'_> {
 
 async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
     let admission = shared.registry().admit();
-    let hello = greeted.hello();
+    let hello = &greeted.hello;
     let (instance, software) = (*hello.instance, hello.software.clone());
     let answers_max = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
     let limits = shared.limits.get();
-    let calls_max = limits.calls_in_flight_max.min(answers_max.max(1));
-    let grants = Grants { calls_in_flight_max: limits.agent_asks_in_flight_max };
-    let welcome = welcome(shared, admission, grants, &limits);
-    let (link, mut control) = greeted.into_link(grants, &limits);
+    let initiated_max = limits.calls_in_flight_max.min(answers_max.max(1));
+    let calls_max = limits.agent_asks_in_flight_max;
+    let welcome = welcome(shared, admission, calls_max, &limits);
+    let (link, mut control) = greeted.into_link(calls_max, &limits);
     control.send(&Control::Welcome(welcome)).await.map_err(|fault| link.reason(fault))?;
     shared.link_up(&link);
-    serve(shared, &link, grants, &limits);
+    serve(shared, &link, calls_max, &limits);
     control.close_by(shared.close_sequence(&link));
-    let permits = Permits::new(calls_max, limits.queue_max);
+    let permits = Permits::new(initiated_max, limits.queue_max);
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let mut admitted = AgentSession::new(shared, name, admission, instance, agent);
     let register_by = Instant::now() + HELLO_WAIT_MAX;

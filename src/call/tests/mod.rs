@@ -10,8 +10,7 @@ use crate::{
     certs::{Ca, LeafProfile},
     limits::Limits,
     link::{
-        CallStream, ControlStream, Dialler, FrameReader, Grants, HelloInfo, Link, LinkListener,
-        ReadFault,
+        CallStream, ControlStream, Dialler, FrameReader, HelloInfo, Link, LinkListener, ReadFault,
     },
     metadata::Metadata,
     name::{CallId, PeerName},
@@ -80,8 +79,7 @@ impl Pair {
         let welcomed = async {
             let incoming = listener.next_incoming().await.expect("a connection");
             let greeted = incoming.greet().await.unwrap_or_else(|not| panic!("{}", not.fault));
-            let (link, mut control) =
-                greeted.into_link(Grants { calls_in_flight_max: STREAMS }, &limits);
+            let (link, mut control) = greeted.into_link(STREAMS, &limits);
             let welcome = Welcome {
                 protocol: PROTOCOL_VERSION,
                 node: "edge".into(),
