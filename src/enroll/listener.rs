@@ -4,7 +4,7 @@ use super::service::{Clocks, EnrolmentService, RequestOrigin};
 use crate::{
     certs::{CertsDir, CertsError, EnrolmentIssuer},
     drain::{self, Tasks},
-    handshake_limiter::{self, Accept, HandshakeLimiter, HandshakePermit, Incoming},
+    handshake_limiter::{self, HandshakeLimiter, HandshakePermit, Incoming},
     limits::{
         ABORT_WAIT_MAX, CLOSE_WAIT_MAX, ENROLLER_LEAF_LIFE, JOIN_HANDSHAKE_EVERY,
         JOIN_HANDSHAKES_BURST, JOINS_AT_ONCE_MAX, LEAF_LIFE_MIN,
@@ -198,20 +198,6 @@ impl AcceptLoop {
                 tracing::error!("the enroller's own certificate cannot be renewed: {error}")
             }
         }
-    }
-}
-
-impl Accept for EnrolmentListener {
-    type Incoming = IncomingEnrolment;
-
-    async fn accept(&self) -> Option<IncomingEnrolment> {
-        self.next_incoming().await
-    }
-
-    fn ignored(&self, last: SocketAddr, count: u64) {
-        tracing::warn!(
-            "ignored {count} handshakes, the last from {last}: too many waited for their turn"
-        );
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     peer_chain,
 };
 use crate::{
+    handshake_limiter::Accept,
     limits::{
         JOIN_CLOSE_WAIT_MAX, JOIN_REPLY_BYTES_MAX, JOIN_REQUEST_BYTES_MAX, JOIN_WAIT_MAX, Limits,
     },
@@ -55,12 +56,6 @@ impl EnrolmentListener {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
 
-    /// Returns the next incoming connection; `None` once the endpoint is closed.
-    pub(crate) async fn next_incoming(&self) -> Option<IncomingEnrolment> {
-        let incoming = self.endpoint.accept().await?;
-        Some(IncomingEnrolment { incoming, settings: self.trust_domain.clone() })
-    }
-
     /// Closes all connections, takes no more, and waits until the other sides know, `wait_max` at
     /// most.
     pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
@@ -72,6 +67,21 @@ impl EnrolmentListener {
     pub(crate) fn close_at_once(&self, text: &str) {
         let code = VarInt::from_u32(CloseCode::Goodbye.number() as u32);
         self.endpoint.close(code, text.as_bytes());
+    }
+}
+
+impl Accept for EnrolmentListener {
+    type Incoming = IncomingEnrolment;
+
+    async fn accept(&self) -> Option<IncomingEnrolment> {
+        let incoming = self.endpoint.accept().await?;
+        Some(IncomingEnrolment { incoming, settings: self.trust_domain.clone() })
+    }
+
+    fn ignored(&self, last: SocketAddr, count: u64) {
+        tracing::warn!(
+            "ignored {count} handshakes, the last from {last}: too many waited for their turn"
+        );
     }
 }
 
