@@ -73,9 +73,9 @@ fn deadline_after(deadline: Instant, lost: Duration, now: Instant) -> Option<Ins
     deadline.checked_sub(lost).filter(|deadline| now < *deadline)
 }
 
-/// The pauses of the process, in milliseconds.
+/// Detects that this process was suspended or stopped, and counts its pauses in milliseconds.
 #[derive(Debug, Default)]
-struct Pauses {
+pub(crate) struct Suspend {
     /// The last tick, by the clock that continues; 0 before the first.
     ticked: AtomicU64,
     /// All gaps together.
@@ -85,7 +85,9 @@ struct Pauses {
     /// The gaps after which the ticker has ticked on time for [`SUSPEND_SETTLED_TICKS`].
     settled: AtomicU64,
     /// The last tick. Held to change any of the four above.
-    tick: Mutex<Tick>,
+    last: Mutex<Tick>,
+    /// Held by the ticker.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,18 +98,18 @@ struct Tick {
     since_pause: u32,
 }
 
-impl Pauses {
+impl Suspend {
     /// Starts to count. The time before is not a pause.
     fn begin(&self, now: Reading) {
-        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tick = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *tick = Tick { at: now, since_pause: 0 };
         self.settled.store(self.paused.load(Ordering::Relaxed), Ordering::Release);
         self.ticked.store(now.boot, Ordering::Release);
     }
 
     /// Detects a new pause, at a tick of the ticker or between two of them.
-    fn tick(&self, is_tickers: bool, now: impl FnOnce() -> Reading) -> Option<Pause> {
-        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note_tick(&self, is_tickers: bool, now: impl FnOnce() -> Reading) -> Option<Pause> {
+        let mut tick = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now();
         let pause = pause(tick.at, now);
         tick.at = now;
@@ -129,71 +131,49 @@ impl Pauses {
         pause
     }
 
-    /// Returns all gaps together, with one that ends now. Usually reads one clock and writes
-    /// nothing.
-    fn until_now(&self) -> u64 {
+    /// Returns all pauses of this process until now, in milliseconds. Usually reads one clock and
+    /// writes nothing.
+    pub(crate) fn paused(&self) -> u64 {
         let ticked = self.ticked.load(Ordering::Acquire);
         if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > SUSPEND_MIN.as_millis() {
-            self.tick(false, Reading::now).inspect(log_pause);
+            self.note_tick(false, Reading::now).inspect(log_pause);
         }
         self.paused.load(Ordering::Relaxed)
     }
-}
 
-fn log_pause(pause: &Pause) {
-    tracing::warn!(
-        "process was suspended for {:.1} s: calls whose deadline passed are not started",
-        Duration::from_millis(pause.gap).as_secs_f64()
-    );
-}
-
-/// Detects that this process was suspended or stopped.
-#[derive(Debug, Default)]
-pub(crate) struct Suspend {
-    pauses: Pauses,
-    /// Held by the ticker.
-    turn: tokio::sync::Mutex<()>,
-}
-
-impl Suspend {
     /// Ticks as long as it is polled. Of several callers one ticks, and the others wait to take
     /// over.
     pub(crate) async fn tick(&self) {
         let _turn = self.turn.lock().await;
-        self.pauses.begin(Reading::now());
+        self.begin(Reading::now());
         loop {
             tokio::time::sleep(SUSPEND_TICK).await;
-            self.pauses.tick(true, Reading::now).inspect(log_pause);
+            self.note_tick(true, Reading::now).inspect(log_pause);
         }
     }
 
     /// Adds a pause.
     #[cfg(test)]
     pub(crate) fn add_pause(&self, gap: Duration) {
-        self.pauses.paused.fetch_add(millis(gap), Ordering::Relaxed);
-    }
-
-    /// Returns all pauses of this process until now, in milliseconds.
-    pub(crate) fn paused(&self) -> u64 {
-        self.pauses.until_now()
+        self.paused.fetch_add(millis(gap), Ordering::Relaxed);
     }
 
     /// Returns the entry of a request that comes now, after the pauses that are `cleared`.
     pub(crate) fn entered_after(&self, cleared: u64) -> Entered {
-        let owed = self.pauses.until_now().saturating_sub(cleared);
-        Entered { owed, suspended: self.pauses.suspended.load(Ordering::Relaxed) }
+        let owed = self.paused().saturating_sub(cleared);
+        Entered { owed, suspended: self.suspended.load(Ordering::Relaxed) }
     }
 
     /// Returns the deadline of a request less its pauses; `None` if it has passed.
     pub(crate) fn deadline(&self, entered: Entered, deadline: Instant) -> Option<Instant> {
-        let suspended = self.pauses.suspended.load(Ordering::Relaxed);
+        let suspended = self.suspended.load(Ordering::Relaxed);
         let lost = entered.owed + suspended.saturating_sub(entered.suspended);
         deadline_after(deadline, Duration::from_millis(lost), Instant::now())
     }
 
     /// Returns true if the last pause is so long ago that requests that are read now came after it.
     pub(crate) fn is_settled(&self) -> bool {
-        self.pauses.until_now() == self.pauses.settled.load(Ordering::Acquire)
+        self.paused() == self.settled.load(Ordering::Acquire)
     }
 
     /// Returns the entry of a request that comes now and not over a link, so that no PONG can clear
@@ -201,7 +181,7 @@ impl Suspend {
     #[cfg(feature = "gateway")]
     pub(crate) fn enter(&self) -> Entered {
         // The pauses first: one that settles in between is owed, and not missed.
-        self.entered_after(self.pauses.settled.load(Ordering::Acquire))
+        self.entered_after(self.settled.load(Ordering::Acquire))
     }
 
     /// Called last before such a request starts. Returns its deadline less the pauses; `None` if it
@@ -220,6 +200,13 @@ impl Suspend {
         })
         .await
     }
+}
+
+fn log_pause(pause: &Pause) {
+    tracing::warn!(
+        "process was suspended for {:.1} s: calls whose deadline passed are not started",
+        Duration::from_millis(pause.gap).as_secs_f64()
+    );
 }
 
 /// The entry of a request, with the pauses that its deadline does not show.
@@ -276,19 +263,19 @@ mod tests {
 
     #[test]
     fn totals_add_up_and_each_suspend_is_reported_once() {
-        let pauses = Pauses::default();
-        pauses.begin(at(100_000, 0));
-        assert_eq!(pauses.tick(true, || at(100_100, 100)), None);
+        let suspend = Suspend::default();
+        suspend.begin(at(100_000, 0));
+        assert_eq!(suspend.note_tick(true, || at(100_100, 100)), None);
         assert_eq!(
-            pauses.tick(true, || at(103_100, 200)),
+            suspend.note_tick(true, || at(103_100, 200)),
             Some(Pause { gap: 3_000, suspended: 2_900 })
         );
-        assert_eq!(pauses.tick(true, || at(103_200, 300)), None);
+        assert_eq!(suspend.note_tick(true, || at(103_200, 300)), None);
         assert_eq!(
-            pauses.tick(true, || at(104_200, 1_300)),
+            suspend.note_tick(true, || at(104_200, 1_300)),
             Some(Pause { gap: 1_000, suspended: 0 })
         );
-        let sums = (&pauses.paused, &pauses.suspended);
+        let sums = (&suspend.paused, &suspend.suspended);
         assert_eq!(
             (sums.0.load(Ordering::Relaxed), sums.1.load(Ordering::Relaxed)),
             (4_000, 2_900)
@@ -297,13 +284,13 @@ mod tests {
 
     #[test]
     fn a_pause_is_settled_after_a_second_of_ticks_on_time_and_not_before() {
-        let pauses = Pauses::default();
-        let settled = || pauses.settled.load(Ordering::Relaxed);
-        pauses.begin(at(100_000, 100_000));
+        let suspend = Suspend::default();
+        let settled = || suspend.settled.load(Ordering::Relaxed);
+        suspend.begin(at(100_000, 100_000));
         let mut now = 100_000;
         let mut after = |ms: u64, is_tickers: bool| {
             now += ms;
-            pauses.tick(is_tickers, || at(now, now));
+            suspend.note_tick(is_tickers, || at(now, now));
         };
         after(3_000, false);
         (1..SUSPEND_SETTLED_TICKS).for_each(|_| after(100, true));
@@ -322,24 +309,24 @@ mod tests {
         after(100, true);
         assert_eq!(settled(), 4_600);
         // Time before the ticker started is not a pause.
-        pauses.begin(at(now + 60_000, now + 60_000));
-        assert_eq!((settled(), pauses.paused.load(Ordering::Relaxed)), (4_600, 4_600));
+        suspend.begin(at(now + 60_000, now + 60_000));
+        assert_eq!((settled(), suspend.paused.load(Ordering::Relaxed)), (4_600, 4_600));
     }
 
     #[test]
     fn repeated_suspends_do_not_add_up() {
-        let pauses = Pauses::default();
-        pauses.begin(at(100_000, 100_000));
+        let suspend = Suspend::default();
+        suspend.begin(at(100_000, 100_000));
         let mut now = 100_000;
         let mut after = |ms: u64| {
             now += ms;
-            pauses.tick(true, || at(now, now));
+            suspend.note_tick(true, || at(now, now));
         };
         for _ in 0..50 {
             (0..SUSPEND_READ_TICKS).for_each(|_| after(100));
             after(600);
         }
-        let owed = pauses.paused.load(Ordering::Relaxed) - pauses.settled.load(Ordering::Relaxed);
+        let owed = suspend.paused.load(Ordering::Relaxed) - suspend.settled.load(Ordering::Relaxed);
         assert_eq!(owed, 600);
     }
 
@@ -357,14 +344,14 @@ mod tests {
 
     #[test]
     fn a_start_right_after_a_pause_notices_it_before_any_ticker_does() {
-        let pauses = Pauses::default();
+        let suspend = Suspend::default();
         // Before the first tick nothing is a pause.
-        assert_eq!(pauses.until_now(), 0);
+        assert_eq!(suspend.paused(), 0);
         let mut long_ago = Reading::now();
         long_ago.boot = long_ago.boot.saturating_sub(5_000).max(1);
-        pauses.begin(long_ago);
-        let noticed = pauses.until_now();
+        suspend.begin(long_ago);
+        let noticed = suspend.paused();
         assert!(noticed > 0);
-        assert_eq!(pauses.until_now(), noticed);
+        assert_eq!(suspend.paused(), noticed);
     }
 }
