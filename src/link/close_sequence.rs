@@ -7,7 +7,7 @@ use super::{connection::Link, fault::LinkFault};
 use crate::{
     drain::SignalListener,
     lazy_timeout::or_pending,
-    wire::{CloseCode, Drain, Goodbye},
+    wire::{CloseCode, Control, Drain, Goodbye},
 };
 use std::time::Duration;
 
@@ -39,15 +39,6 @@ enum CloseStage {
     Finished,
 }
 
-/// The next step of a graceful close.
-#[derive(Debug)]
-pub(super) enum CloseStep {
-    SendDrain,
-    SendGoodbye,
-    /// The peer has finished and all its replies have arrived, or the time of this side is over.
-    Close(LinkFault),
-}
-
 impl CloseSequence {
     /// A sequence for a side that answers no calls: it sends neither DRAIN nor GOODBYE, and only
     /// follows the peer's.
@@ -73,8 +64,12 @@ impl CloseSequence {
         self
     }
 
-    /// Waits for the next step. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> CloseStep {
+    /// Returns the next frame to send. May be dropped and called again.
+    ///
+    /// # Errors
+    /// The link is to be closed: the peer has finished and all its replies have arrived, or the
+    /// time of this side is over.
+    pub(super) async fn next(&mut self) -> Result<Control, LinkFault> {
         let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
         let finished = self.peer_finished.as_ref().map(async |fault: &LinkFault| {
             link.quiet().await;
@@ -82,14 +77,18 @@ impl CloseSequence {
         });
         tokio::select! {
             biased;
-            () = drain.notified(), if self.stage == CloseStage::Open => CloseStep::SendDrain,
-            () = goodbye.notified(), if self.stage < CloseStage::Finished => CloseStep::SendGoodbye,
-            () = self.abort.notified() => CloseStep::Close(LinkFault::Closed {
+            () = drain.notified(), if self.stage == CloseStage::Open => {
+                Ok(Control::Drain(self.drain()))
+            }
+            () = goodbye.notified(), if self.stage < CloseStage::Finished => {
+                Ok(Control::Goodbye(self.goodbye()))
+            }
+            () = self.abort.notified() => Err(LinkFault::Closed {
                 code: CloseCode::Drained,
                 text: self.text.into(),
                 by_peer: false,
             }),
-            fault = or_pending(finished) => CloseStep::Close(fault),
+            fault = or_pending(finished) => Err(fault),
         }
     }
 

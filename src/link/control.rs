@@ -2,7 +2,7 @@
 //! of a graceful close.
 
 use super::{
-    close_sequence::{CloseSequence, CloseStep},
+    close_sequence::CloseSequence,
     endpoint,
     fault::LinkFault,
     peer_address::PeerAddress,
@@ -168,8 +168,8 @@ impl ControlStream {
                 () = or_pending(silent_at.map(sleep_until)) => {
                     return Err(LinkFault::Silent("no heartbeat came"));
                 }
-                step = or_pending(self.close.as_mut().map(CloseSequence::next)) => {
-                    self.close_step(step)?;
+                frame = or_pending(self.close.as_mut().map(CloseSequence::next)) => {
+                    self.queue(&frame?)?;
                 }
             }
         }
@@ -198,16 +198,6 @@ impl ControlStream {
             (control, _) => return Ok(Some(control)),
         }
         Ok(None)
-    }
-
-    fn close_step(&mut self, step: CloseStep) -> Result<(), LinkFault> {
-        let Some(sequence) = &mut self.close else { return Ok(()) };
-        let frame = match step {
-            CloseStep::SendDrain => Control::Drain(sequence.drain()),
-            CloseStep::SendGoodbye => Control::Goodbye(sequence.goodbye()),
-            CloseStep::Close(fault) => return Err(fault),
-        };
-        self.queue(&frame)
     }
 }
 

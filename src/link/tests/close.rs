@@ -6,7 +6,7 @@ use crate::{
     lazy_timeout::poll_once,
     link::{
         ControlStream, LinkFault, ReadFault,
-        close_sequence::{CloseSequence, CloseStep, REPLACED},
+        close_sequence::{CloseSequence, REPLACED},
     },
     wire::{CloseCode, Control, Drain, Goodbye, StreamCode},
 };
@@ -49,7 +49,7 @@ impl Closing {
     }
 
     /// The next step, if there is one now.
-    async fn step(&mut self) -> Option<CloseStep> {
+    async fn step(&mut self) -> Option<Result<Control, LinkFault>> {
         match poll_once(pin!(self.sequence.next())).await {
             Poll::Ready(step) => Some(step),
             Poll::Pending => None,
@@ -76,8 +76,7 @@ async fn nothing_is_sent_without_a_signal() {
 async fn drain_is_sent_once_with_reason_and_time() {
     let mut closing = Closing::new().await;
     closing.signals.drain.notify();
-    assert!(matches!(closing.step().await, Some(CloseStep::SendDrain)));
-    let frame = closing.sequence.drain();
+    let Some(Ok(Control::Drain(frame))) = closing.step().await else { panic!("no DRAIN") };
     assert_eq!((&frame.reason[..], frame.time_ms), (TEXT, 25_000));
     assert!(closing.step().await.is_none(), "it was sent already");
 }
@@ -100,10 +99,8 @@ async fn goodbye_is_sent_after_drain_if_both_are_signalled() {
     let mut closing = Closing::new().await;
     closing.signals.goodbye.notify();
     closing.signals.drain.notify();
-    assert!(matches!(closing.step().await, Some(CloseStep::SendDrain)));
-    closing.sequence.drain();
-    assert!(matches!(closing.step().await, Some(CloseStep::SendGoodbye)));
-    let frame = closing.sequence.goodbye();
+    assert!(matches!(closing.step().await, Some(Ok(Control::Drain(_)))));
+    let Some(Ok(Control::Goodbye(frame))) = closing.step().await else { panic!("no GOODBYE") };
     assert_eq!((frame.code, &frame.text[..]), (CloseCode::Drained.number(), TEXT));
     assert!(closing.step().await.is_none(), "it was sent already");
 }
@@ -112,8 +109,7 @@ async fn goodbye_is_sent_after_drain_if_both_are_signalled() {
 async fn no_drain_is_sent_after_goodbye() {
     let mut closing = Closing::new().await;
     closing.signals.goodbye.notify();
-    assert!(matches!(closing.step().await, Some(CloseStep::SendGoodbye)));
-    closing.sequence.goodbye();
+    assert!(matches!(closing.step().await, Some(Ok(Control::Goodbye(_)))));
     closing.signals.drain.notify();
     assert!(closing.step().await.is_none());
 }
@@ -140,7 +136,7 @@ async fn an_abort_closes_the_link_with_drained_at_any_stage() {
         }
         closing.signals.abort.notify();
         let step = closing.step().await;
-        let Some(CloseStep::Close(LinkFault::Closed { code, text, by_peer })) = step else {
+        let Some(Err(LinkFault::Closed { code, text, by_peer })) = step else {
             panic!("{step:?}");
         };
         assert_eq!((code, &text[..], by_peer), (CloseCode::Drained, TEXT, false));
@@ -206,7 +202,7 @@ async fn the_last_receiver_closes_only_after_its_replies_arrived() {
     assert!(poll_once(pin!(sequence.next())).await.is_pending(), "a reply is awaited");
     drop(stream);
     let step = soon(sequence.next()).await;
-    let CloseStep::Close(LinkFault::Closed { code, by_peer, .. }) = step else {
+    let Err(LinkFault::Closed { code, by_peer, .. }) = step else {
         panic!("{step:?}");
     };
     assert_eq!((code, by_peer), (CloseCode::Goodbye, true));
