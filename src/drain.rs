@@ -66,7 +66,6 @@ impl Tasks {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Begins the drain: nothing new starts.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -120,7 +119,6 @@ impl Signal {
         self.0.send_replace(true);
     }
 
-    /// Returns whether it was notified.
     pub(crate) fn is_notified(&self) -> bool {
         *self.0.borrow()
     }

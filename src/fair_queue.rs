@@ -47,13 +47,11 @@ impl<T> FairQueue<T> {
         Self { most, root: QueueBlock::default() }
     }
 
-    /// Number of items.
     #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.root.count
     }
 
-    /// True if the queue is empty.
     pub(crate) const fn is_empty(&self) -> bool {
         self.root.count == 0
     }

@@ -42,7 +42,6 @@ pub(crate) trait Incoming {
 
 /// A source of first packets.
 pub(crate) trait Accept {
-    /// A first packet.
     type Incoming: Incoming;
 
     /// Waits for the next one; `None` at the end. Cancel safe.

@@ -47,7 +47,6 @@ pub(crate) struct WaitCount<'a> {
 }
 
 impl<'a> WaitCount<'a> {
-    /// Adds one to the count.
     pub(crate) fn new(count: &'a AtomicUsize) -> Self {
         Self { count, before: count.fetch_add(1, Ordering::AcqRel) }
     }

@@ -187,7 +187,6 @@ pub(crate) struct HeldBytes {
 }
 
 impl HeldBytes {
-    /// Number of bytes.
     #[cfg(feature = "gateway")]
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -67,7 +67,6 @@ impl Prefix {
         Self::of(address, Width::Host).unwrap_or(Self { first: address, width: Width::Host })
     }
 
-    /// Width of the block.
     pub(crate) const fn width(&self) -> Width {
         self.width
     }
@@ -122,7 +121,6 @@ pub(crate) struct PrefixCounts {
 }
 
 impl PrefixCounts {
-    /// Counters with these limits, all at zero.
     pub(crate) fn new(limits: PrefixLimits) -> Self {
         Self { limits, held: HashMap::new() }
     }
@@ -137,7 +135,6 @@ impl PrefixCounts {
         self.count(prefix) >= self.limits.of(prefix.width())
     }
 
-    /// Count of a block.
     pub(crate) fn count(&self, prefix: Prefix) -> usize {
         self.held.get(&prefix).copied().unwrap_or(0)
     }
@@ -168,7 +165,6 @@ impl PrefixCounts {
         }
     }
 
-    /// True if all counters are at zero.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()

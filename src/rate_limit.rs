@@ -123,8 +123,8 @@ impl LogLimiter {
 pub(crate) struct RepeatLimiter(Option<(String, Instant)>);
 
 impl RepeatLimiter {
-    /// Returns true if a line is to be logged: its text is new, or was logged at least `again_after`
-    /// ago.
+    /// Returns true if a line is to be logged: its text is new, or was last logged `again_after`
+    /// ago or earlier.
     pub(crate) fn admits(&mut self, text: String, now: Instant, again_after: Duration) -> bool {
         let is_repeated = self.0.as_ref().is_some_and(|(last, at)| {
             *last == text && now.saturating_duration_since(*at) < again_after
@@ -162,7 +162,6 @@ impl<K: Eq + Hash> Default for LogLimits<K> {
 }
 
 impl<K: Eq + Hash> LogLimits<K> {
-    /// Limits for each cause and for all.
     fn new(each: RateLimit, all: RateLimit, keys_max: usize) -> Self {
         Self(Mutex::new((TokenBuckets::new(each, keys_max), LogLimiter::new(all))))
     }

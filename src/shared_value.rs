@@ -8,7 +8,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) struct SharedValue<T>(RwLock<Arc<T>>);
 
 impl<T> SharedValue<T> {
-    /// Holds a value.
     pub(crate) fn new(value: T) -> Self {
         Self(RwLock::new(Arc::new(value)))
     }
@@ -18,7 +17,6 @@ impl<T> SharedValue<T> {
         Self(RwLock::new(value))
     }
 
-    /// Current value.
     pub(crate) fn get(&self) -> Arc<T> {
         // The lock is held for one assignment and nothing that could panic.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -115,7 +115,6 @@ impl Audit {
         self.queue.is_some()
     }
 
-    /// True if calls are recorded.
     pub(crate) const fn records_calls(&self) -> bool {
         self.has_calls && self.queue.is_some()
     }

@@ -146,10 +146,7 @@ impl AuditWriter {
         }
     }
 
-    /// Writes bytes.
-    ///
-    /// # Errors
-    /// Number of bytes that were written, and the cause.
+    /// Writes bytes. An error comes with the number that was written.
     fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         if bytes.is_empty() {
             return Ok(());

@@ -24,7 +24,6 @@ pub(super) struct EnrolmentService {
     refused: LogLimits<Prefix>,
 }
 
-/// Origin of a request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestOrigin {
     pub(super) from: SocketAddr,

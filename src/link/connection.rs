@@ -120,7 +120,6 @@ impl Link {
         }))
     }
 
-    /// Returns the network on which it was made.
     pub(crate) fn net(&self) -> &SharedNet {
         &self.0.net
     }
@@ -130,7 +129,6 @@ impl Link {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Returns the verified identity of the peer.
     pub(crate) fn identity(&self) -> &Identity {
         &self.0.identity
     }
@@ -150,7 +148,6 @@ impl Link {
         self.0.peer_message_bytes_max
     }
 
-    /// Returns the age of the link.
     pub(crate) fn age(&self) -> Duration {
         self.0.made_at.elapsed()
     }
@@ -284,7 +281,6 @@ impl Link {
         self.0.answered.nothing().await;
     }
 
-    /// Resolves when the link has ended.
     pub(crate) async fn closed(&self) {
         self.0.connection.closed().await;
     }
@@ -327,7 +323,6 @@ impl Link {
         }
     }
 
-    /// Has a PING sent soon.
     pub(super) fn want_ping(&self) {
         self.0.pulse.want_ping();
     }

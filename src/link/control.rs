@@ -60,7 +60,6 @@ impl ControlStream {
         }
     }
 
-    /// Returns the heartbeat, for the link.
     pub(super) fn pulse(&self) -> Arc<Pulse> {
         self.pulse.clone()
     }
@@ -82,9 +81,9 @@ impl ControlStream {
         }
     }
 
-    /// Starts the heartbeat. The dialling side sends PING at an interval, because the NAT binding is
-    /// on its side; the accepting side answers. The link is lost when nothing was received for
-    /// `silence_max`.
+    /// Starts the heartbeat. The dialling side sends PING at an interval, because the NAT binding
+    /// is on its side; the accepting side answers. The link is lost when nothing was received
+    /// for `silence_max`.
     pub(super) fn start_heartbeat(&mut self, ping_every: Option<Duration>, silence_max: Duration) {
         self.note_received();
         self.silence_max = silence_max;

@@ -188,7 +188,6 @@ impl Dialler {
         raced
     }
 
-    /// Returns the network on which it dials.
     pub(crate) fn net(&self) -> &SharedNet {
         self.sockets.net()
     }

@@ -212,7 +212,6 @@ impl DiallingSockets {
         Self { net, v4: Mutex::default(), v6: Mutex::default() }
     }
 
-    /// Returns their network.
     pub(super) const fn net(&self) -> &SharedNet {
         &self.net
     }

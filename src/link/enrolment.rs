@@ -138,7 +138,6 @@ fn read_fault(error: ReadToEndError) -> LinkFault {
 }
 
 impl EnrolmentRequest {
-    /// Returns the address of the client.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }

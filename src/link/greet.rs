@@ -35,7 +35,6 @@ pub(crate) struct NotGreeted {
     pub(crate) identity: Option<Identity>,
     /// The claim of its certificate, if the handshake refused that. Nothing of it is proved.
     pub(crate) claim: Option<Claim>,
-    /// The fault.
     pub(crate) fault: LinkFault,
 }
 
@@ -98,7 +97,6 @@ impl Greeted {
         Err(NotGreeted { identity: Some(self.identity), claim: None, fault })
     }
 
-    /// Returns its address.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         canonical(self.connection.remote_address())
     }

@@ -33,17 +33,14 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Time at which the last frame of the peer came.
     pub(super) fn received_at(&self) -> Instant {
         *self.received_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that a frame of the peer came.
     pub(super) fn note_received(&self) {
         *self.received_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Resolves when a PING is wanted.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
@@ -63,7 +60,6 @@ impl Pulse {
         drop(answered.wait_for(|number| *number >= next).await);
     }
 
-    /// Returns the next PING.
     pub(super) fn next(&self) -> Ping {
         Ping { number: self.sent.fetch_add(1, Ordering::AcqRel) + 1 }
     }

@@ -27,7 +27,6 @@ impl ResetKeys {
         Self(bytes)
     }
 
-    /// Returns the keys for storing.
     pub(crate) fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -38,7 +37,6 @@ impl ResetKeys {
         MacKey::new(self.0.first_chunk()?)
     }
 
-    /// Returns the key of connection ids.
     pub(super) fn connection_id_key(&self) -> u64 {
         self.0.last_chunk().copied().map_or(0, u64::from_be_bytes)
     }

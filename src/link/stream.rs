@@ -16,9 +16,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The two halves of a call's stream.
 pub(crate) struct CallStream {
-    /// The sending half.
     pub(crate) sender: FrameSender,
-    /// The receiving half.
     pub(crate) reader: FrameReader,
 }
 
@@ -158,7 +156,6 @@ pub(crate) enum ReadFault {
 /// One frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// Its kind.
     pub(crate) kind: Kind,
     /// Its payload: a slice of the received buffer where it arrived in one piece.
     pub(crate) payload: Bytes,

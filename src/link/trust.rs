@@ -45,18 +45,15 @@ impl VerifiedLinks {
 }
 
 impl TrustedLinks {
-    /// Starts with these credentials.
     pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
         let verified_with = Mutex::new(credentials.clone());
         Self { net, credentials: RwLock::new(credentials), verified_with, links: Mutex::default() }
     }
 
-    /// Returns the network of the links.
     pub(super) const fn net(&self) -> &SharedNet {
         &self.net
     }
 
-    /// Returns the present credentials.
     pub(crate) fn credentials(&self) -> Credentials {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -78,14 +75,12 @@ impl TrustedLinks {
         }
     }
 
-    /// Returns the links that are up.
     pub(super) fn up(&self) -> Vec<Link> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let links = links.all.iter().filter_map(Weak::upgrade).map(Link);
         links.filter(|link| !link.is_closed()).collect()
     }
 
-    /// Returns true if any link is up.
     pub(crate) fn is_any_up(&self) -> bool {
         !self.up().is_empty()
     }

@@ -63,7 +63,6 @@ pub(crate) trait Net: fmt::Debug + Send + Sync {
 pub(crate) type SharedNet = Arc<dyn Net>;
 
 impl dyn Net {
-    /// Returns random bytes.
     pub(crate) fn random_bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.random(&mut bytes);

@@ -64,10 +64,8 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
 
 /// A link in use, with what its role holds for it. Dropping it closes the link.
 pub(crate) trait ActiveLink: Send + 'static {
-    /// The link itself.
     type Link: KeptLink;
 
-    /// The link itself.
     fn link(&self) -> &Self::Link;
 
     /// Keeps the link up until it ends or its peer drains it. May be dropped and called again, also
@@ -101,21 +99,16 @@ pub(crate) enum EndReason {
     Draining(LinkFault),
 }
 
-/// A link, as far as a keeper knows it.
+/// A link, as far as a keeper knows it, with the methods of [`Link`].
 pub(crate) trait KeptLink: Clone + Send + Sync + 'static {
-    /// The peer at the other end.
     fn peer(&self) -> &PeerName;
 
-    /// Returns true if the link has ended.
     fn is_closed(&self) -> bool;
 
-    /// Resolves when the link has ended.
     fn closed(&self) -> impl Future<Output = ()> + Send;
 
-    /// Closes the link at once.
     fn close(&self, code: CloseCode, text: &str);
 
-    /// Marks the link as replaced: it opens no stream any more.
     fn replace(&self);
 
     /// The end of the peer's chain.
