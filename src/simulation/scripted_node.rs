@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     limits::Limits,
-    link::{ControlStream, Grants, Link, LinkListener},
+    link::{ControlStream, Link, LinkListener},
     wire::{Control, PROTOCOL_VERSION, Register, Registered, Welcome},
 };
 
@@ -26,8 +26,7 @@ impl ScriptedNode {
     async fn next_registering(&self) -> (Link, ControlStream) {
         let incoming = self.listener.next_incoming().await.expect("a connection");
         let greeted = incoming.greet().await.unwrap_or_else(|refused| panic!("{}", refused.fault));
-        let (link, mut control) =
-            greeted.into_link(Grants { calls_in_flight_max: 4 }, &self.limits);
+        let (link, mut control) = greeted.into_link(4, &self.limits);
         let welcome = Welcome {
             protocol: PROTOCOL_VERSION,
             node: "edge".into(),
