@@ -144,7 +144,7 @@ impl Settings {
             forwards,
             credentials,
             renewal,
-            nodes: if nodes.is_empty() { vec![node_default()?] } else { nodes },
+            nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
             policy: file.policy,
             limits: Limits {
                 memory_max: args.memory_max.or(file.limits.memory_max),
@@ -177,10 +177,6 @@ impl Settings {
         };
         Read { next, files: self.files, needs_restart, announce }
     }
-}
-
-fn node_default() -> Result<NodeAddress, Failure> {
-    "localhost".parse().map_err(|error: dialback::NameError| Failure::local(&error))
 }
 
 /// TCP forwards of the flags, and those of the config file that have other names.

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Flags of a command that acts as a caller.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ReachArgs {
     /// Address of the node
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]

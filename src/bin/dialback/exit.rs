@@ -4,9 +4,9 @@ use crate::log_writer::LogWriter;
 use crate::metadata::{self, MetadataMap};
 use crate::output::{escape, print_json_aside};
 use dialback::{
-    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, StartError, StateError,
-    Status,
-    certs::CertsError,
+    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError, StartError,
+    StateError, Status,
+    certs::{CertsError, JoinTokenError},
     config::{LineFaults, TlsFilesError},
 };
 use serde::Serialize;
@@ -62,6 +62,14 @@ impl Failure {
     /// A failed call that is already reported.
     pub(crate) const fn reported(code: Code) -> Self {
         Self::Reported(CALL_BASE + code.number())
+    }
+
+    /// Adds the id of the call that failed.
+    pub(crate) fn of_call(self, call_id: CallId) -> Self {
+        match self {
+            Self::Call(status, None) => Self::Call(status, Some(call_id)),
+            other => other,
+        }
     }
 
     /// Runtime failure: an error with its causes.
@@ -134,7 +142,7 @@ fn chain(error: &dyn Error) -> String {
 
 /// A failed call in the form of `--json`.
 #[derive(Serialize)]
-struct FailedCall<'a> {
+pub(crate) struct FailedCall<'a> {
     ok: bool,
     code: &'static str,
     outcome: &'static str,
@@ -148,7 +156,7 @@ struct FailedCall<'a> {
 }
 
 impl<'a> FailedCall<'a> {
-    fn new(status: &'a Status, call_id: Option<CallId>) -> Self {
+    pub(crate) fn new(status: &'a Status, call_id: Option<CallId>) -> Self {
         Self {
             ok: false,
             code: status.code().as_str(),
@@ -172,11 +180,17 @@ impl From<CredentialsError> for Failure {
     }
 }
 
-impl From<TlsFilesError> for Failure {
-    fn from(error: TlsFilesError) -> Self {
-        Self::local(&error)
-    }
+macro_rules! local_errors {
+    ($($error:ty)*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::local(&error)
+            }
+        }
+    )*};
 }
+
+local_errors!(TlsFilesError NameError JoinTokenError);
 
 impl From<LineFaults> for Failure {
     fn from(faults: LineFaults) -> Self {

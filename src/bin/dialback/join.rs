@@ -87,7 +87,7 @@ pub(crate) fn run(role: Role, command: JoinCommand) -> Result<(), Failure> {
 
 fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     let JoinArgs { enroll, token, name, dir, force } = args;
-    let token: JoinToken = token.parse().map_err(|error| Failure::local(&error))?;
+    let token: JoinToken = token.parse()?;
     let peer = token.peer();
     if peer.role == Role::Node {
         return Err(Failure::usage(

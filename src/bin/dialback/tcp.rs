@@ -160,8 +160,7 @@ impl Local {
         let dialled =
             until_valid(first, again, &mut signals, async || hangups.next().await).await?;
         let Some(caller) = dialled else { return Ok(()) };
-        let agent = self.way.agent.as_str();
-        let callee = caller.agent(agent).map_err(|error| Failure::local(&error))?;
+        let callee = caller.agent(self.way.agent.as_str())?;
         self.announce(&caller, &listener).await?;
         let mut connections = JoinSet::new();
         let first = {

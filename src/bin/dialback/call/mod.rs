@@ -7,14 +7,13 @@ use crate::{
     caller::{Reach, ReachArgs},
     exit::{Failure, rejected_locally},
     input::Input,
-    output::print_json_aside,
 };
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{
     Call, CallId, CallKind, Callee, Caller, Code, MethodPath, Name, Outbound, ServiceInfo, Shape,
     Status,
 };
-use replies::{AgentResult, ReplyPrinter, failed, in_json};
+use replies::{ReplyPrinter, print_result};
 use std::time::{Duration, Instant};
 
 /// `dialback call`.
@@ -73,29 +72,12 @@ pub(crate) struct CallArgs {
     pub(crate) reach: ReachArgs,
 }
 
-/// Target of a call.
-enum Callees {
-    /// The agent of this name.
-    Agent(Name),
-    /// Any that may answer for the service.
-    Any,
-    /// Every one of them.
-    All,
-}
-
-/// Method and options of a call.
+/// A call: its target, its method, and the options as they were typed.
 struct CallCommand {
-    callees: Callees,
+    /// `None` with `--any` and `--all`.
+    agent: Option<Name>,
     method: MethodPath,
-    metadata: Vec<(String, String)>,
-    timeout: Option<Duration>,
-    wait: bool,
-    /// Called as a server stream, regardless of the directory.
-    is_stream: bool,
-    priority: Option<i8>,
-    wants_json: bool,
-    /// No message was given, so that null is sent.
-    is_bare: bool,
+    args: CallArgs,
 }
 
 /// A unary call that names no time has this.
@@ -106,41 +88,27 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
-    let (input, is_bare) = (Input::open(args.data.as_deref())?, args.data.is_none());
-    let (callees, method) = callees(&args.what, args.any, args.all)?;
+    let input = Input::open(args.data.as_deref())?;
+    let (agent, method) = target(&args)?;
     if method.is_forward() {
         let name = method.method();
         return Err(Failure::usage(format!(
             "{method} is a TCP forward, not a method; forward a local port to it with `dialback tcp AGENT {name} --listen 127.0.0.1:0`"
         )));
     }
-    let order = CallCommand {
-        callees,
-        method,
-        metadata: args.header,
-        timeout: args.timeout,
-        wait: args.wait,
-        is_stream: args.stream,
-        priority: args.priority,
-        wants_json: args.json,
-        is_bare,
-    };
-    let reach = Reach::new(args.reach, order.timeout.unwrap_or(STREAM_TIMEOUT), args.json)?;
+    let timeout = args.timeout.unwrap_or(STREAM_TIMEOUT);
+    let reach = Reach::new(args.reach.clone(), timeout, args.json)?;
+    let command = CallCommand { agent, method, args };
     reach.run(async |caller, left| {
-        order.call(caller, input, left).await.map_err(|failure| order.with_hint(failure))
+        command.call(caller, input, left).await.map_err(|failure| command.with_hint(failure))
     })
 }
 
-fn callees(what: &[String], any: bool, all: bool) -> Result<(Callees, MethodPath), Failure> {
-    let local = |error: dialback::NameError| Failure::local(&error);
-    match (what, any, all) {
-        ([method], true, false) => Ok((Callees::Any, method.parse().map_err(local)?)),
-        ([method], false, true) => Ok((Callees::All, method.parse().map_err(local)?)),
-        ([agent, method], false, false) => {
-            let agent = agent.parse().map_err(local)?;
-            Ok((Callees::Agent(agent), method.parse().map_err(local)?))
-        }
-        ([_], ..) => Err(Failure::usage(
+fn target(args: &CallArgs) -> Result<(Option<Name>, MethodPath), Failure> {
+    match (args.what.as_slice(), args.any || args.all) {
+        ([method], true) => Ok((None, method.parse()?)),
+        ([agent, method], false) => Ok((Some(agent.parse()?), method.parse()?)),
+        ([_], false) => Err(Failure::usage(
             "expected an agent and a method, as `warehouse HelloService/Hello`, or a method with --any or --all",
         )),
         _ => Err(Failure::usage("--any and --all take a method and no agent")),
@@ -150,30 +118,63 @@ fn callees(what: &[String], any: bool, all: bool) -> Result<(Callees, MethodPath
 impl CallCommand {
     async fn call(&self, caller: &Caller, input: Input, left: Duration) -> Result<(), Failure> {
         let began = Instant::now();
-        let kind = match self.is_stream {
+        let kind = match self.args.stream {
             true => CallKind::ServerStream,
             false => self.kind(caller, left).await?,
         };
         let left = left.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
-        let timeout = match (self.timeout, kind) {
+        let timeout = match (self.args.timeout, kind) {
             (None, CallKind::Unary) => left.min(UNARY_TIMEOUT),
             _ => left,
         };
-        let callee = match &self.callees {
-            Callees::All => return self.call_all(caller, input, kind, timeout).await,
-            Callees::Any => caller.any(),
-            Callees::Agent(name) => {
-                caller.agent(name.as_str()).map_err(|error| Failure::local(&error))?
+        match &self.agent {
+            _ if self.args.all => self.call_all(caller, input, kind, timeout).await,
+            None => self.exchange(&caller.any(), input, kind, timeout).await,
+            Some(name) => self.exchange(&caller.agent(name.as_str())?, input, kind, timeout).await,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        callee: &Callee,
+        input: Input,
+        kind: CallKind,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        let method = &self.method;
+        let replies = ReplyPrinter::new(self.args.json, tokio::time::Instant::now() + timeout);
+        let (call_id, ended) = match kind {
+            CallKind::Unary => {
+                let message = input.only(method).await?;
+                let call = callee.call_encoded::<()>(method, message);
+                let (call, call_id) = self.with(call, timeout);
+                (call_id, async { replies.take_reply(&call.raw().await?).await }.await)
+            }
+            CallKind::ServerStream => {
+                let message = input.only(method).await?;
+                let call = callee.server_stream_encoded::<()>(method, message);
+                let (call, call_id) = self.with(call, timeout);
+                (call_id, async { replies.take_all(call.await?).await }.await)
+            }
+            CallKind::ClientStream => {
+                let (call, call_id) = self.with(callee.client_stream::<(), ()>(method), timeout);
+                let ended = async {
+                    let (outbound, answer) = call.await?;
+                    let answered = async { Ok(answer.raw().await?) };
+                    replies.take_reply(&both(send(input, outbound), answered).await?).await
+                };
+                (call_id, ended.await)
+            }
+            _ => {
+                let (call, call_id) = self.with(callee.bidirectional::<(), ()>(method), timeout);
+                let ended = async {
+                    let (outbound, inbound) = call.await?;
+                    both(send(input, outbound), replies.take_all(inbound)).await
+                };
+                (call_id, ended.await)
             }
         };
-        let until = tokio::time::Instant::now() + timeout;
-        let replies = ReplyPrinter::new(self.wants_json, until);
-        match kind {
-            CallKind::Unary => self.unary(&callee, input, timeout, replies).await,
-            CallKind::ServerStream => self.server_stream(&callee, input, timeout, replies).await,
-            CallKind::ClientStream => self.client_stream(&callee, input, timeout, replies).await,
-            _ => self.bidirectional(&callee, input, timeout, replies).await,
-        }
+        ended.map_err(|failure| failure.of_call(call_id))
     }
 
     /// Kind of the method, from the directory of the node. If it is unknown, the call itself fails
@@ -184,13 +185,10 @@ impl CallCommand {
     async fn kind(&self, caller: &Caller, left: Duration) -> Result<CallKind, Failure> {
         match tokio::time::timeout(left, self.services(caller)).await {
             Ok(Ok(services)) => Ok(kind_of(&services, &self.method)),
-            Err(_elapsed) if self.wait => {
-                let absent = match &self.callees {
-                    Callees::Agent(name) => format!("agent {name} is not attached"),
-                    Callees::Any | Callees::All => {
-                        let service = self.method.service();
-                        format!("no attached agent may host {service}")
-                    }
+            Err(_elapsed) if self.args.wait => {
+                let absent = match &self.agent {
+                    Some(name) => format!("agent {name} is not attached"),
+                    None => format!("no attached agent may host {}", self.method.service()),
                 };
                 let text = format!("{absent}: no agent attached within --timeout (--wait)");
                 Err(Status::not_executed(Code::Unavailable, text).into())
@@ -202,16 +200,16 @@ impl CallCommand {
     /// Services of the target agent; of several the first. With `--wait`, waits for one.
     async fn services(&self, caller: &Caller) -> Result<Vec<ServiceInfo>, Status> {
         loop {
-            let agent = match &self.callees {
-                Callees::Agent(name) => Some(name.clone()),
-                Callees::Any | Callees::All => caller.hosts(&self.method).await?.into_iter().next(),
+            let agent = match &self.agent {
+                Some(name) => Some(name.clone()),
+                None => caller.hosts(&self.method).await?.into_iter().next(),
             };
             let services = match agent {
                 Some(agent) => caller.services(agent.as_str()).await,
                 None => Err(Status::not_executed(Code::Unavailable, "no agent may answer")),
             };
             match services {
-                Err(status) if self.wait && status.code() == Code::Unavailable => {
+                Err(status) if self.args.wait && status.code() == Code::Unavailable => {
                     // The directory is asked again and again: it has no method by which a caller
                     // could wait.
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -225,7 +223,7 @@ impl CallCommand {
     fn with_hint(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Call(status, call_id)
-                if self.is_bare && status.code() == Code::InvalidArgument =>
+                if self.args.data.is_none() && status.code() == Code::InvalidArgument =>
             {
                 let text = format!(
                     "{}; no message was given, so null was sent: pass a message with -d JSON, as -d '\"hello\"'",
@@ -241,73 +239,15 @@ impl CallCommand {
     }
 
     fn with<R, S: Shape>(&self, call: Call<R, S>, timeout: Duration) -> (Call<R, S>, CallId) {
-        let mut call = call.timeout(timeout).wait(self.wait);
-        if let Some(priority) = self.priority {
+        let mut call = call.timeout(timeout).wait(self.args.wait);
+        if let Some(priority) = self.args.priority {
             call = call.priority(priority);
         }
-        for (key, value) in &self.metadata {
+        for (key, value) in &self.args.header {
             call = call.metadata(key, value);
         }
         let call_id = call.call_id();
         (call, call_id)
-    }
-
-    async fn unary(
-        &self,
-        callee: &Callee,
-        input: Input,
-        timeout: Duration,
-        mut replies: ReplyPrinter,
-    ) -> Result<(), Failure> {
-        let message = input.only(&self.method).await?;
-        let call = callee.call_encoded::<()>(&self.method, message);
-        let (call, call_id) = self.with(call, timeout);
-        let reply = call.raw().await.map_err(|status| failed(status, call_id))?;
-        replies.take_reply(&reply, call_id).await?;
-        replies.end(&reply.metadata, &reply.trailing).await
-    }
-
-    async fn server_stream(
-        &self,
-        callee: &Callee,
-        input: Input,
-        timeout: Duration,
-        replies: ReplyPrinter,
-    ) -> Result<(), Failure> {
-        let message = input.only(&self.method).await?;
-        let call = callee.server_stream_encoded::<()>(&self.method, message);
-        let (call, call_id) = self.with(call, timeout);
-        let inbound = call.await.map_err(|status| failed(status, call_id))?;
-        replies.take_all(inbound, call_id).await
-    }
-
-    async fn client_stream(
-        &self,
-        callee: &Callee,
-        input: Input,
-        timeout: Duration,
-        mut replies: ReplyPrinter,
-    ) -> Result<(), Failure> {
-        let call = callee.client_stream::<(), ()>(&self.method);
-        let (call, call_id) = self.with(call, timeout);
-        let (outbound, answer) = call.await.map_err(|status| failed(status, call_id))?;
-        let answered = async { answer.raw().await.map_err(|status| failed(status, call_id)) };
-        let reply = both(send(input, outbound), answered).await?;
-        replies.take_reply(&reply, call_id).await?;
-        replies.end(&reply.metadata, &reply.trailing).await
-    }
-
-    async fn bidirectional(
-        &self,
-        callee: &Callee,
-        input: Input,
-        timeout: Duration,
-        replies: ReplyPrinter,
-    ) -> Result<(), Failure> {
-        let call = callee.bidirectional::<(), ()>(&self.method);
-        let (call, call_id) = self.with(call, timeout);
-        let (outbound, inbound) = call.await.map_err(|status| failed(status, call_id))?;
-        both(send(input, outbound), replies.take_all(inbound, call_id)).await
     }
 
     async fn call_all(
@@ -323,8 +263,7 @@ impl CallCommand {
             return Err(rejected_locally(text));
         }
         let message = input.only(&self.method).await?;
-        let outcomes = caller.call_all_encoded(&self.method, message, timeout).await;
-        let outcomes = outcomes.map_err(|status| Failure::Call(status, None))?;
+        let outcomes = caller.call_all_encoded(&self.method, message, timeout).await?;
         if outcomes.is_empty() {
             let service = self.method.service();
             let text = format!("no attached agent may host {service}");
@@ -333,8 +272,7 @@ impl CallCommand {
         let first_failure =
             outcomes.iter().find_map(|(_, result)| result.as_ref().err().map(Status::code));
         for (agent, result) in outcomes {
-            let reply = result.and_then(|reply| in_json(reply.message()?));
-            print_json_aside(&AgentResult::new(&agent, reply)).await?;
+            print_result(&agent, result).await?;
         }
         first_failure.map_or(Ok(()), |code| Err(Failure::reported(code)))
     }

@@ -1,11 +1,11 @@
 //! Output of the replies of a call: JSON, one line each, or one object.
 
 use crate::{
-    exit::Failure,
+    exit::{FailedCall, Failure},
     metadata::{self, MetadataMap},
     output::{Printed, escape_json, print_aside, print_json_aside},
 };
-use dialback::{CallId, Code, Inbound, Metadata, Name, Outcome, Reply, Status, json};
+use dialback::{Code, Inbound, Metadata, Name, Outcome, Reply, Status, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -23,17 +23,14 @@ impl ReplyPrinter {
         Self { wants_json, seen: Vec::new(), until }
     }
 
-    pub(super) async fn take_reply(
-        &mut self,
-        reply: &Reply,
-        call_id: CallId,
-    ) -> Result<(), Failure> {
-        let message = reply.message().map_err(|status| failed(status, call_id))?;
-        self.take(message, call_id).await.map(drop)
+    /// Prints the only reply of a call.
+    pub(super) async fn take_reply(mut self, reply: &Reply) -> Result<(), Failure> {
+        self.take(reply.message()?).await?;
+        self.end(&reply.metadata, &reply.trailing).await
     }
 
-    async fn take(&mut self, message: &[u8], call_id: CallId) -> Result<Printed, Failure> {
-        let value = in_json(message).map_err(|status| failed(status, call_id))?;
+    async fn take(&mut self, message: &[u8]) -> Result<Printed, Failure> {
+        let value = in_json(message)?;
         if self.wants_json {
             self.seen.push(value);
             return Ok(Printed::Written);
@@ -41,18 +38,14 @@ impl ReplyPrinter {
         print_aside(escape_json(Box::<str>::from(value).into())).await
     }
 
-    pub(super) async fn take_all(
-        mut self,
-        mut inbound: Inbound<()>,
-        call_id: CallId,
-    ) -> Result<(), Failure> {
+    /// Prints each reply when it arrives.
+    pub(super) async fn take_all(mut self, mut inbound: Inbound<()>) -> Result<(), Failure> {
         while let Some(message) = inbound.next_encoded().await {
-            let message = message.map_err(|status| failed(status, call_id))?;
-            let until = self.until;
-            let printed = tokio::time::timeout_at(until, self.take(&message, call_id)).await;
+            let message = message?;
+            let printed = tokio::time::timeout_at(self.until, self.take(&message)).await;
             let printed = printed.map_err(|_elapsed| {
                 let text = "deadline exceeded while standard output was not read";
-                failed(Status::unknown(Code::DeadlineExceeded, text), call_id)
+                Status::unknown(Code::DeadlineExceeded, text)
             })?;
             // Returning drops the call, which cancels its handler.
             if printed? == Printed::ReaderGone {
@@ -62,7 +55,7 @@ impl ReplyPrinter {
         self.end(inbound.metadata(), inbound.trailing()).await
     }
 
-    pub(super) async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
+    async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
         if !self.wants_json {
             return metadata::print(metadata, trailing).await;
         }
@@ -74,7 +67,7 @@ impl ReplyPrinter {
 }
 
 /// A reply as JSON.
-pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
+fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
     let text = json::cbor_to_text(message).and_then(|text| {
         // Written by this program, so it is valid.
         let text = String::from_utf8(text.into()).map_err(|fault| fault.to_string())?;
@@ -84,11 +77,6 @@ pub(super) fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
         let text = format!("the reply is not valid CBOR: {why}");
         Status::with_outcome(Code::Internal, Outcome::Unknown, text)
     })
-}
-
-/// Failure of the call with this id.
-pub(super) fn failed(status: Status, call_id: CallId) -> Failure {
-    Failure::Call(status, Some(call_id))
 }
 
 /// A call that went well, as `--json` shows it.
@@ -103,48 +91,34 @@ struct JsonSuccess<'a> {
     trailers: MetadataMap,
 }
 
-/// Result of the call of one agent among several.
-#[derive(Serialize)]
-pub(super) struct AgentResult {
-    agent: String,
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<String>,
-    #[serde(skip_serializing_if = "MetadataMap::is_empty")]
-    metadata: MetadataMap,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<Box<RawValue>>,
-}
-
-impl AgentResult {
-    pub(super) fn new(agent: &Name, result: Result<Box<RawValue>, Status>) -> Self {
-        let agent = agent.to_string();
-        match result {
-            Ok(reply) => Self {
-                agent,
-                ok: true,
-                code: None,
-                outcome: Outcome::Ok.as_str(),
-                message: None,
-                details: None,
-                metadata: MetadataMap::default(),
-                reply: Some(reply),
-            },
-            Err(status) => Self {
-                agent,
-                ok: false,
-                code: Some(status.code().as_str()),
-                outcome: status.outcome().as_str(),
-                message: Some(status.message().to_owned()),
-                details: metadata::details(&status),
-                metadata: MetadataMap::of(status.metadata()),
-                reply: None,
-            },
+/// Prints the result of the call of one agent among several.
+pub(super) async fn print_result(
+    agent: &Name,
+    result: Result<Reply, Status>,
+) -> Result<Printed, Failure> {
+    let agent = agent.as_str();
+    match result.and_then(|reply| in_json(reply.message()?)) {
+        Ok(reply) => {
+            let result = AgentReply { ok: true, outcome: Outcome::Ok.as_str(), reply };
+            print_json_aside(&AgentResult { agent, result }).await
+        }
+        Err(status) => {
+            let result = FailedCall::new(&status, None);
+            print_json_aside(&AgentResult { agent, result }).await
         }
     }
+}
+
+#[derive(Serialize)]
+struct AgentResult<'a, T> {
+    agent: &'a str,
+    #[serde(flatten)]
+    result: T,
+}
+
+#[derive(Serialize)]
+struct AgentReply {
+    ok: bool,
+    outcome: &'static str,
+    reply: Box<RawValue>,
 }
