@@ -6,9 +6,9 @@ use crate::{
     audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    forwards::{ForwardFlag, Forwards, Live, parse_forward},
+    forwards::{ForwardFlag, Forwards, parse_forward},
     join::{self, JoinCommand, parse_enroller},
-    reload::{self, Read, Reader, Start},
+    reload::{self, Reader, Start},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
@@ -101,16 +101,6 @@ struct Hosted {
     ledger: Option<PathBuf>,
 }
 
-/// Settings that only change with a restart.
-#[derive(Clone, Copy)]
-struct Fixed<'a> {
-    nodes: &'a [NodeAddress],
-    hosted: &'a Hosted,
-    forwards: &'a Live,
-    audit: &'a AuditFile,
-    renewal: Option<&'a Renewal>,
-}
-
 /// Runs the command.
 pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
     if let Some(command) = args.command.take() {
@@ -154,29 +144,6 @@ impl Settings {
             files,
         })
     }
-
-    /// Update for a running agent.
-    fn replacing(self, fixed: Fixed<'_>) -> Read<ConfigUpdate<AgentPolicy>> {
-        let (of, live) = (self.credentials.clone(), fixed.forwards.clone());
-        let needs_restart = reload::restarts([
-            (self.nodes != fixed.nodes, "nodes"),
-            (self.hosted != *fixed.hosted, "what the agent hosts"),
-            (!fixed.forwards.is_registered_as(&self.forwards), "which services are forwarded"),
-            (self.audit != *fixed.audit, "audit"),
-            (self.renewal.as_ref() != fixed.renewal, "enroll, or which files are renewed,"),
-        ]);
-        let forwards = self.forwards;
-        let announce = Box::new(move || {
-            credentials::announce(&of);
-            forwards.replace(&live);
-        });
-        let next = ConfigUpdate {
-            credentials: Some(self.credentials),
-            policy: Some(self.policy),
-            limits: Some(self.limits),
-        };
-        Read { next, files: self.files, needs_restart, announce }
-    }
 }
 
 /// TCP forwards of the flags, and those of the config file that have other names.
@@ -211,7 +178,7 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 }
 
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
-    let Start { reader, settings, watch, mut signals, hangups } = start;
+    let Start { settings, mut signals, reloads } = start;
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
     let audited = settings.audit;
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
@@ -231,15 +198,30 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let run = async {
         let agent = agent.start()?;
         let _renewing = renewal.clone().map(Renewal::start);
-        let renewal = renewal.as_ref();
-        let (hosted, forwards) = (&hosted, &forwards);
-        let fixed = Fixed { nodes: &nodes, hosted, forwards, audit: &audited, renewal };
-        let fit = |next: Settings| {
+        let check = |next: &Settings| {
             expect_rules(&has_rules, &next.policy)?;
-            Ok(next.replacing(fixed))
+            Ok(reload::restarts([
+                (next.nodes != nodes, "nodes"),
+                (next.hosted != hosted, "what the agent hosts"),
+                (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
+                (next.audit != audited, "audit"),
+                (next.renewal != renewal, "enroll, or which files are renewed,"),
+            ]))
         };
-        let apply = async |next| agent.apply(next).await;
-        let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;
+        let apply = async |next: Settings| {
+            let credentials = next.credentials.clone();
+            agent
+                .apply(ConfigUpdate {
+                    credentials: Some(next.credentials),
+                    policy: Some(next.policy),
+                    limits: Some(next.limits),
+                })
+                .await?;
+            credentials::announce(&credentials);
+            next.forwards.replace(&forwards);
+            Ok(())
+        };
+        let first = signals.first(reloads.run(check, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?

@@ -1,7 +1,7 @@
 //! The audit log of a node or an agent: opened before anything else starts, reopened on SIGHUP,
 //! flushed at the end.
 
-use crate::exit::Failure;
+use crate::{exit::Failure, signals::Hangups};
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{Audit, config::AuditFile, limits::AUDIT_FLUSH_WAIT_MAX};
 use std::{
@@ -64,20 +64,13 @@ pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Res
 }
 
 /// Reopens the audit log on each SIGHUP. Returns only if SIGHUP cannot be received.
-#[cfg(unix)]
 async fn reopen_on_hangup<T>(audit: &Audit) -> Result<T, Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    if audit.is_on() {
-        let mut hangups = signal(SignalKind::hangup()).map_err(|error| Failure::runtime(&error))?;
-        while hangups.recv().await.is_some() {
-            audit.reopen();
-        }
+    if !audit.is_on() {
+        return std::future::pending().await;
     }
-    std::future::pending().await
-}
-
-/// Other systems have no SIGHUP.
-#[cfg(not(unix))]
-async fn reopen_on_hangup<T>(_: &Audit) -> Result<T, Failure> {
-    std::future::pending().await
+    let mut hangups = Hangups::listen()?;
+    loop {
+        hangups.next().await;
+        audit.reopen();
+    }
 }

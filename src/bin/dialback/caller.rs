@@ -4,16 +4,14 @@ use crate::{
     args::TlsArgs,
     credentials,
     exit::Failure,
-    signals::{Signals, Stop},
+    signals::{Signals, block_on},
 };
 use clap::Args;
 use dialback::{
     Caller, ConnectError, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING,
 };
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+use tokio::runtime::Builder;
 
 /// Flags of a command that acts as a caller.
 #[derive(Debug, Clone, Args)]
@@ -68,28 +66,16 @@ impl Reach {
         self,
         work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::runtime(&error))?;
-        let result = runtime.block_on(async {
+        block_on(Builder::new_current_thread(), async {
             let (mut signals, wants_json) = (Signals::listen()?, self.wants_json);
             match self.connect_and(&mut signals, work).await {
                 Err(failure) => {
                     let printed = failure.printed_as_json(wants_json);
-                    Err(unless_stopped(&mut signals, printed).await.unwrap_or_else(Stop::failure))
+                    Err(signals.unless_stopped(printed).await?)
                 }
                 done => done,
             }
-        });
-        // A resolver that hangs in its thread must not keep the process alive.
-        runtime.shutdown_background();
-        result
-    }
-
-    /// Connects, unless a signal comes first.
-    async fn connect(self, signals: &mut Signals) -> Result<Caller, Failure> {
-        Ok(unless_stopped(signals, self.dial()).await.map_err(Stop::failure)??)
+        })
     }
 
     /// Connects.
@@ -107,23 +93,11 @@ impl Reach {
         work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (started, timeout) = (Instant::now(), self.timeout);
-        let caller = self.connect(signals).await?;
+        let caller = signals.unless_stopped(self.dial()).await??;
         let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-        let worked = unless_stopped(signals, work(&caller, left)).await;
+        let worked = signals.unless_stopped(work(&caller, left)).await;
         let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
         drop(tokio::time::timeout(wait_max, caller.close()).await);
-        worked.map_err(Stop::failure)?
-    }
-}
-
-/// Awaits the future, or drops it when a signal comes first.
-async fn unless_stopped<T>(
-    signals: &mut Signals,
-    future: impl Future<Output = T>,
-) -> Result<T, Stop> {
-    tokio::select! {
-        biased;
-        stop = signals.next() => Err(stop),
-        ended = future => Ok(ended),
+        worked?
     }
 }

@@ -1,7 +1,7 @@
 //! `dialback enroll`: an enroller with its CA, and the join tokens of new machines.
 
 use crate::{
-    args::parse_duration_text, exit::Failure, node::runtime, output::print, signals::Signals,
+    args::parse_duration_text, exit::Failure, output::print, signals::Signals,
     until_valid::until_valid,
 };
 use clap::{Args, Subcommand};
@@ -17,6 +17,7 @@ use std::{
     path::PathBuf,
     time::{Duration, SystemTime},
 };
+use tokio::runtime::Runtime;
 
 /// `dialback enroll`.
 #[derive(Debug, Args)]
@@ -71,7 +72,8 @@ pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
                 Some(address) => builder.listen(address),
                 None => builder,
             };
-            runtime()?.block_on(serve(builder))
+            let runtime = Runtime::new().map_err(|error| Failure::runtime(&error))?;
+            runtime.block_on(serve(builder))
         }
     }
 }

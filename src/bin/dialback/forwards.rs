@@ -90,7 +90,6 @@ fn announce(config: &ForwardConfig) {
 }
 
 /// Running forwards and the handles that replace their upstreams.
-#[derive(Clone)]
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);
 
 impl Live {

@@ -89,20 +89,9 @@ pub(crate) async fn open(
     builder.start().await.map(Some)
 }
 
-/// Settings that can change while the gateway runs.
-pub(crate) struct NextGateway {
-    tokens: Option<TokenVerifier>,
-    certificate: Option<ServerCertificate>,
-}
-
-/// Takes them from reloaded settings. A gateway that was removed from the configuration keeps
-/// running until a restart.
-pub(crate) fn next(settings: Option<GatewaySettings>) -> Option<NextGateway> {
-    settings.map(|GatewaySettings { tokens, certificate, .. }| NextGateway { tokens, certificate })
-}
-
-/// Applies them.
-pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<NextGateway>) {
+/// Applies the settings that can change while the gateway runs. A gateway that was removed from the
+/// configuration keeps running until a restart.
+pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<GatewaySettings>) {
     if let (Some(gateway), Some(next)) = (gateway, next) {
         gateway.set_tokens(next.tokens);
         gateway.set_certificate(next.certificate);

@@ -6,7 +6,7 @@ use crate::{
     credentials::Locator,
     exit::Failure,
     output::{columns, escape, print},
-    signals::{Signals, Stop},
+    signals::{Signals, block_on},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
@@ -19,6 +19,7 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
 };
+use tokio::runtime::Builder;
 
 /// `dialback caller`.
 #[derive(Debug, Args)]
@@ -146,21 +147,9 @@ pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Fail
 
 /// Awaits the future, unless a signal comes first.
 fn wait_for<T>(future: impl Future<Output = Result<T, EnrollError>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::runtime(&error))?;
-    let result = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        tokio::select! {
-            biased;
-            stop = signals.next() => Err(Stop::failure(stop)),
-            ended = future => ended.map_err(Failure::from),
-        }
-    });
-    // A resolver that still hangs in its thread must not keep the process.
-    runtime.shutdown_background();
-    result
+    block_on(Builder::new_current_thread(), async {
+        Ok(Signals::listen()?.unless_stopped(future).await??)
+    })
 }
 
 impl From<EnrollError> for Failure {

@@ -6,9 +6,9 @@ use crate::{
     audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    gateway::{self, GatewaySettings, NextGateway},
+    gateway::{self, GatewaySettings},
     policy::{count_rules, rules_of},
-    reload::{self, Read, Reader, Start},
+    reload::{self, Reader, Start},
 };
 use clap::Args;
 use dialback::{
@@ -80,11 +80,6 @@ pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     reload::run(reader, |settings| settings.files.clone(), serve)
 }
 
-/// Runtime of long-running commands: one thread per core.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Runtime::new().map_err(|error| Failure::runtime(&error))
-}
-
 impl Settings {
     fn read(args: &NodeArgs, locator: &Locator) -> Result<Self, Failure> {
         let file = args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
@@ -110,15 +105,21 @@ impl Settings {
         })
     }
 
-    fn announce(&self) {
-        credentials::announce(&self.credentials);
-        announce_rules(&self.policy);
+    /// Logs the settings in use.
+    fn announce(credentials: &Credentials, policy: &NodePolicy) {
+        credentials::announce(credentials);
+        tracing::info!("{}", count_rules(policy));
+        if policy.allow.is_empty() {
+            tracing::warn!(
+                "no [[allow]] rule: every remote call is denied; add rules with --config FILE or --policy FILE"
+            );
+        }
     }
 }
 
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
-    let Start { reader, settings, watch, mut signals, hangups } = start;
-    settings.announce();
+    let Start { settings, mut signals, reloads } = start;
+    Settings::announce(&settings.credentials, &settings.policy);
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;
     let audit = audit::open(audited.clone())?;
@@ -131,58 +132,28 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let run = async {
         let node = builder.start().await?;
         let running_gateway = gateway::open(&node, gateway.as_ref()).await?;
-        let gateway = gateway.as_ref();
-        let fixed = Fixed { listen, state: state.as_ref(), audit: &audited, gateway };
-        let fit = |next: Settings| Ok(next.replacing(fixed));
-        let apply = async |(next, for_gateway)| {
-            let applied = node.apply(next).await?;
-            gateway::apply(running_gateway.as_ref(), for_gateway);
-            Ok(applied)
+        let check = |next: &Settings| {
+            Ok(reload::restarts([
+                (next.listen != listen, "listen"),
+                (next.state != state, "state"),
+                (next.audit != audited, "audit"),
+                (gateway::needs_restart(next.gateway.as_ref(), gateway.as_ref()), "gateway"),
+            ]))
         };
-        let first = signals.first(reload::watch_files(watch, hangups, reader, fit, apply)).await;
+        let apply = async |next: Settings| {
+            let (credentials, policy) = (next.credentials.clone(), next.policy.clone());
+            node.apply(ConfigUpdate {
+                credentials: Some(next.credentials),
+                policy: Some(next.policy),
+                limits: Some(next.limits),
+            })
+            .await?;
+            gateway::apply(running_gateway.as_ref(), next.gateway);
+            Settings::announce(&credentials, &policy);
+            Ok(())
+        };
+        let first = signals.first(reloads.run(check, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
-}
-
-/// Settings that only change with a restart.
-#[derive(Clone, Copy)]
-struct Fixed<'a> {
-    listen: SocketAddr,
-    state: Option<&'a PathBuf>,
-    audit: &'a AuditFile,
-    gateway: Option<&'a GatewaySettings>,
-}
-
-impl Settings {
-    /// Update for a running node.
-    fn replacing(self, fixed: Fixed<'_>) -> Read<(ConfigUpdate<NodePolicy>, Option<NextGateway>)> {
-        let (of, rules) = (self.credentials.clone(), self.policy.clone());
-        let announce = Box::new(move || {
-            credentials::announce(&of);
-            announce_rules(&rules);
-        });
-        let needs_restart = reload::restarts([
-            (self.listen != fixed.listen, "listen"),
-            (self.state.as_ref() != fixed.state, "state"),
-            (self.audit != *fixed.audit, "audit"),
-            (gateway::needs_restart(self.gateway.as_ref(), fixed.gateway), "gateway"),
-        ]);
-        let next = ConfigUpdate {
-            credentials: Some(self.credentials),
-            policy: Some(self.policy),
-            limits: Some(self.limits),
-        };
-        let next = (next, gateway::next(self.gateway));
-        Read { next, files: self.files, needs_restart, announce }
-    }
-}
-
-fn announce_rules(policy: &NodePolicy) {
-    tracing::info!("{}", count_rules(policy));
-    if policy.allow.is_empty() {
-        tracing::warn!(
-            "no [[allow]] rule: every remote call is denied; add rules with --config FILE or --policy FILE"
-        );
-    }
 }

@@ -3,28 +3,16 @@
 
 use crate::{
     exit::Failure,
-    node::runtime,
-    signals::{Hangups, Signals},
+    signals::{Hangups, Signals, block_on},
     until_valid::until_valid,
 };
 use dialback::{
-    Applied, StartError,
+    StartError,
     config::{Watch, read_aside},
     limits::{EXPIRY_WARNING_EVERY, RELOAD_CHECK_EVERY, RELOAD_RETRY_EVERY},
 };
 use std::{convert::Infallible, future::Future, path::PathBuf, sync::Arc, time::Instant};
-
-/// Settings that were read, and their files.
-pub(crate) struct Read<N> {
-    /// Update to apply.
-    pub(crate) next: N,
-    /// Files to watch from now on.
-    pub(crate) files: Vec<PathBuf>,
-    /// Names of changed settings that take a restart.
-    pub(crate) needs_restart: Vec<&'static str>,
-    /// Logs the settings once they are applied.
-    pub(crate) announce: Box<dyn FnOnce()>,
-}
+use tokio::runtime::Builder;
 
 /// The failure of the last reload. It is retried until it succeeds, because the remedy may not be
 /// in a file's contents: a mode, a clock, a missing file. Logged when it is new, and every hour.
@@ -66,11 +54,16 @@ pub(crate) type Reader<S> = Arc<dyn Fn() -> Result<S, Failure> + Send + Sync>;
 
 /// Start of a long-running command.
 pub(crate) struct Start<S> {
-    pub(crate) reader: Reader<S>,
     pub(crate) settings: S,
-    /// On the files of the settings.
-    pub(crate) watch: Watch,
     pub(crate) signals: Signals,
+    pub(crate) reloads: Reloads<S>,
+}
+
+/// Reads settings again when their files change, and on SIGHUP.
+pub(crate) struct Reloads<S> {
+    pub(crate) reader: Reader<S>,
+    files: fn(&S) -> Vec<PathBuf>,
+    watch: Watch,
     pub(crate) hangups: Hangups,
 }
 
@@ -82,8 +75,7 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
     serve: impl FnOnce(Start<S>) -> F,
 ) -> Result<(), Failure> {
     let read = first(&reader, files);
-    let runtime = runtime()?;
-    let result = runtime.block_on(async {
+    block_on(Builder::new_multi_thread(), async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let again = async || {
             let reader = reader.clone();
@@ -91,14 +83,12 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
         };
         match until_valid(read, again, &mut signals, async || hangups.next().await).await? {
             Some((settings, watch)) => {
-                serve(Start { reader, settings, watch, signals, hangups }).await
+                let reloads = Reloads { reader, files, watch, hangups };
+                serve(Start { settings, signals, reloads }).await
             }
             None => Ok(()),
         }
-    });
-    // A pending resolver or file must not keep the process alive.
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// Initial settings, and a watch on their files.
@@ -109,52 +99,58 @@ fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S
     Ok((reader()?, watch))
 }
 
-/// Watches files and SIGHUP while it is polled. Converts reloaded settings with `fit` and applies
-/// them.
-pub(crate) async fn watch_files<S: Send + 'static, N>(
-    mut watch: Watch,
-    mut hangups: Hangups,
-    reader: Reader<S>,
-    fit: impl Fn(S) -> Result<Read<N>, Failure>,
-    apply: impl AsyncFn(N) -> Result<Applied, StartError>,
-) -> Infallible {
-    let mut pending = Pending::default();
-    loop {
-        tokio::select! {
-            () = watch.changed() => {
-                pending = Pending::default();
-                tracing::info!("files have changed: reloading");
+impl<S: Send + 'static> Reloads<S> {
+    /// Reads the settings again while it is polled. `check` refuses them, or names the changed ones
+    /// that take a restart; `apply` applies and logs the others.
+    pub(crate) async fn run(
+        mut self,
+        check: impl Fn(&S) -> Result<Vec<&'static str>, Failure>,
+        apply: impl AsyncFn(S) -> Result<(), StartError>,
+    ) -> Infallible {
+        let mut pending = Pending::default();
+        loop {
+            tokio::select! {
+                () = self.watch.changed() => {
+                    pending = Pending::default();
+                    tracing::info!("files have changed: reloading");
+                }
+                () = self.hangups.next() => {
+                    pending = Pending::default();
+                    self.watch.take().await;
+                    tracing::info!("SIGHUP received: reloading all files");
+                }
+                () = pending.again() => {}
             }
-            () = hangups.next() => {
-                pending = Pending::default();
-                watch.take().await;
-                tracing::info!("SIGHUP received: reloading all files");
-            }
-            () = pending.again() => {}
-        }
-        let taken = async {
-            let mut read = fit(read_once(&reader).await?)?;
-            if watch.follow(read.files.clone()).await {
-                read = fit(read_once(&reader).await?)?;
-            }
-            apply(read.next).await?;
-            (read.announce)();
-            for setting in read.needs_restart {
-                tracing::warn!("{setting} has changed: restart to apply");
-            }
-            Ok::<(), Failure>(())
-        };
-        match taken.await {
-            Ok(()) => pending = Pending::default(),
-            Err(failure) => {
-                for line in pending.due(failure.lines(), Instant::now()) {
-                    // The log escapes its lines itself.
-                    tracing::error!("reload failed, keeping the previous settings: {line}");
+            match self.reload(&check, &apply).await {
+                Ok(()) => pending = Pending::default(),
+                Err(failure) => {
+                    for line in pending.due(failure.lines(), Instant::now()) {
+                        // The log escapes its lines itself.
+                        tracing::error!("reload failed, keeping the previous settings: {line}");
+                    }
                 }
             }
+            // Signals that arrive meanwhile are merged, so that a storm of them is a bounded load.
+            tokio::time::sleep(RELOAD_CHECK_EVERY).await;
         }
-        // Signals that arrive meanwhile are merged, so that a storm of them is a bounded load.
-        tokio::time::sleep(RELOAD_CHECK_EVERY).await;
+    }
+
+    async fn reload(
+        &mut self,
+        check: impl Fn(&S) -> Result<Vec<&'static str>, Failure>,
+        apply: impl AsyncFn(S) -> Result<(), StartError>,
+    ) -> Result<(), Failure> {
+        let mut next = read_once(&self.reader).await?;
+        let mut needs_restart = check(&next)?;
+        if self.watch.follow((self.files)(&next)).await {
+            next = read_once(&self.reader).await?;
+            needs_restart = check(&next)?;
+        }
+        apply(next).await?;
+        for setting in needs_restart {
+            tracing::warn!("{setting} has changed: restart to apply");
+        }
+        Ok(())
     }
 }
 

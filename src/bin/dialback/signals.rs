@@ -1,4 +1,4 @@
-//! Signals that ask a process to stop.
+//! Runs a command until its end or a signal.
 
 use crate::exit::Failure;
 use std::{
@@ -16,6 +16,18 @@ const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
 /// Returns `true` if a signal at `now` is another one than that at `first`.
 fn is_second(first: Instant, now: Instant) -> bool {
     now.saturating_duration_since(first) >= ONE_SIGNAL_WITHIN
+}
+
+/// Runs a command to its end on a runtime.
+pub(crate) fn block_on<T>(
+    mut runtime: tokio::runtime::Builder,
+    command: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = runtime.enable_all().build().map_err(|error| Failure::runtime(&error))?;
+    let result = runtime.block_on(command);
+    // A resolver or a file that hangs in its thread must not keep the process alive.
+    runtime.shutdown_background();
+    result
 }
 
 /// SIGHUP from now on: it no longer ends the process by itself.
@@ -74,7 +86,7 @@ pub(crate) enum Stop {
 
 impl Stop {
     /// Its name.
-    pub(crate) const fn as_str(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
@@ -82,7 +94,7 @@ impl Stop {
     }
 
     /// A command that it ended.
-    pub(crate) const fn failure(self) -> Failure {
+    const fn failure(self) -> Failure {
         Failure::Signal(match self {
             Self::Interrupt => 2,
             Self::Terminate => 15,
@@ -125,6 +137,18 @@ impl Signals {
             std::future::pending::<()>().await;
         }
         Stop::Interrupt
+    }
+
+    /// Awaits the future, or drops it when a signal comes first.
+    pub(crate) async fn unless_stopped<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            stop = self.next() => Err(stop.failure()),
+            ended = future => Ok(ended),
+        }
     }
 
     /// Waits for a signal; `background` continues meanwhile.

@@ -8,17 +8,15 @@ use crate::{
     exit::Failure,
     listener::{From, Listen, Listener, files_hint, parse_listen_or_path},
     output::print,
-    reload::{self, Read, Reader, Start},
-    signals::Hangups,
+    reload::{self, Reader, Start},
     until_valid::until_valid,
 };
 use clap::Args;
 use dialback::{
-    Applied, Callee, Caller, Code, ConfigUpdate, ConnectError, Credentials, Limits, Name,
-    NodeAddress, Role, Socket, Status,
-    config::{TlsFiles, Watch},
+    Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NodeAddress, Role, Socket,
+    Status, config::TlsFiles,
 };
-use std::{cell::Cell, convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -75,17 +73,6 @@ impl Settings {
         let credentials = credentials::load_from(Role::Caller, &located)?;
         Ok(Self { credentials, files: credentials::paths(&located) })
     }
-
-    /// Update for a running caller.
-    fn fit(self) -> Read<ConfigUpdate<()>> {
-        let of = self.credentials.clone();
-        Read {
-            next: ConfigUpdate { credentials: Some(self.credentials), ..ConfigUpdate::default() },
-            files: self.files,
-            needs_restart: Vec::new(),
-            announce: Box::new(move || credentials::announce(&of)),
-        }
-    }
 }
 
 /// Runs the command.
@@ -96,25 +83,6 @@ pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
     let node = reach.node;
     reload::run(reader, |settings| settings.files.clone(), |start| local.serve(node, start))
-}
-
-/// Applies changes of the files while the port is open.
-async fn watch_files(
-    caller: &Caller,
-    reader: Reader<Settings>,
-    watch: Watch,
-    hangups: Hangups,
-) -> Infallible {
-    let generation = Cell::new(1);
-    let apply = async |next: ConfigUpdate<()>| {
-        if let Some(credentials) = next.credentials {
-            caller.apply(credentials).await?;
-        }
-        generation.set(generation.get() + 1);
-        Ok(Applied { generation: generation.get(), closed: 0 })
-    };
-    reload::watch_files(watch, hangups, reader, |settings: Settings| Ok(settings.fit()), apply)
-        .await
 }
 
 /// The local port, and the forward that its connections use.
@@ -140,7 +108,7 @@ impl fmt::Display for Way {
 
 impl Local {
     async fn serve(&self, node: NodeAddress, start: Start<Settings>) -> Result<(), Failure> {
-        let Start { reader, settings, watch, mut signals, mut hangups } = start;
+        let Start { settings, mut signals, mut reloads } = start;
         let listener = Listener::bind(&self.listen).await?;
         let dial = async |settings: Settings| {
             let dialled = Reach::with(settings.credentials, node.clone()).dial().await;
@@ -151,23 +119,24 @@ impl Local {
                 other => other.into(),
             })
         };
-        let first = tokio::select! {
-            biased;
-            stop = signals.next() => return Err(stop.failure()),
-            dialled = dial(settings) => dialled,
-        };
-        let again = async || dial(reload::read_once(&reader).await?).await;
-        let dialled =
-            until_valid(first, again, &mut signals, async || hangups.next().await).await?;
+        let first = signals.unless_stopped(dial(settings)).await?;
+        let again = async || dial(reload::read_once(&reloads.reader).await?).await;
+        let hangup = async || reloads.hangups.next().await;
+        let dialled = until_valid(first, again, &mut signals, hangup).await?;
         let Some(caller) = dialled else { return Ok(()) };
         let callee = caller.agent(self.way.agent.as_str())?;
         self.announce(&caller, &listener).await?;
+        let apply = async |next: Settings| {
+            caller.apply(next.credentials.clone()).await?;
+            credentials::announce(&next.credentials);
+            Ok(())
+        };
         let mut connections = JoinSet::new();
         let first = {
             let background = async {
                 tokio::select! {
                     never = self.take(&callee, listener, &mut connections) => never,
-                    never = watch_files(&caller, reader, watch, hangups) => never,
+                    never = reloads.run(|_| Ok(Vec::new()), apply) => never,
                 }
             };
             signals.first(background).await
