@@ -6,15 +6,19 @@
 
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, call::CallArgs, certs::args::CertsArgs,
-    config::ConfigArgs, enroll::EnrollArgs, join::CallerArgs, node::NodeArgs, policy::PolicyArgs,
-    services::ServicesArgs, tcp::TcpArgs, token::TokenArgs,
+    config::ConfigCommand, enroll::EnrollArgs, join::JoinCommand, node::NodeArgs,
+    policy::PolicyCommand, services::ServicesArgs, tcp::TcpArgs, token::TokenArgs,
 };
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use dialback::{
     CrlScope,
     config::{TlsFiles, parse_duration},
 };
 use std::{path::PathBuf, time::Duration};
+use tracing::level_filters::LevelFilter;
 
 /// Reverse RPC over QUIC: an agent inside a private network dials out, and is called over that link
 #[derive(Debug, Parser)]
@@ -40,8 +44,8 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Log")]
     pub(crate) log: LogForm,
     /// Minimum log level [default: info for long-running commands, else warn]
-    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
-    pub(crate) log_level: Option<LogLevel>,
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log", value_parser = log_level())]
+    pub(crate) log_level: Option<LevelFilter>,
     /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -55,14 +59,9 @@ pub(crate) enum LogForm {
     Text,
 }
 
-/// Minimum log level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .try_map(|level| level.parse::<LevelFilter>())
 }
 
 /// The commands.
@@ -75,7 +74,8 @@ pub(crate) enum Command {
     /// Run an agent: dial its nodes and host services
     Agent(AgentArgs),
     /// Obtain a caller certificate from an enroller
-    Caller(CallerArgs),
+    #[command(subcommand)]
+    Caller(JoinCommand),
     /// Run an enroller: sign certificates of agents and callers that join or renew
     Enroll(EnrollArgs),
     /// Call a method of an agent
@@ -89,9 +89,11 @@ pub(crate) enum Command {
     /// Manage bearer tokens for callers of the HTTP gateway
     Token(TokenArgs),
     /// Check and test policy rules
-    Policy(PolicyArgs),
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Check config files
-    Config(ConfigArgs),
+    #[command(subcommand)]
+    Config(ConfigCommand),
 }
 
 /// The files of credentials, as flags.
@@ -156,10 +158,6 @@ fn with_environment(command: clap::Command) -> clap::Command {
 fn variable(arg: &clap::Arg) -> Option<String> {
     let flag = arg.get_long().filter(|flag| !["help", "version", "force"].contains(flag))?;
     Some(format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_")))
-}
-
-pub(crate) fn parse_duration_text(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|why| why.to_string())
 }
 
 pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {

@@ -5,17 +5,9 @@ use crate::{
     output::{escape, print},
     policy::count_rules,
 };
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use dialback::config::{AgentConfig, LineFaults, NodeConfig};
 use std::path::{Path, PathBuf};
-
-/// `dialback config`.
-#[derive(Debug, Args)]
-pub(crate) struct ConfigArgs {
-    /// Subcommand.
-    #[command(subcommand)]
-    pub(crate) command: ConfigCommand,
-}
 
 /// `dialback config ...`.
 #[derive(Debug, Subcommand)]
@@ -36,8 +28,8 @@ pub(crate) enum ConfigCommand {
 }
 
 /// Runs the command. Checks every named file and reports all errors together.
-pub(crate) fn run(args: ConfigArgs) -> Result<(), Failure> {
-    let ConfigCommand::Check { file, node, agent } = args.command;
+pub(crate) fn run(command: ConfigCommand) -> Result<(), Failure> {
+    let ConfigCommand::Check { file, node, agent } = command;
     let checked = [
         node.map(|path| check_node(&path)),
         agent.map(|path| check_agent(&path)),

@@ -1,14 +1,11 @@
 //! `dialback enroll`: an enroller with its CA, and the join tokens of new machines.
 
-use crate::{
-    args::parse_duration_text, exit::Failure, output::print, signals::Signals,
-    until_valid::until_valid,
-};
+use crate::{exit::Failure, output::print, signals::Signals, until_valid::until_valid};
 use clap::{Args, Subcommand};
 use dialback::{
     BindError, Name, PeerName, Role,
     certs::{CertsDir, TokenError},
-    config::parse_listen,
+    config::{parse_duration, parse_listen},
     enroll::{Enroller, EnrollerBuilder, EnrollerError},
 };
 use std::{
@@ -35,7 +32,7 @@ pub(crate) struct EnrollArgs {
     #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
     pub(crate) ca_dir: PathBuf,
     /// Lifetime of the certificates that it signs
-    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration_text)]
+    #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration)]
     pub(crate) leaf_ttl: Duration,
     /// Subcommand to run instead.
     #[command(subcommand)]
@@ -53,7 +50,7 @@ pub(crate) enum EnrollCommand {
         /// Name of the agent or caller
         name: Name,
         /// Lifetime of the token, at most 30d
-        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration_text)]
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
         ttl: Duration,
     },
 }

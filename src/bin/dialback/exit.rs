@@ -77,6 +77,11 @@ impl Failure {
         Self::Runtime(vec![chain(error)])
     }
 
+    /// Runtime failure, or a fault of local files or settings.
+    pub(crate) fn of(error: &dyn Error, is_runtime: bool) -> Self {
+        if is_runtime { Self::runtime(error) } else { Self::local(error) }
+    }
+
     /// Prints a failed call as one JSON object on standard output, if wanted.
     pub(crate) async fn printed_as_json(self, wanted: bool) -> Self {
         match &self {
@@ -210,10 +215,7 @@ impl From<StartError> for Failure {
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        match error {
-            GatewayError::Socket { .. } => Self::runtime(&error),
-            _ => Self::local(&error),
-        }
+        Self::of(&error, matches!(error, GatewayError::Socket { .. }))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
-    Code, Credentials, CredentialsError, Name, NodeAddress, Role, Status, Utc,
+    Code, Credentials, CredentialsError, Name, NameError, NodeAddress, Role, Status, Utc,
     certs::JoinToken,
     config::TlsFiles,
     enroll::{EnrollError, Enroller, Join, JoinedPeer, Renewal, Renewed},
@@ -20,14 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use tokio::runtime::Builder;
-
-/// `dialback caller`.
-#[derive(Debug, Args)]
-pub(crate) struct CallerArgs {
-    /// Subcommand.
-    #[command(subcommand)]
-    pub(crate) command: JoinCommand,
-}
 
 /// `dialback agent ...` and `dialback caller ...`: certificates over the wire.
 #[derive(Debug, Subcommand)]
@@ -169,6 +161,6 @@ impl From<EnrollError> for Failure {
     }
 }
 
-pub(crate) fn parse_enroller(text: &str) -> Result<NodeAddress, String> {
-    NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT).map_err(|why| why.to_string())
+pub(crate) fn parse_enroller(text: &str) -> Result<NodeAddress, NameError> {
+    NodeAddress::parse_with_port(text, Enroller::PORT_DEFAULT)
 }

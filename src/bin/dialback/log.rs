@@ -1,6 +1,6 @@
 //! Log on standard error: text, or one JSON object per line.
 
-use crate::args::{Cli, Command, LogForm, LogLevel};
+use crate::args::{Cli, Command, LogForm};
 use crate::exit::Failure;
 use crate::log_writer::LogWriter;
 use crate::output::{escape, escape_json};
@@ -86,23 +86,11 @@ fn is_set(variable: &str) -> bool {
 
 fn level(cli: &Cli) -> LevelFilter {
     match (cli.log_level, &cli.command) {
-        (Some(level), _) => level.into(),
+        (Some(level), _) => level,
         (None, Command::Node(_) | Command::Tcp(_)) => LevelFilter::INFO,
         (None, Command::Agent(args)) if args.command.is_none() => LevelFilter::INFO,
         (None, Command::Enroll(args)) if args.command.is_none() => LevelFilter::INFO,
         (None, _) => LevelFilter::WARN,
-    }
-}
-
-impl From<LogLevel> for LevelFilter {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
     }
 }
 

@@ -54,14 +54,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Certs(args) => certs::run(args),
         Command::Node(args) => node::run(args),
         Command::Agent(args) => agent::run(args),
-        Command::Caller(args) => join::run(Role::Caller, args.command),
+        Command::Caller(command) => join::run(Role::Caller, command),
         Command::Enroll(args) => enroll::run(args),
         Command::Call(args) => call::run(args),
         Command::Tcp(args) => tcp::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
         Command::Token(args) => token::run(args),
-        Command::Policy(args) => policy::run(args),
-        Command::Config(args) => config::run(args),
+        Command::Policy(command) => policy::run(command),
+        Command::Config(command) => config::run(command),
     }
 }

@@ -4,21 +4,13 @@ use crate::{
     exit::Failure,
     output::{escape, print},
 };
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use dialback::{
-    MethodPath, NodePolicy, PeerName, Role,
+    MethodPath, NameError, NodePolicy, PeerName, Role,
     config::{NodeConfig, PolicyFile},
     policy::PolicyTarget,
 };
 use std::path::{Path, PathBuf};
-
-/// `dialback policy`.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyArgs {
-    /// Subcommand.
-    #[command(subcommand)]
-    pub(crate) command: PolicyCommand,
-}
 
 /// `dialback policy ...`.
 #[derive(Debug, Subcommand)]
@@ -57,8 +49,8 @@ Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
 const DENIED: u8 = 1;
 
 /// Runs the command.
-pub(crate) fn run(args: PolicyArgs) -> Result<(), Failure> {
-    match args.command {
+pub(crate) fn run(command: PolicyCommand) -> Result<(), Failure> {
+    match command {
         PolicyCommand::Check { file } => {
             let policy = PolicyFile::read(&file)?.policy;
             print(&format!("{}: {}", escape(&file.to_string_lossy()), count_rules(&policy)))?;
@@ -129,11 +121,11 @@ fn parse_target(text: &str) -> Result<PeerName, String> {
 }
 
 fn parse_peer(text: &str, role: Role) -> Result<PeerName, String> {
-    if text.contains('/') {
-        return text.parse().map_err(|why: dialback::NameError| why.to_string());
-    }
-    let name = text.parse().map_err(|why: dialback::NameError| why.to_string())?;
-    Ok(PeerName::new(role, name))
+    let peer = match text.contains('/') {
+        true => text.parse(),
+        false => text.parse().map(|name| PeerName::new(role, name)),
+    };
+    peer.map_err(|why: NameError| why.to_string())
 }
 
 #[cfg(test)]

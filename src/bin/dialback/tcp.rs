@@ -13,8 +13,8 @@ use crate::{
 };
 use clap::Args;
 use dialback::{
-    Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NodeAddress, Role, Socket,
-    Status, config::TlsFiles,
+    Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NameError, NodeAddress, Role,
+    Socket, Status, config::TlsFiles,
 };
 use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -262,9 +262,8 @@ fn is_reset(status: &Status) -> bool {
 }
 
 /// Reads the name of a TCP forward, also as rules and listings write it.
-fn parse_tcp_name(text: &str) -> Result<Name, String> {
-    let name = text.strip_prefix("tcp:").unwrap_or(text);
-    name.parse().map_err(|fault: dialback::NameError| fault.to_string())
+fn parse_tcp_name(text: &str) -> Result<Name, NameError> {
+    text.strip_prefix("tcp:").unwrap_or(text).parse()
 }
 
 fn parse_connections(text: &str) -> Result<usize, String> {

@@ -1,13 +1,13 @@
 //! `dialback token`: bearer tokens of callers of the HTTP gateway.
 
 use crate::{
-    args::parse_duration_text,
     exit::Failure,
     output::{columns, escape, print, print_all, print_json},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
     Name, Utc,
+    config::parse_duration,
     tokens::{TokenFile, TokenInfo, TokensError},
 };
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ Example: dialback token create billing --ttl 30d
         /// Name of the caller
         name: Name,
         /// Lifetime of the token, at most 366d
-        #[arg(long, value_name = "DURATION", default_value = BEARER_TTL, value_parser = parse_duration_text)]
+        #[arg(long, value_name = "DURATION", default_value = BEARER_TTL, value_parser = parse_duration)]
         ttl: Duration,
     },
     /// List tokens with their caller and expiry
@@ -155,12 +155,9 @@ fn listing(tokens: &[TokenInfo], now: SystemTime) -> Value {
 
 impl From<TokensError> for Failure {
     fn from(error: TokensError) -> Self {
-        match &error {
-            TokensError::Unwritable { .. } => Self::runtime(&error),
-            TokensError::Lines(faults) => {
-                Self::Local(faults.iter().map(ToString::to_string).collect())
-            }
-            _ => Self::local(&error),
+        match error {
+            TokensError::Lines(faults) => faults.into(),
+            _ => Self::of(&error, matches!(error, TokensError::Unwritable { .. })),
         }
     }
 }
@@ -171,6 +168,6 @@ mod tests {
 
     #[test]
     fn the_time_of_a_bearer_token_is_that_of_the_library() {
-        assert_eq!(parse_duration_text(BEARER_TTL), Ok(dialback::limits::BEARER_TTL_DEFAULT));
+        assert_eq!(parse_duration(BEARER_TTL), Ok(dialback::limits::BEARER_TTL_DEFAULT));
     }
 }

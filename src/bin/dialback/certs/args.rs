@@ -45,11 +45,7 @@ Examples:
   dialback certs issue agent acme.warehouse-1
   dialback certs issue caller billing --days 30
 A peer whose certificate was revoked gets a new one.")]
-    Issue {
-        /// The certificate.
-        #[command(flatten)]
-        leaf: LeafArgs,
-    },
+    Issue(LeafArgs),
     /// Generate a key and a certificate request on the machine of the key; needs no CA
     #[command(after_help = "\
 Example: dialback certs request agent warehouse
@@ -102,11 +98,7 @@ the same key. Revoked and expired certificates are listed and not renewed.")]
     #[command(after_help = "\
 Example: dialback certs revoke agent warehouse
 The list takes effect where it is installed: copy crl.pem to the nodes.")]
-    Revoke {
-        /// The peer.
-        #[command(flatten)]
-        peer: PeerArgs,
-    },
+    Revoke(PeerArgs),
     /// Sign the revocation list again, with the next number, valid for 30 days
     #[command(after_help = "Example: dialback certs crl")]
     Crl,

@@ -19,7 +19,7 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
         CertsCommand::Init { trust_domain, force } => {
             report::init(&dir.init(&InitOptions { trust_domain, force }, now)?, at)
         }
-        CertsCommand::Issue { leaf } => report::issue(&dir.issue(&leaf.into(), now)?, at),
+        CertsCommand::Issue(leaf) => report::issue(&dir.issue(&leaf.into(), now)?, at),
         CertsCommand::Request { peer, force } => {
             report::request(&dir.request(&peer.into(), force)?, at)
         }
@@ -30,7 +30,7 @@ pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
             let only = role.zip(name).map(|(role, name)| PeerName::new(role, name));
             report::renew(&dir.renew(&RenewOptions { only, force, expired }, now)?, at)
         }
-        CertsCommand::Revoke { peer } => report::revoke(&dir.revoke(&peer.into(), now)?),
+        CertsCommand::Revoke(peer) => report::revoke(&dir.revoke(&peer.into(), now)?),
         CertsCommand::Crl => report::crl(&dir.crl(now)?),
         CertsCommand::List => report::list(&dir.list()?, &dir.waiting_keys()?, now),
         CertsCommand::Inspect { file } => report::file(&file),
