@@ -6,7 +6,7 @@ use crate::{
     audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    forwards::{ForwardFlag, Forwards, parse_forward},
+    forwards::{Forwards, parse_forward},
     join::{self, JoinCommand, parse_enroller},
     reload::{self, Reader, Start},
 };
@@ -14,7 +14,7 @@ use clap::{Args, builder::BoolishValueParser};
 use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward,
-    config::{AgentConfig, AuditFile, parse_memory_max},
+    config::{AgentConfig, AuditFile, ForwardConfig, parse_memory_max},
     demo::{self, Ledger},
     enroll::Renewal,
 };
@@ -58,7 +58,7 @@ pub(crate) struct AgentArgs {
     /// Forward a service to a local HTTP server, as HelloService=http://127.0.0.1:9000; may be
     /// repeated
     #[arg(long, value_name = "SERVICE=URL", value_delimiter = ',', value_parser = parse_forward)]
-    pub(crate) forward: Vec<ForwardFlag>,
+    pub(crate) forward: Vec<ForwardConfig>,
     /// Enroller that renews the certificate at two thirds of its lifetime [default: none; port
     /// 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
@@ -113,13 +113,15 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
 
 impl Settings {
     fn read(args: &AgentArgs, locator: &Locator) -> Result<Self, Failure> {
-        let file = args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
+        let mut file =
+            args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
         let nodes = if args.node.is_empty() { file.nodes } else { args.node.clone() };
         let demo = args.demo.unwrap_or(file.demo);
         let ledger = args.ledger.clone().or(file.ledger);
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
+        file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
         let message_bytes_max = file.limits.message_bytes_max;
         let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
         files.extend(forwards.files());
@@ -136,10 +138,7 @@ impl Settings {
             renewal,
             nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
             policy: file.policy,
-            limits: Limits {
-                memory_max: args.memory_max.or(file.limits.memory_max),
-                ..file.limits
-            },
+            limits: file.limits,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })
@@ -162,19 +161,16 @@ fn tcp_forwards(
 }
 
 fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failure> {
-    match (has_demo, ledger) {
-        (true, None) => Ok(demo::services(None)),
-        (true, Some(path)) => {
-            let ledger = Ledger::open(path).map_err(|error| {
-                Failure::usage(format!("cannot open the ledger {}: {error}", path.display()))
-            })?;
-            Ok(demo::services(Some(ledger)))
-        }
-        (false, None) => Ok(Vec::new()),
-        (false, Some(_)) => Err(Failure::usage(
-            "the ledger is only used by Demo/Append; add --demo, or `demo = true`",
-        )),
+    if let (false, Some(_)) = (has_demo, ledger) {
+        let text = "the ledger is only used by Demo/Append; add --demo, or `demo = true`";
+        return Err(Failure::usage(text));
     }
+    let ledger = ledger.map(|path| {
+        Ledger::open(path).map_err(|error| {
+            Failure::usage(format!("cannot open the ledger {}: {error}", path.display()))
+        })
+    });
+    Ok(if has_demo { demo::services(ledger.transpose()?) } else { Vec::new() })
 }
 
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use crate::{
     caller::{Reach, ReachArgs},
     exit::Failure,
-    output::{columns, escape, print_aside, print_json_aside},
+    output::{self, escape, print_aside, print_json_aside},
 };
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{AgentInfo, Utc};
@@ -44,9 +44,7 @@ fn table(agents: &[AgentInfo]) -> String {
         return "this caller may see no agents".into();
     }
     let head = ["AGENT", "STATE", "SINCE", "ADDRESS", "SOFTWARE", "CALLS", "RTT"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(agents.iter().map(row));
-    columns(&rows)
+    output::table(&head, agents.iter().map(row))
 }
 
 fn row(agent: &AgentInfo) -> Vec<String> {

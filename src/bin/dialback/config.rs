@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{escape, print},
+    output::{count, escape, print},
     policy::count_rules,
 };
 use clap::Subcommand;
@@ -52,8 +52,7 @@ fn check_node(path: &Path) -> Result<String, LineFaults> {
 
 fn check_agent(path: &Path) -> Result<String, LineFaults> {
     let config = AgentConfig::read(path)?;
-    let nodes = if config.nodes.len() == 1 { "node" } else { "nodes" };
-    Ok(format!("{}: an agent's file, {} {nodes}", path.display(), config.nodes.len()))
+    Ok(format!("{}: an agent's file, {}", path.display(), count(config.nodes.len(), "node")))
 }
 
 /// Accepts a file that is valid as either kind; else returns the errors of the kind with fewer

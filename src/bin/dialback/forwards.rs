@@ -3,35 +3,26 @@
 
 use crate::exit::Failure;
 use dialback::{
-    Forward, ForwardHandle, MethodName, Service, ServiceName, UpstreamAddress,
-    config::ForwardConfig, limits::CONFIG_BYTES_MAX,
+    Forward, ForwardHandle, MethodName, Service, config::ForwardConfig, limits::CONFIG_BYTES_MAX,
 };
 use std::{
+    error::Error,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
-/// `--forward SERVICE=URL`.
-#[derive(Debug, Clone)]
-pub(crate) struct ForwardFlag {
-    service: ServiceName,
-    upstream: UpstreamAddress,
-}
-
-/// Parses one.
-pub(crate) fn parse_forward(text: &str) -> Result<ForwardFlag, String> {
+/// Parses `--forward SERVICE=URL`.
+pub(crate) fn parse_forward(text: &str) -> Result<ForwardConfig, Box<dyn Error + Send + Sync>> {
     let (service, upstream) = text
         .split_once('=')
         .ok_or("expected SERVICE=URL, as HelloService=http://127.0.0.1:9000")?;
-    let service = service.parse().map_err(|fault: dialback::NameError| fault.to_string())?;
-    let upstream: UpstreamAddress =
-        upstream.parse().map_err(|fault: dialback::UpstreamError| fault.to_string())?;
-    if upstream.is_tls() {
+    let config = ForwardConfig::new(service.parse()?, upstream.parse()?);
+    if config.upstream.is_tls() {
         let text = "an https upstream requires a CA: configure it in the config file, [[service]] with `forward` and `upstream_ca`";
         return Err(text.into());
     }
-    Ok(ForwardFlag { service, upstream })
+    Ok(config)
 }
 
 /// All forwards of the agent.
@@ -40,17 +31,14 @@ pub(crate) struct Forwards(Vec<(ForwardConfig, Forward)>);
 impl Forwards {
     /// Those of the config file and those of the flags, which replace the file's of the same name.
     pub(crate) fn read(
-        flags: &[ForwardFlag],
+        flags: &[ForwardConfig],
         file: Vec<ForwardConfig>,
         message_bytes_max: usize,
     ) -> Result<Self, Failure> {
         let is_replaced =
             |of_file: &ForwardConfig| flags.iter().any(|flag| flag.service == of_file.service);
-        let of_flags = flags
-            .iter()
-            .map(|flag| ForwardConfig::new(flag.service.clone(), flag.upstream.clone()));
         let of_file = file.into_iter().filter(|of_file| !is_replaced(of_file));
-        let made = of_file.chain(of_flags).map(|config| {
+        let made = of_file.chain(flags.iter().cloned()).map(|config| {
             let forward = forward(&config)?.message_bytes_max(message_bytes_max);
             Ok((config, forward))
         });

@@ -5,7 +5,7 @@ use crate::{
     args::TlsArgs,
     credentials::Locator,
     exit::Failure,
-    output::{columns, escape, print},
+    output::{columns, print, show_path},
     signals::{Signals, block_on},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
@@ -15,10 +15,7 @@ use dialback::{
     config::TlsFiles,
     enroll::{EnrollError, Enroller, Join, JoinedPeer, Renewal, Renewed},
 };
-use std::{
-    future::Future,
-    path::{Path, PathBuf},
-};
+use std::{future::Future, path::PathBuf};
 use tokio::runtime::Builder;
 
 /// `dialback agent ...` and `dialback caller ...`: certificates over the wire.
@@ -100,14 +97,13 @@ fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
 }
 
 fn tell(joined: &JoinedPeer) -> Result<(), Failure> {
-    let show = |path: &Path| escape(&path.to_string_lossy());
     let whose =
         format!("{}, serial {}, holds until {}", joined.peer, joined.serial, Utc(joined.not_after));
     let files = &joined.files;
     print(&columns(&[
-        vec!["made".into(), show(&files.cert), whose],
-        vec!["made".into(), show(&files.key), "private key, generated here".into()],
-        vec!["there".into(), show(&files.ca), "CA certificates to trust".into()],
+        vec!["made".into(), show_path(&files.cert), whose],
+        vec!["made".into(), show_path(&files.key), "private key, generated here".into()],
+        vec!["there".into(), show_path(&files.ca), "CA certificates to trust".into()],
     ]))
 }
 

@@ -43,89 +43,78 @@ pub(crate) fn files_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A local port. Dropping it closes it, and removes a Unix socket's file.
-pub(crate) enum Listener {
-    Tcp(TcpListener, SocketAddr),
+enum ListenSocket {
+    Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, PathBuf),
+    Unix(tokio::net::UnixListener),
+}
+
+/// A local port. Dropping it closes it, and removes a Unix socket's file.
+pub(crate) struct Listener {
+    socket: ListenSocket,
+    /// Its address, with the port that the system chose.
+    pub(crate) address: Listen,
 }
 
 impl Listener {
     /// Binds the port.
     pub(crate) async fn bind(listen: &Listen) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => {
+            let hint = match (listen, error.kind()) {
+                (Listen::Tcp(_), io::ErrorKind::AddrInUse) => {
                     "; address in use by another process: choose another port with --listen"
                 }
-                io::ErrorKind::AddrNotAvailable => {
+                (Listen::Tcp(_), io::ErrorKind::AddrNotAvailable) => {
                     "; no interface of this machine has this address"
                 }
-                io::ErrorKind::PermissionDenied => {
+                (Listen::Tcp(_), io::ErrorKind::PermissionDenied) => {
                     "; ports below 1024 require a privilege (CAP_NET_BIND_SERVICE)"
+                }
+                (Listen::Unix(_), io::ErrorKind::AddrInUse) => {
+                    "; remove the file if no process uses it"
                 }
                 _ => files_hint(&error),
             };
             Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
         };
-        match listen {
+        let (socket, address) = match listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                Ok(Self::Tcp(listener, address))
+                let address = Listen::Tcp(listener.local_addr().map_err(failed)?);
+                (ListenSocket::Tcp(listener), address)
             }
             #[cfg(unix)]
             Listen::Unix(path) => {
-                let listener = tokio::net::UnixListener::bind(path).map_err(|error| {
-                    let hint = match error.kind() {
-                        io::ErrorKind::AddrInUse => "; remove the file if no process uses it",
-                        _ => files_hint(&error),
-                    };
-                    Failure::Runtime(vec![format!("cannot listen on {listen}: {error}{hint}")])
-                })?;
-                Ok(Self::Unix(listener, path.clone()))
+                let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
+                (ListenSocket::Unix(listener), listen.clone())
             }
             #[cfg(not(unix))]
-            Listen::Unix(_) => Err(failed(io::ErrorKind::Unsupported.into())),
-        }
+            Listen::Unix(_) => return Err(failed(io::ErrorKind::Unsupported.into())),
+        };
+        Ok(Self { socket, address })
     }
 
     /// Accepts the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, From)> {
-        match self {
-            Self::Tcp(listener, _) => {
+        match &self.socket {
+            ListenSocket::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 Ok((stream.into(), From(Some(from))))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => Ok((listener.accept().await?.0.into(), From(None))),
+            ListenSocket::Unix(listener) => Ok((listener.accept().await?.0.into(), From(None))),
         }
     }
 
     /// Returns `true` if other machines can connect to it.
     pub(crate) fn is_remote(&self) -> bool {
-        match self {
-            Self::Tcp(_, address) => !address.ip().is_loopback(),
-            #[cfg(unix)]
-            Self::Unix(..) => false,
-        }
-    }
-}
-
-impl fmt::Display for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(_, address) => address.fmt(f),
-            #[cfg(unix)]
-            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
-        }
+        matches!(self.address, Listen::Tcp(address) if !address.ip().is_loopback())
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        #[cfg(unix)]
-        if let Self::Unix(_, path) = self {
+        if let Listen::Unix(path) = &self.address {
             drop(std::fs::remove_file(path));
         }
     }

@@ -82,7 +82,9 @@ pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
 
 impl Settings {
     fn read(args: &NodeArgs, locator: &Locator) -> Result<Self, Failure> {
-        let file = args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
+        let mut file =
+            args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
+        file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
         let listen = args.listen.or(file.listen);
         let policy = rules_of(args.policy.as_deref(), file.policy)?;
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
@@ -95,10 +97,7 @@ impl Settings {
             policy,
             credentials: credentials::load_from(Role::Node, &located)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
-            limits: Limits {
-                memory_max: args.memory_max.or(file.limits.memory_max),
-                ..file.limits
-            },
+            limits: file.limits,
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,

@@ -3,7 +3,10 @@
 use crate::exit::Failure;
 use dialback::config::read_aside;
 use serde::Serialize;
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 /// Prints lines. A reader that has closed the pipe is not an error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -111,6 +114,22 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows in columns below their titles.
+pub(crate) fn table(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let titles = titles.iter().map(ToString::to_string).collect();
+    columns(&std::iter::once(titles).chain(rows).collect::<Vec<_>>())
+}
+
+/// `1 rule`, `2 rules`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A path as text for a terminal.
+pub(crate) fn show_path(path: &Path) -> String {
+    escape(&path.to_string_lossy())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{escape, print},
+    output::{count, escape, print, show_path},
 };
 use clap::Subcommand;
 use dialback::{
@@ -53,7 +53,7 @@ pub(crate) fn run(command: PolicyCommand) -> Result<(), Failure> {
     match command {
         PolicyCommand::Check { file } => {
             let policy = PolicyFile::read(&file)?.policy;
-            print(&format!("{}: {}", escape(&file.to_string_lossy()), count_rules(&policy)))?;
+            print(&format!("{}: {}", show_path(&file), count_rules(&policy)))?;
             // Limits of rules are easily misread in a long file.
             let bounding = policy.allow.iter().filter(|rule| rule.has_bounds());
             bounding
@@ -85,9 +85,8 @@ pub(crate) fn rules_of(
 /// `3 rules: 1 allow, 1 deny, 1 host`.
 pub(crate) fn count_rules(policy: &NodePolicy) -> String {
     let [allow, deny, host] = [policy.allow.len(), policy.deny.len(), policy.host.len()];
-    let total = allow + deny + host;
-    let rules = if total == 1 { "rule" } else { "rules" };
-    format!("{total} {rules}: {allow} allow, {deny} deny, {host} host")
+    let rules = count(allow + deny + host, "rule");
+    format!("{rules}: {allow} allow, {deny} deny, {host} host")
 }
 
 fn test(

@@ -162,13 +162,13 @@ impl Local {
     }
 
     async fn announce(&self, caller: &Caller, listener: &Listener) -> Result<(), Failure> {
-        let way = &self.way;
+        let (way, address) = (&self.way, &listener.address);
         look(caller, way).await;
-        print(&format!("listening on {listener}"))?;
-        tracing::info!("listening on {listener}; forwarding connections to {way}");
+        print(&format!("listening on {address}"))?;
+        tracing::info!("listening on {address}; forwarding connections to {way}");
         if listener.is_remote() {
             tracing::warn!(
-                "{listener} is not a loopback address: anyone who can connect to it uses {way} in the name of this caller"
+                "{address} is not a loopback address: anyone who can connect to it uses {way} in the name of this caller"
             );
         }
         Ok(())

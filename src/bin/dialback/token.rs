@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{columns, escape, print, print_all, print_json},
+    output::{self, escape, print, print_all, print_json},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
@@ -135,9 +135,7 @@ fn table(tokens: &[TokenInfo], now: SystemTime) -> String {
             expires,
         ]
     };
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(tokens.iter().map(row));
-    columns(&rows)
+    output::table(&head, tokens.iter().map(row))
 }
 
 fn listing(tokens: &[TokenInfo], now: SystemTime) -> Value {

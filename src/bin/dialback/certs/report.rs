@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{columns, escape, print},
+    output::{self, columns, count, escape, print, show_path},
 };
 use dialback::{
     PeerName, Role, Utc,
@@ -58,7 +58,7 @@ fn rows_of(report: &IssueReport) -> Vec<Vec<String>> {
 }
 
 fn start_it(report: &IssueReport, dir: &Path) -> String {
-    let (cert, at) = (show(&report.cert_path), show(dir));
+    let (cert, at) = (show_path(&report.cert_path), show_path(dir));
     match report.peer.role {
         Role::Node => format!(
             "dialback node --cert {cert} (also needs its key, {at}/ca.pem and {at}/crl.pem there)"
@@ -74,12 +74,12 @@ fn start_it(report: &IssueReport, dir: &Path) -> String {
 }
 
 fn bring_it(report: &IssueReport, dir: &Path) -> String {
-    let (cert, at) = (show(&report.cert_path), show(dir));
+    let (cert, at) = (show_path(&report.cert_path), show_path(dir));
     format!("copy {cert}, {at}/ca.pem and {at}/crl.pem to the machine of the key")
 }
 
 pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure> {
-    let csr = show(&report.csr_path);
+    let csr = show_path(&report.csr_path);
     let key = match report.is_waiting {
         true => {
             "new private key: the current one stays in use until the new certificate is installed"
@@ -94,7 +94,7 @@ pub(super) fn request(report: &RequestReport, dir: &Path) -> Result<(), Failure>
     let san = if *role == Role::Node { " --san HOST_OR_IP" } else { "" };
     print(&format!(
         "next: at the CA, dialback certs sign {csr} {role} {name}{san}; then copy the certificate, ca.pem and crl.pem back into {}",
-        show(dir)
+        show_path(dir)
     ))
 }
 
@@ -162,7 +162,7 @@ pub(super) fn crl(report: &CrlReport) -> Result<(), Failure> {
 }
 
 fn print_next_step(crl: &CrlReport) -> Result<(), Failure> {
-    let path = show(&crl.path);
+    let path = show_path(&crl.path);
     print(&format!(
         "next: copy {path} to every node, and to agents and callers that use a revocation list"
     ))
@@ -188,7 +188,7 @@ pub(super) fn list(
         false => print(&table(listed, now))?,
     }
     waiting.iter().try_for_each(|(peer, key)| {
-        let key = show(key);
+        let key = show_path(key);
         print(&format!(
             "new key of {peer} in {key} has no certificate yet; the current key stays in use until then"
         ))
@@ -197,8 +197,7 @@ pub(super) fn list(
 
 fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
     let head = ["PARTY", "STATE", "LEFT", "HOLDS UNTIL", "SERIAL", "HOSTS"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    rows.extend(listed.iter().enumerate().map(|(at, one)| {
+    let rows = listed.iter().enumerate().map(|(at, one)| {
         let is_newest = !listed[at + 1..].iter().any(|later| later.peer == one.peer);
         vec![
             one.peer.to_string(),
@@ -208,8 +207,8 @@ fn table(listed: &[ListedCertificate], now: SystemTime) -> String {
             escape(&one.serial),
             escape(&one.sans.join(" ")),
         ]
-    }));
-    columns(&rows)
+    });
+    output::table(&head, rows)
 }
 
 /// A replaced certificate is still valid: its key is accepted until it expires or is revoked.
@@ -234,10 +233,6 @@ fn days_left(one: &ListedCertificate, now: SystemTime) -> String {
     }
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 pub(super) fn file(file: &Path) -> Result<(), Failure> {
     for (index, one) in certs::inspect(file)?.iter().enumerate() {
         if index > 0 {
@@ -250,14 +245,10 @@ pub(super) fn file(file: &Path) -> Result<(), Failure> {
 }
 
 fn row(action: Action, path: &Path, text: String) -> Vec<String> {
-    vec![action.to_string(), show(path), text]
-}
-
-fn show(path: &Path) -> String {
-    escape(&path.to_string_lossy())
+    vec![action.to_string(), show_path(path), text]
 }
 
 /// The flag that names the directory, unless it is the default.
 fn dir_flag(dir: &Path) -> String {
-    if dir == Path::new("certs") { String::new() } else { format!(" --dir {}", show(dir)) }
+    if dir == Path::new("certs") { String::new() } else { format!(" --dir {}", show_path(dir)) }
 }
