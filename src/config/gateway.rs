@@ -88,14 +88,8 @@ fn check(table: &Table<'_>, gateway: &GatewayFile) {
 fn origin(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let text: String = text("https://app.example.com")(value)?;
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_host = |rest: &str| {
-        !rest.is_empty()
-            && rest.bytes().all(|b| {
-                b.is_ascii_lowercase()
-                    || b.is_ascii_digit()
-                    || matches!(b, b'.' | b'-' | b':' | b'[' | b']')
-            })
-    };
+    let is_byte = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']');
+    let is_host = |rest: &str| !rest.is_empty() && rest.bytes().all(is_byte);
     if rest.is_some_and(is_host) {
         return Ok(text);
     }

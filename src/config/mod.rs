@@ -69,25 +69,18 @@ impl NodeConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let listen = file.optional("listen", value::listen);
-            let tls = read_tls(file);
-            let (policy, limits) = (read_node_policy(file), read_limits(file));
-            let state = file.optional("state", value::path);
-            let audit = read_audit(file);
             let of_agents = ["nodes", "demo", "ledger", "enroll", "service", "tcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
-            #[cfg(feature = "gateway")]
-            let gateway = gateway::read_gateway(file);
             refuse_unimplemented(file);
             Self {
-                listen,
-                tls,
-                policy,
-                limits,
-                state,
-                audit,
+                listen: file.optional("listen", value::listen),
+                tls: read_tls(file),
+                policy: read_node_policy(file),
+                limits: read_limits(file),
+                state: file.optional("state", value::path),
+                audit: read_audit(file),
                 #[cfg(feature = "gateway")]
-                gateway,
+                gateway: gateway::read_gateway(file),
             }
         })
     }
@@ -129,33 +122,23 @@ impl AgentConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let nodes = read_nodes(file);
-            let tls = read_tls(file);
-            let (policy, limits) = (read_agent_policy(file), read_limits(file));
-            let tcp = read_tcp(file);
-            let demo = file.optional("demo", value::flag).unwrap_or(false);
-            let ledger = file.optional("ledger", value::path);
-            let enroll = file.optional("enroll", value::enroller);
-            let audit = read_audit(file);
-            #[cfg(feature = "forward")]
-            let forwards = services::read_forwards(file);
-            #[cfg(not(feature = "forward"))]
-            file.refuse(&["service"], "needs dialback with its feature `forward`");
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
             file.refuse(&of_node, "belongs in a node's file");
+            #[cfg(not(feature = "forward"))]
+            file.refuse(&["service"], "needs dialback with its feature `forward`");
             refuse_unimplemented(file);
             Self {
-                nodes,
-                tls,
-                policy,
-                limits,
-                tcp,
-                demo,
-                ledger,
+                nodes: read_nodes(file),
+                tls: read_tls(file),
+                policy: read_agent_policy(file),
+                limits: read_limits(file),
+                tcp: read_tcp(file),
+                demo: file.optional("demo", value::flag).unwrap_or(false),
+                ledger: file.optional("ledger", value::path),
+                enroll: file.optional("enroll", value::enroller),
+                audit: read_audit(file),
                 #[cfg(feature = "forward")]
-                forwards,
-                enroll,
-                audit,
+                forwards: services::read_forwards(file),
             }
         })
     }

@@ -1,7 +1,7 @@
 //! Rules in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
 
 use super::{
-    shared::message_range,
+    shared::MESSAGE_RANGE,
     table::Table,
     value::{bytes, count, duration, flag, text},
 };
@@ -38,36 +38,25 @@ pub(super) fn read_agent_policy(file: &mut Table<'_>) -> AgentPolicy {
 fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
     let matchers = read_matchers(&mut rule);
     let timeout_max = rule.optional("timeout_max", duration(TIMEOUT_MIN..=TIMEOUT_CEILING));
-    let idempotent = rule.optional("idempotent", flag);
-    let message_bytes_max = rule.optional("message_max", bytes(message_range()));
+    let idempotent = rule.optional("idempotent", flag).unwrap_or(false);
+    let message_bytes_max = rule.optional("message_max", bytes(MESSAGE_RANGE));
     let rate = rule.optional("rate", text::<Rate>("100/s"));
     let in_flight = rule.optional("in_flight", count(IN_FLIGHT_RANGE));
-    let origin = rule.origin();
-    rule.finish();
-
-    let (caller, agent, method) = matchers?;
-    let mut allow = AllowRule::new(caller, agent, method);
-    allow.timeout_max = timeout_max;
-    allow.idempotent = idempotent.unwrap_or(false);
-    allow.message_bytes_max = message_bytes_max;
-    allow.rate = rate;
     // The range fits.
-    allow.in_flight = in_flight.and_then(|calls| u32::try_from(calls).ok());
-    allow.origin = origin;
-    Some(allow)
+    let in_flight = in_flight.and_then(|calls| u32::try_from(calls).ok());
+    let origin = rule.finish();
+    let (caller, agent, method) = matchers?;
+    let allow = AllowRule::new(caller, agent, method);
+    Some(AllowRule { timeout_max, idempotent, message_bytes_max, rate, in_flight, origin, ..allow })
 }
 
 fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
     let matchers = read_matchers(&mut rule);
     let bounds = ["timeout_max", "idempotent", "message_max", "rate", "in_flight"];
     rule.refuse(&bounds, "has no meaning in a [[deny]]; it is for [[allow]]");
-    let origin = rule.origin();
-    rule.finish();
-
+    let origin = rule.finish();
     let (caller, agent, method) = matchers?;
-    let mut deny = DenyRule::new(caller, agent, method);
-    deny.origin = origin;
-    Some(deny)
+    Some(DenyRule { origin, ..DenyRule::new(caller, agent, method) })
 }
 
 /// The three that every rule on calls must have, each read even when another has a fault.
@@ -81,12 +70,8 @@ fn read_matchers(rule: &mut Table<'_>) -> Option<(RequesterGlob, TargetGlob, Met
 fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
     let agent = rule.required("agent", "acme.*");
     let service = rule.required("service", "HelloService");
-    let origin = rule.origin();
-    rule.finish();
-
-    let mut host = HostRule::new(agent?, service?);
-    host.origin = origin;
-    Some(host)
+    let origin = rule.finish();
+    Some(HostRule { origin, ..HostRule::new(agent?, service?) })
 }
 
 fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
@@ -97,10 +82,6 @@ fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
         &["agent", "timeout_max", "idempotent", "message_max", "rate", "in_flight"],
         "belongs in a node's rule; an agent's rule has node, caller and method",
     );
-    let origin = rule.origin();
-    rule.finish();
-
-    let mut allow = AgentRule::new(node?, caller?, method?);
-    allow.origin = origin;
-    Some(allow)
+    let origin = rule.finish();
+    Some(AgentRule { origin, ..AgentRule::new(node?, caller?, method?) })
 }

@@ -140,9 +140,7 @@ pub(super) fn refuse_misplaced(table: &mut Table<'_>) {
 }
 
 /// Range of message sizes. Less would not hold a useful message.
-pub(super) const fn message_range() -> RangeInclusive<usize> {
-    1_024..=MESSAGE_BYTES_CEILING
-}
+pub(super) const MESSAGE_RANGE: RangeInclusive<usize> = 1_024..=MESSAGE_BYTES_CEILING;
 
 /// Reads a value of `memory_max`.
 ///
@@ -150,14 +148,12 @@ pub(super) const fn message_range() -> RangeInclusive<usize> {
 /// The value is not a size, or out of range.
 pub fn parse_memory_max(text: &str) -> Result<usize, String> {
     let size = parse_bytes(text).map_err(|why| why.to_string())?;
-    within(&memory_range(), size, |bound| show_bytes(*bound))
+    within(&MEMORY_RANGE, size, |bound| show_bytes(*bound))
 }
 
 /// Range of the memory for messages. Less would hold no message of the default size in a caller's
 /// share.
-pub(super) const fn memory_range() -> RangeInclusive<usize> {
-    16 * 1_024 * 1_024..=1 << 40
-}
+const MEMORY_RANGE: RangeInclusive<usize> = 16 * 1_024 * 1_024..=1 << 40;
 
 /// One stream window per call in flight must add up to less than 4 GiB, the limit of QUIC's windows
 /// here.
@@ -186,8 +182,8 @@ pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
 }
 
 fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {
-    table.set("message_bytes_max", &mut limits.message_bytes_max, bytes(message_range()));
-    if let Some(memory_max) = table.optional("memory_max", bytes(memory_range())) {
+    table.set("message_bytes_max", &mut limits.message_bytes_max, bytes(MESSAGE_RANGE));
+    if let Some(memory_max) = table.optional("memory_max", bytes(MEMORY_RANGE)) {
         limits.memory_max = Some(memory_max);
         if let Some(why) = memory::misfit(memory_max, limits.message_bytes_max) {
             table.fault("memory_max", why);

@@ -128,11 +128,6 @@ impl<'a> Table<'a> {
         Self { page, title, header, entries, known: Vec::new(), refused: Vec::new() }
     }
 
-    /// The line of the header, for the origins of rules.
-    pub(super) fn origin(&self) -> Origin {
-        Origin::at(self.page.file.clone(), self.page.line(self.header.start))
-    }
-
     /// Reads the value of a key, if the key is there.
     pub(super) fn optional<T>(
         &mut self,
@@ -177,9 +172,7 @@ impl<'a> Table<'a> {
     ) -> Option<Vec<T>> {
         let value = self.take(key)?;
         let Some(array) = value.get_ref().as_array() else {
-            let text = format!("`{key}`: must be an array, as [\"...\"], {}", not_a(value));
-            self.page.note(value.span().start, text);
-            return None;
+            return self.misfit(value, format!("`{key}`: must be an array, as [\"...\"]"));
         };
         Some(array.iter().filter_map(|value| self.read_value(key, value, &read)).collect())
     }
@@ -187,12 +180,10 @@ impl<'a> Table<'a> {
     /// The table of a key, `[tls]`, if it is there.
     pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Self> {
         let value = self.take(key)?;
-        let table = value.get_ref().as_table();
-        if table.is_none() {
-            let text = format!("`{key}`: must be one table, {title}, {}", not_a(value));
-            self.page.note(value.span().start, text);
-        }
-        Some(Table::new(self.page, title, value.span(), table?))
+        let Some(table) = value.get_ref().as_table() else {
+            return self.misfit(value, format!("`{key}`: must be one table, {title}"));
+        };
+        Some(Table::new(self.page, title, value.span(), table))
     }
 
     /// True if a key is there and is a table.
@@ -205,20 +196,24 @@ impl<'a> Table<'a> {
     pub(super) fn tables(&mut self, key: &'static str, title: &'static str) -> Vec<Self> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
-            let text = format!("`{key}`: must be an array of tables, {title}, {}", not_a(value));
-            self.page.note(value.span().start, text);
-            return Vec::new();
+            let expected = format!("`{key}`: must be an array of tables, {title}");
+            return self.misfit(value, expected).unwrap_or_default();
         };
         array.iter().filter_map(|value| self.one_of(title, value)).collect()
     }
 
     fn one_of(&self, title: &'static str, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
-        let table = value.get_ref().as_table();
-        if table.is_none() {
-            let text = format!("{title}: must be a table, {}", not_a(value));
-            self.page.note(value.span().start, text);
-        }
-        Some(Table::new(self.page, title, value.span(), table?))
+        let Some(table) = value.get_ref().as_table() else {
+            return self.misfit(value, format!("{title}: must be a table"));
+        };
+        Some(Table::new(self.page, title, value.span(), table))
+    }
+
+    /// Records a value of the wrong type.
+    fn misfit<T>(&self, value: &Spanned<DeValue<'_>>, expected: String) -> Option<T> {
+        let text = format!("{expected}, {}", not_a_type(value.get_ref()));
+        self.page.note(value.span().start, text);
+        None
     }
 
     /// Records keys that belong elsewhere, with the reason.
@@ -248,14 +243,15 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Notes unknown keys.
-    pub(super) fn finish(self) {
+    /// Notes unknown keys. Returns the place of the header, for rules.
+    pub(super) fn finish(self) -> Origin {
         for (key, _) in self.entries.iter() {
             let name: &str = key.get_ref();
             if !self.known.contains(&name) && !self.refused.contains(&name) {
                 self.page.note(key.span().start, self.unknown(name));
             }
         }
+        Origin::at(self.page.file.clone(), self.page.line(self.header.start))
     }
 
     fn unknown(&self, key: &str) -> String {
@@ -293,10 +289,6 @@ fn as_written(key: &str, value: &DeValue<'_>) -> String {
         }
         _ => format!("`{key}`"),
     }
-}
-
-fn not_a(value: &Spanned<DeValue<'_>>) -> String {
-    not_a_type(value.get_ref())
 }
 
 /// The known key that was probably meant: at most two slips away, and less than half of the key.
