@@ -52,7 +52,8 @@ impl CertsDir {
     /// Signs the revocation list again, with everything that was revoked and the next number.
     pub fn crl(&self, now: SystemTime) -> Result<CrlReport, CertsError> {
         let _held = self.hold()?;
-        let (ca, present) = self.ca_and_list()?;
+        let ca = self.ca()?;
+        let present = self.present_list(&ca)?;
         self.sign_crl(&ca, &present, now)
     }
 
@@ -60,7 +61,8 @@ impl CertsDir {
     /// reports that there was nothing to do.
     pub fn revoke(&self, peer: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
         let _held = self.hold()?;
-        let (ca, present) = self.ca_and_list()?;
+        let ca = self.ca()?;
+        let present = self.present_list(&ca)?;
         let issued = self.serials_of(peer, &ca)?;
         if issued.is_empty() {
             return Err(CertsError::NeverIssued { dir: self.dir.clone(), peer: peer.clone() });
@@ -169,11 +171,9 @@ impl CertsDir {
         let revoked = self.revoked_serials()?;
         let listed = issued::read(&self.record_path())?;
         let own = listed.iter().find(|one| one.serial == serial);
-        let Some(digest) = own.and_then(|one| one.key_digest.clone()) else { return Ok(None) };
-        let same = |one: &issued::ListedCertificate| {
-            one.key_digest.as_ref() == Some(&digest) && revoked.contains(&one.serial)
-        };
-        Ok(listed.into_iter().find(same).map(|one| one.serial))
+        let Some(digest) = own.and_then(|one| one.key_digest.as_ref()) else { return Ok(None) };
+        let mut same = listed.iter().filter(|one| one.key_digest.as_ref() == Some(digest));
+        Ok(same.find(|one| revoked.contains(&one.serial)).map(|one| one.serial.clone()))
     }
 
     /// Everything that the record and the list know of, whichever CA it was of.
@@ -185,12 +185,6 @@ impl CertsDir {
 
     fn revoked_serials(&self) -> Result<BTreeSet<String>, CertsError> {
         Ok(self.all_revoked()?.into_iter().map(|entry| entry.serial).collect())
-    }
-
-    fn ca_and_list(&self) -> Result<(Ca, PresentList), CertsError> {
-        let ca = self.ca()?;
-        let present = self.present_list(&ca)?;
-        Ok((ca, present))
     }
 
     fn lists(&self) -> Result<Vec<CrlInfo>, CertsError> {

@@ -131,14 +131,13 @@ impl CertsDir {
         now: SystemTime,
     ) -> Result<(Ca, Action), CertsError> {
         let wanted = options.trust_domain.as_deref();
+        let make = || self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now);
         if options.force {
             // The operator requested a new one: the old files need not be readable.
-            return self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now);
+            return make();
         }
         match self.ca() {
-            Err(CertsError::NoCa { .. }) => {
-                self.make_ca(wanted.unwrap_or(TRUST_DOMAIN_DEFAULT), now)
-            }
+            Err(CertsError::NoCa { .. }) => make(),
             Err(error) => Err(error),
             Ok(ca) => {
                 expect_holding(&ca, now)?;

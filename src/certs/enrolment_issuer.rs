@@ -5,7 +5,9 @@ use super::{
     CertsDir, CertsError, LeafProfile, TokenUseError,
     ca::Ca,
     dir::expect_valid,
-    files, issued,
+    files,
+    issue::signed_leaf,
+    issued,
     params::BACKDATED,
     tokens::{GoodToken, JoinTokens},
 };
@@ -142,7 +144,7 @@ impl EnrolmentIssuer {
         key: Option<&CsrInfo>,
         now: SystemTime,
     ) -> Result<GrantedLeaf, IssueError> {
-        let info = first_of(&leaf_pem)?;
+        let info = signed_leaf(&leaf_pem)?;
         let is_same_key = key.is_some_and(|key| info.has_public_key(key.public_key_der()));
         if !is_same_key || now > info.not_after {
             return Err(TokenUseError::Used.into());
@@ -224,7 +226,7 @@ impl EnrolmentIssuer {
         let profile = self.profile(&peer, now);
         // Only the key of a request is used; all else in it is ignored.
         let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
-        let info = first_of(&leaf_pem)?;
+        let info = signed_leaf(&leaf_pem)?;
         self.expect_as_meant(&info, &peer)?;
         issued::append(&self.dir.record_path(), &peer, &info, &[])?;
         let (serial, not_after) = (info.serial, info.not_after);
@@ -266,13 +268,6 @@ impl EnrolmentIssuer {
             not_after: (now + ENROLLER_LEAF_LIFE).min(self.ca.info().not_after),
         })
     }
-}
-
-fn first_of(pem: &str) -> Result<CertificateInfo, CertsError> {
-    let info = CertificateInfo::all_from_pem(pem.as_bytes())
-        .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
-    let first = info.into_iter().next();
-    first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
 }
 
 #[cfg(test)]

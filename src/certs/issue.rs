@@ -72,26 +72,7 @@ impl CertsDir {
     /// Makes a leaf and its key, or keeps the ones that are good: of this CA, with these hosts, and
     /// with more than a third of their life left.
     pub fn issue(&self, request: &LeafRequest, now: SystemTime) -> Result<IssueReport, CertsError> {
-        let hosts = wanted_hosts(request)?;
-        let _held = self.hold()?;
-        let ca = self.ca()?;
-        let peer = &PeerName::new(request.role, request.name.clone());
-        let plan = Plan { peer, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
-        let there = self.present_leaf(peer)?;
-        if !request.force {
-            self.expect_usable_key(peer)?;
-            if there.is_none() {
-                self.expect_no_request(peer)?;
-            }
-        }
-        let kept = there.as_ref().filter(|(_, has_key)| *has_key && !request.force);
-        if let Some((info, _)) = kept
-            && self.is_good(info, &ca, &plan, now)?
-        {
-            return Ok(self.report(Action::Kept, peer, info));
-        }
-        let info = self.make_pair(&ca, &plan, now)?;
-        Ok(self.report(made_or_renewed(there.is_some()), peer, &info))
+        self.issue_for(request, None, now)
     }
 
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
@@ -104,53 +85,58 @@ impl CertsDir {
         request: &LeafRequest,
         now: SystemTime,
     ) -> Result<IssueReport, CertsError> {
+        self.issue_for(request, Some(csr.as_ref()), now)
+    }
+
+    /// Issues a leaf for the key of a request in a file, or for a new key.
+    fn issue_for(
+        &self,
+        request: &LeafRequest,
+        csr: Option<&Path>,
+        now: SystemTime,
+    ) -> Result<IssueReport, CertsError> {
         let hosts = wanted_hosts(request)?;
-        let key = public_key_of(csr.as_ref())?;
+        let key = csr.map(public_key_of).transpose()?;
         let _held = self.hold()?;
         let ca = self.ca()?;
         let peer = &PeerName::new(request.role, request.name.clone());
         let plan = Plan { peer, hosts: &hosts, not_after: leaf_end(request.days, &ca, now)? };
         let there = self.present_leaf(peer)?;
-        self.expect_no_other_key(peer, &key)?;
-        if let Some(serial) = self.revoked_serial_of_key(peer, &key)? {
-            return Err(CertsError::RevokedKey { peer: peer.clone(), serial });
+        match &key {
+            Some(key) => self.expect_signable(peer, key)?,
+            None if !request.force => self.expect_replaceable(peer, there.is_some())?,
+            None => {}
         }
-        let kept = there.as_ref().map(|(info, _)| info);
-        if let Some(info) = kept.filter(|info| info.has_public_key(&key) && !request.force)
+        if let Some((info, has_key)) = &there
+            && key.as_ref().map_or(*has_key, |key| info.has_public_key(key))
+            && !request.force
             && self.is_good(info, &ca, &plan, now)?
         {
             return Ok(self.report(Action::Kept, peer, info));
         }
-        let info = self.make_cert(&ca, &plan, &key, now)?;
-        Ok(self.report(made_or_renewed(there.is_some()), peer, &info))
+        let info = self.make(&ca, &plan, key.as_deref(), now)?;
+        let action = if there.is_some() { Action::Renewed } else { Action::Made };
+        Ok(self.report(action, peer, &info))
     }
 
-    /// Makes a key and its leaf. The leaf is recorded first: a serial that is out in the world
-    /// unrecorded could never be revoked.
-    pub(super) fn make_pair(
+    /// Signs a leaf for a key that is somewhere else, or for a new key. The leaf is recorded first:
+    /// a serial that is out in the world unrecorded could never be revoked.
+    pub(super) fn make(
         &self,
         ca: &Ca,
         plan: &Plan<'_>,
+        public_key_der: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<CertificateInfo, CertsError> {
-        let leaf = ca.leaf(&plan.profile(ca, now))?;
+        let ((cert, key), profile) = (self.pair_of(plan.peer), plan.profile(ca, now));
+        let Some(public_key_der) = public_key_der else {
+            let leaf = ca.leaf(&profile)?;
+            let info = self.record(plan, &leaf.cert)?;
+            pair::replace_held(&cert, &leaf.cert, &key, &leaf.key)?;
+            return Ok(info);
+        };
+        let leaf = ca.leaf_for_key(&profile, public_key_der)?;
         let info = self.record(plan, &leaf.cert)?;
-        let (cert, key) = self.pair_of(plan.peer);
-        pair::replace_held(&cert, &leaf.cert, &key, &leaf.key)?;
-        Ok(info)
-    }
-
-    /// Signs a leaf for a key that is somewhere else.
-    pub(super) fn make_cert(
-        &self,
-        ca: &Ca,
-        plan: &Plan<'_>,
-        public_key_der: &[u8],
-        now: SystemTime,
-    ) -> Result<CertificateInfo, CertsError> {
-        let leaf = ca.leaf_for_key(&plan.profile(ca, now), public_key_der)?;
-        let info = self.record(plan, &leaf.cert)?;
-        let (cert, key) = self.pair_of(plan.peer);
         match self.requested_key_of(plan.peer)? {
             Some(requested) if requested.subject_public_key_info() == public_key_der => {
                 pair::install_held(&cert, &leaf.cert, &key, &tls::requested_key(&key))?;
@@ -174,36 +160,38 @@ impl CertsDir {
 
     /// A certificate with the key of another would not load, and its owner may have forgotten that
     /// key.
-    fn expect_no_other_key(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
+    fn expect_signable(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
         let requested = self.requested_key_of(peer)?;
-        if requested.is_some_and(|key| key.subject_public_key_info() == wanted) {
-            return Ok(());
+        if requested.is_none_or(|key| key.subject_public_key_info() != wanted) {
+            let key = self.leaf_path(peer, "key");
+            match self.key_at(&key) {
+                Ok(None) => {}
+                Ok(Some(there)) if there.subject_public_key_info() == wanted => {}
+                Err(error @ CertsError::Unusable { .. }) => return Err(error),
+                _ => return Err(CertsError::KeyMismatch { key, peer: peer.clone() }),
+            }
         }
-        let key = self.leaf_path(peer, "key");
-        match self.key_at(&key) {
-            Ok(Some(there)) if there.subject_public_key_info() == wanted => Ok(()),
-            Ok(None) => Ok(()),
-            Err(error @ CertsError::Unusable { .. }) => Err(error),
-            _ => Err(CertsError::KeyMismatch { key, peer: peer.clone() }),
+        match self.revoked_serial_of_key(peer, wanted)? {
+            Some(serial) => Err(CertsError::RevokedKey { peer: peer.clone(), serial }),
+            None => Ok(()),
         }
     }
 
     /// An intact key that cannot be used here, such as an encrypted one, is replaced by force only.
-    fn expect_usable_key(&self, peer: &PeerName) -> Result<(), CertsError> {
-        match self.key_at(&self.leaf_path(peer, "key")) {
-            Err(error @ CertsError::Unusable { .. }) => Err(error),
-            _ => Ok(()),
+    /// So is a key without a certificate whose request is under way: the certificate that comes
+    /// back would be worthless.
+    fn expect_replaceable(&self, peer: &PeerName, has_leaf: bool) -> Result<(), CertsError> {
+        let key = match self.key_at(&self.leaf_path(peer, "key")) {
+            Err(error @ CertsError::Unusable { .. }) => return Err(error),
+            key => key.ok().flatten(),
+        };
+        if has_leaf {
+            return Ok(());
         }
-    }
-
-    /// A key whose request is under way is not replaced: the certificate that comes back would be
-    /// worthless.
-    fn expect_no_request(&self, peer: &PeerName) -> Result<(), CertsError> {
         let csr = self.leaf_path(peer, "csr");
         let requests = CsrInfo::all_from_pem(&files::read_pem(&csr)?.unwrap_or_default());
-        let Ok([request]) = requests.as_deref() else { return Ok(()) };
-        match self.key_at(&self.leaf_path(peer, "key")) {
-            Ok(Some(key)) if key.subject_public_key_info() == request.public_key_der() => {
+        match (requests.as_deref(), key) {
+            (Ok([one]), Some(key)) if key.subject_public_key_info() == one.public_key_der() => {
                 Err(CertsError::RequestUnderWay { csr, peer: peer.clone() })
             }
             _ => Ok(()),
@@ -255,12 +243,7 @@ impl CertsDir {
     }
 
     fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateInfo, CertsError> {
-        let path = self.leaf_path(plan.peer, "pem");
-        let info = CertificateInfo::all_from_pem(cert.as_bytes())
-            .map_err(|source| CertsError::of_file(&path, source))?
-            .into_iter()
-            .next()
-            .ok_or(CertsError::NothingToInspect { path })?;
+        let info = signed_leaf(cert)?;
         issued::append(&self.record_path(), plan.peer, &info, &plan.host_texts())?;
         Ok(info)
     }
@@ -288,8 +271,12 @@ impl CertsDir {
     }
 }
 
-fn made_or_renewed(was_there: bool) -> Action {
-    if was_there { Action::Renewed } else { Action::Made }
+/// Information in a leaf that was just signed.
+pub(super) fn signed_leaf(pem: &str) -> Result<CertificateInfo, CertsError> {
+    let leafs = CertificateInfo::all_from_pem(pem.as_bytes())
+        .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
+    let first = leafs.into_iter().next();
+    first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
 }
 
 /// A leaf that is about to be signed.

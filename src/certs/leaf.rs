@@ -50,6 +50,13 @@ pub struct LeafProfile {
     pub not_after: SystemTime,
 }
 
+const fn purpose(usage: &Usage) -> ExtendedKeyUsagePurpose {
+    match usage {
+        Usage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
+        Usage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
+    }
+}
+
 impl LeafProfile {
     /// A good leaf of a peer: holds from an hour ago for 90 days, and for a node bears its hosts.
     pub fn new(trust_domain: &str, peer: &PeerName, hosts: &[&str], now: SystemTime) -> Self {
@@ -74,7 +81,7 @@ impl LeafProfile {
         params.not_after = moment(self.not_after)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = self.usages.iter().map(|usage| usage.purpose()).collect();
+        params.extended_key_usages = self.usages.iter().map(purpose).collect();
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
@@ -82,15 +89,6 @@ impl LeafProfile {
     fn names(&self) -> Result<Vec<SanType>, CertsError> {
         let uris = self.uris.iter().map(|text| uri(text));
         uris.chain(self.hosts.iter().map(|text| Host::parse(text)?.san())).collect()
-    }
-}
-
-impl Usage {
-    const fn purpose(self) -> ExtendedKeyUsagePurpose {
-        match self {
-            Self::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
-            Self::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
-        }
     }
 }
 

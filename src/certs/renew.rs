@@ -127,10 +127,8 @@ impl CertsDir {
         let hosts = hosts_of(&info);
         let not_after = (now + life_of(&info)).min(ca.info().not_after);
         let plan = Plan { peer, hosts: &hosts, not_after };
-        let renewed = match has_key {
-            true => self.make_pair(ca, &plan, now)?,
-            false => self.make_cert(ca, &plan, info.public_key_der(), now)?,
-        };
+        let key = (!has_key).then(|| info.public_key_der());
+        let renewed = self.make(ca, &plan, key, now)?;
         Ok(Some(PeerRenewal::Done(self.report(Action::Renewed, peer, &renewed))))
     }
 }
