@@ -30,6 +30,8 @@ pub struct Ca {
     pem: String,
     info: CertificateInfo,
     trust_domain: String,
+    /// SHA-256 of its certificate, by which joining peers recognise it.
+    pub(super) fingerprint: [u8; tls::DIGEST_BYTES],
 }
 
 impl Ca {
@@ -94,7 +96,7 @@ impl Ca {
         }
         let trust_domain = trust_domain_of(&info)?;
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
-        Ok(Self { issuer, pem, info, trust_domain })
+        Ok(Self { issuer, pem, info, trust_domain, fingerprint: tls::sha256(der) })
     }
 
     /// The CA's certificate, which is public.
@@ -147,13 +149,6 @@ impl Ca {
         Ok(CertPem { cert, serial })
     }
 
-    /// SHA-256 of its certificate, by which joining peers recognise it.
-    pub(super) fn fingerprint(&self) -> Result<[u8; tls::DIGEST_BYTES], CertsError> {
-        let all =
-            tls::fingerprints(self.pem.as_bytes()).map_err(|error| unfit(error.to_string()))?;
-        all.into_iter().next().ok_or_else(|| unfit("the file has no certificate"))
-    }
-
     /// Signs a revocation list. Numbers must count up from list to list.
     pub fn crl(
         &self,
@@ -188,7 +183,7 @@ impl Ca {
 
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { issuer: _, pem: _, info, trust_domain } = self;
+        let Self { issuer: _, pem: _, info, trust_domain, fingerprint: _ } = self;
         f.debug_struct("Ca")
             .field("subject", &info.subject)
             .field("trust_domain", trust_domain)

@@ -141,8 +141,14 @@ impl CertsDir {
             Err(error) => Err(error),
             Ok(ca) => {
                 expect_holding(&ca, now)?;
-                self.expect_trust_domain(&ca, wanted)?;
-                Ok((ca, Action::Kept))
+                match wanted.filter(|wanted| *wanted != ca.trust_domain()) {
+                    None => Ok((ca, Action::Kept)),
+                    Some(wanted) => Err(CertsError::OtherTrustDomain {
+                        dir: self.dir.clone(),
+                        found: ca.trust_domain().into(),
+                        wanted: wanted.into(),
+                    }),
+                }
             }
         }
     }
@@ -151,17 +157,6 @@ impl CertsDir {
         let ca = Ca::generate(trust_domain, now)?;
         pair::replace_held(&self.ca_path(), ca.pem(), &self.ca_key_path(), &ca.key_pem())?;
         Ok((ca, Action::Made))
-    }
-
-    fn expect_trust_domain(&self, ca: &Ca, wanted: Option<&str>) -> Result<(), CertsError> {
-        match wanted {
-            Some(wanted) if wanted != ca.trust_domain() => Err(CertsError::OtherTrustDomain {
-                dir: self.dir.clone(),
-                found: ca.trust_domain().into(),
-                wanted: wanted.into(),
-            }),
-            _ => Ok(()),
-        }
     }
 
     fn ca_path(&self) -> PathBuf {

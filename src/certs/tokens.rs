@@ -209,7 +209,7 @@ impl CertsDir {
             return Err(TokenError::BadTtl);
         }
         let _held = self.hold()?;
-        let token = JoinToken::new(peer.clone(), now + ttl, self.ca()?.fingerprint()?);
+        let token = JoinToken::new(peer.clone(), now + ttl, self.ca()?.fingerprint);
         let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
         let mut tokens = JoinTokens::read(&path)?;
         tokens.forget(now);

@@ -172,13 +172,15 @@ impl MethodGlob {
     /// forward, and the reverse.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
-            Subject::Rpc { .. } if path.is_forward() => false,
-            Subject::Forward { .. } if !path.is_forward() => false,
             Subject::Rpc { service, method } => {
-                method.matches(path.method()) && labels_match(service, path.service().split('.'))
+                !path.is_forward()
+                    && method.matches(path.method())
+                    && labels_match(service, path.service().split('.'))
             }
             Subject::Forward { name } => {
-                path.service() == "tcp" && labels_match(name, path.method().split('.'))
+                path.is_forward()
+                    && path.service() == "tcp"
+                    && labels_match(name, path.method().split('.'))
             }
         }
     }

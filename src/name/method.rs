@@ -86,7 +86,7 @@ const FORWARDS: [&str; 2] = ["http", "tcp"];
 /// forward: `tcp:db`.
 ///
 /// `HelloService.Hello`, Go's spelling, is read too and split at the last dot. Cloning is cheap.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct MethodPath {
     text: Arc<str>,
     /// Of the `/`, or of a forward's `:`.
@@ -163,14 +163,6 @@ impl FromStr for MethodPath {
         }
     }
 }
-
-impl PartialEq for MethodPath {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for MethodPath {}
 
 impl std::hash::Hash for MethodPath {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {

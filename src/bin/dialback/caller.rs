@@ -25,7 +25,7 @@ pub(crate) struct ReachArgs {
 }
 
 /// Time to connect, whatever the timeout of the call.
-const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time to close after success. GOODBYE is sent within one turn of the runtime. QUIC would wait
 /// three round trips or more to retransmit it, which is noticeable at a prompt; a node that misses
@@ -56,11 +56,6 @@ impl Reach {
         Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING), wants_json })
     }
 
-    /// Uses loaded credentials, for a long-running caller.
-    pub(crate) const fn with(credentials: Credentials, node: NodeAddress) -> Self {
-        Self { credentials, node, timeout: TIMEOUT_CEILING, wants_json: false }
-    }
-
     /// Runs work with a connected caller and passes it the remaining time. A signal drops it.
     pub(crate) fn run<T>(
         self,
@@ -78,26 +73,28 @@ impl Reach {
         })
     }
 
-    /// Connects.
-    pub(crate) async fn dial(self) -> Result<Caller, ConnectError> {
-        Caller::builder(self.credentials)
-            .node(self.node.to_string())
-            .connect_timeout(self.timeout.min(CONNECT_WAIT_MAX))
-            .connect()
-            .await
-    }
-
     async fn connect_and<T>(
         self,
         signals: &mut Signals,
         work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (started, timeout) = (Instant::now(), self.timeout);
-        let caller = signals.unless_stopped(self.dial()).await??;
+        let caller = signals
+            .unless_stopped(dial(self.credentials, &self.node, timeout.min(CONNECT_WAIT_MAX)))
+            .await??;
         let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
         let worked = signals.unless_stopped(work(&caller, left)).await;
         let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
         drop(tokio::time::timeout(wait_max, caller.close()).await);
         worked?
     }
+}
+
+/// Connects to a node.
+pub(crate) async fn dial(
+    credentials: Credentials,
+    node: &NodeAddress,
+    wait_max: Duration,
+) -> Result<Caller, ConnectError> {
+    Caller::builder(credentials).node(node.to_string()).connect_timeout(wait_max).connect().await
 }

@@ -2,7 +2,7 @@
 
 use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
-    Gateway, GatewayError, Node, ServerCertificate, TokenVerifier,
+    Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, TokenVerifier,
     config::{GatewayFile, GatewayTls},
     tokens::Tokens,
 };
@@ -75,12 +75,8 @@ pub(crate) async fn open(
     if let Some(name) = &config.anonymous {
         builder = builder.anonymous(name.clone());
     }
-    for range in &config.trusted_proxy {
-        builder = builder.trusted_proxy(*range);
-    }
-    for origin in &config.cors_origins {
-        builder = builder.cors_origin(origin);
-    }
+    builder = config.trusted_proxy.iter().copied().fold(builder, GatewayBuilder::trusted_proxy);
+    builder = config.cors_origins.iter().fold(builder, GatewayBuilder::cors_origin);
     builder = match (certificate, &config.tls) {
         (Some(certificate), _) => builder.certificate(certificate.clone()),
         (None, Some(_)) => builder.tls(),

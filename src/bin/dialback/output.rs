@@ -117,8 +117,8 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
 }
 
 /// Rows in columns below their titles.
-pub(crate) fn table(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let titles = titles.iter().map(ToString::to_string).collect();
+pub(crate) fn table<T: ToString>(titles: &[T], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let titles = titles.iter().map(T::to_string).collect();
     columns(&std::iter::once(titles).chain(rows).collect::<Vec<_>>())
 }
 

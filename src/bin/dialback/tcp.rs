@@ -3,7 +3,7 @@
 
 use crate::{
     args::parse_timeout,
-    caller::{Reach, ReachArgs},
+    caller::{self, CONNECT_WAIT_MAX, ReachArgs},
     credentials::{self, Locator},
     exit::Failure,
     listener::{From, Listen, Listener, files_hint, parse_listen_or_path},
@@ -111,7 +111,7 @@ impl Local {
         let Start { settings, mut signals, mut reloads } = start;
         let listener = Listener::bind(&self.listen).await?;
         let dial = async |settings: Settings| {
-            let dialled = Reach::with(settings.credentials, node.clone()).dial().await;
+            let dialled = caller::dial(settings.credentials, &node, CONNECT_WAIT_MAX).await;
             dialled.map_err(|error| match error {
                 ConnectError::Link(fault) if fault.is_not_valid_yet() => {
                     Failure::NotValidYet(format!("node {node}: {fault}"), None)

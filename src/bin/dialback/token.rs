@@ -10,7 +10,7 @@ use dialback::{
     config::parse_duration,
     tokens::{TokenFile, TokenInfo, TokensError},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -106,10 +106,6 @@ fn shown(printed: Result<(), Failure>) -> Result<(), Failure> {
     })
 }
 
-const fn state(is_expired: bool) -> &'static str {
-    if is_expired { "expired" } else { "valid" }
-}
-
 fn line_of(token: &TokenInfo, now: SystemTime) -> String {
     let until = if token.is_expired(now) { "expired at" } else { "valid until" };
     escape(&format!(
@@ -120,35 +116,26 @@ fn line_of(token: &TokenInfo, now: SystemTime) -> String {
     ))
 }
 
+/// Keys of the JSON; the titles of the table are the same in capitals.
+const KEYS: [&str; 5] = ["id", "caller", "state", "created", "expires"];
+
+fn row(token: &TokenInfo, now: SystemTime) -> [String; 5] {
+    let [created, expires] = [token.created, token.expires].map(|time| Utc(time).to_string());
+    let state = if token.is_expired(now) { "expired" } else { "valid" };
+    [token.id(), token.name.to_string(), state.into(), created, expires]
+}
+
 fn table(tokens: &[TokenInfo], now: SystemTime) -> String {
     if tokens.is_empty() {
         return "no tokens".into();
     }
-    let head = ["ID", "CALLER", "STATE", "CREATED", "EXPIRES"];
-    let row = |token: &TokenInfo| {
-        let [created, expires] = [token.created, token.expires].map(|time| Utc(time).to_string());
-        vec![
-            token.id(),
-            token.name.to_string(),
-            state(token.is_expired(now)).into(),
-            created,
-            expires,
-        ]
-    };
-    output::table(&head, tokens.iter().map(row))
+    let rows = tokens.iter().map(|token| row(token, now).to_vec());
+    output::table(&KEYS.map(str::to_uppercase), rows)
 }
 
 fn listing(tokens: &[TokenInfo], now: SystemTime) -> Value {
-    let one = |token: &TokenInfo| {
-        json!({
-            "id": token.id(),
-            "caller": token.name.as_str(),
-            "state": state(token.is_expired(now)),
-            "created": Utc(token.created).to_string(),
-            "expires": Utc(token.expires).to_string(),
-        })
-    };
-    tokens.iter().map(one).collect()
+    let object = |token| KEYS.into_iter().zip(row(token, now)).collect::<Value>();
+    tokens.iter().map(object).collect()
 }
 
 impl From<TokensError> for Failure {
