@@ -155,7 +155,7 @@ pub(crate) struct FailedCall<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<String>,
     #[serde(skip_serializing_if = "MetadataMap::is_empty")]
-    metadata: MetadataMap,
+    metadata: MetadataMap<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call_id: Option<String>,
 }
@@ -168,7 +168,7 @@ impl<'a> FailedCall<'a> {
             outcome: status.outcome().as_str(),
             message: status.message(),
             details: metadata::details(status),
-            metadata: MetadataMap::of(status.metadata()),
+            metadata: metadata::map_of(status.metadata()),
             call_id: call_id.map(|id| id.to_string()),
         }
     }

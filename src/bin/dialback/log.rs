@@ -37,8 +37,9 @@ pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let form = cli.log;
     let writer = LogWriter::start(io::stderr(), move |lines| dropped_notice(form, lines))
         .map_err(|error| Failure::runtime(&error))?;
+    let lines_to = writer.clone();
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer.clone())
+        .with_writer(move || lines_to.clone())
         .log_internal_errors(false)
         .event_format(lines);
     let filter = Targets::new()

@@ -91,34 +91,15 @@ fn run(
     }
 }
 
-/// One event: its line is queued when the writer is dropped, whole.
-pub(crate) struct EventWriter {
-    line: Vec<u8>,
-    writer: LogWriter,
-}
-
-impl Write for EventWriter {
+/// The subscriber writes each event in one piece, which becomes one line of the queue.
+impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(bytes);
+        self.line(bytes.to_vec());
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for EventWriter {
-    fn drop(&mut self) {
-        self.writer.line(std::mem::take(&mut self.line));
-    }
-}
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for LogWriter {
-    type Writer = EventWriter;
-
-    fn make_writer(&'a self) -> EventWriter {
-        EventWriter { line: Vec::new(), writer: self.clone() }
     }
 }
 

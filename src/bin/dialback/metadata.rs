@@ -1,31 +1,19 @@
 //! Prints metadata, trailers and error details of a call.
 
-use crate::{
-    exit::Failure,
-    output::{eprint_aside, escape},
-};
+use crate::output::{eprint_aside, escape};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dialback::{Metadata, Status};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Metadata as JSON shows it: each key with all its values, in their order.
-#[derive(Debug, Default, Serialize)]
-#[serde(transparent)]
-pub(crate) struct MetadataMap(BTreeMap<String, Vec<String>>);
+pub(crate) type MetadataMap<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
-impl MetadataMap {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
-        let mut keys = BTreeMap::<_, Vec<_>>::new();
-        for (key, value) in metadata.iter() {
-            keys.entry(key.to_owned()).or_default().push(value.to_owned());
-        }
-        Self(keys)
+pub(crate) fn map_of(metadata: &Metadata) -> MetadataMap<'_> {
+    let mut keys = MetadataMap::new();
+    for (key, value) in metadata.iter() {
+        keys.entry(key).or_default().push(value);
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+    keys
 }
 
 /// The details of an error as text: base64url, as all byte strings are shown. None if there are
@@ -45,12 +33,12 @@ pub(crate) fn line(status: &Status) -> String {
 
 /// Tells what came before and after the replies, a line a pair, on standard error: standard output
 /// has the replies alone.
-pub(crate) async fn print(metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
+pub(crate) async fn print(metadata: &Metadata, trailing: &Metadata) {
     let lines = |title: &'static str, pairs: &Metadata| {
         let line = |(key, value)| format!("{title} {}\n", escape(&format!("{key}: {value}")));
         pairs.iter().map(line).collect::<String>()
     };
-    eprint_aside([lines("metadata", metadata), lines("trailer", trailing)].concat()).await
+    eprint_aside([lines("metadata", metadata), lines("trailer", trailing)].concat()).await;
 }
 
 #[cfg(test)]
@@ -75,8 +63,7 @@ mod tests {
         for (key, value) in [("b", "2"), ("a", "1"), ("b", "1")] {
             metadata.insert(key, value);
         }
-        let shown = serde_json::to_string(&MetadataMap::of(&metadata)).expect("JSON");
+        let shown = serde_json::to_string(&map_of(&metadata)).expect("JSON");
         assert_eq!(shown, r#"{"a":["1"],"b":["2","1"]}"#);
-        assert!(!MetadataMap::of(&metadata).is_empty() && MetadataMap::default().is_empty());
     }
 }

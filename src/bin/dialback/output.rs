@@ -36,11 +36,10 @@ pub(crate) async fn print_json_aside(value: &impl Serialize) -> Result<Printed, 
 }
 
 /// Writes lines to standard error in the same way. Nobody may be there to read them.
-pub(crate) async fn eprint_aside(lines: String) -> Result<(), Failure> {
+pub(crate) async fn eprint_aside(lines: String) {
     if !lines.is_empty() {
         read_aside(move || drop(io::stderr().write_all(lines.as_bytes()))).await;
     }
-    Ok(())
 }
 
 fn write_line(text: &str) -> Result<Printed, Failure> {

@@ -57,10 +57,11 @@ impl ReplyPrinter {
 
     async fn end(self, metadata: &Metadata, trailing: &Metadata) -> Result<(), Failure> {
         if !self.wants_json {
-            return metadata::print(metadata, trailing).await;
+            metadata::print(metadata, trailing).await;
+            return Ok(());
         }
         let outcome = Outcome::Ok.as_str();
-        let [metadata, trailers] = [metadata, trailing].map(MetadataMap::of);
+        let [metadata, trailers] = [metadata, trailing].map(metadata::map_of);
         let answer = JsonSuccess { ok: true, outcome, replies: &self.seen, metadata, trailers };
         print_json_aside(&answer).await.map(drop)
     }
@@ -86,9 +87,9 @@ struct JsonSuccess<'a> {
     outcome: &'static str,
     replies: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "MetadataMap::is_empty")]
-    metadata: MetadataMap,
+    metadata: MetadataMap<'a>,
     #[serde(skip_serializing_if = "MetadataMap::is_empty")]
-    trailers: MetadataMap,
+    trailers: MetadataMap<'a>,
 }
 
 /// Prints the result of the call of one agent among several.
