@@ -119,7 +119,7 @@ impl EnrolmentIssuer {
         let path = self.dir.tokens_path();
         let mut tokens = JoinTokens::read(&path)?;
         let good = tokens.check(secret, peer, now)?;
-        // unauthenticated clients do not get as far as this parser.
+        // Unauthenticated clients do not get as far as this parser.
         let key = CsrInfo::from_der(request).map_err(IssueError::Request);
         match good {
             GoodToken::Granted { peer, leaf_pem } => {

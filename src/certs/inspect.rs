@@ -32,9 +32,7 @@ impl fmt::Display for Inspected {
 /// keys, each in their order.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let path = path.as_ref();
-    let text = files::read_bytes(path)?;
-    let text = zeroize::Zeroizing::new(text);
-    let bytes = text.as_slice();
+    let bytes = &zeroize::Zeroizing::new(files::read_bytes(path)?);
     let at = |source| CertsError::of_file(path, source);
     let certificates = CertificateInfo::all_from_pem(bytes).map_err(at)?.into_iter();
     let lists = CrlInfo::all_from_pem(bytes).map_err(at)?.into_iter();

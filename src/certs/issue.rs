@@ -7,7 +7,7 @@ use super::{
     dir::{Action, expect_holding, is_fresh},
     files::{self, Audience},
     issued,
-    leaf::Host,
+    leaf::{DAY, Host},
     pair,
     params::key_pair,
 };
@@ -20,11 +20,9 @@ use std::{
     collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 use zeroize::Zeroizing;
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Describes a leaf to issue.
 #[derive(Debug, Clone)]
@@ -350,7 +348,7 @@ mod tests {
         certs::{InitOptions, fixtures::with_ca_at},
         tls::{CredentialFiles, Credentials},
     };
-    use std::fs;
+    use std::{fs, time::Duration};
 
     fn request_for(role: Role, name: &str, sans: &[&str]) -> LeafRequest {
         let sans = sans.iter().map(ToString::to_string).collect();

@@ -19,7 +19,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Extended key usage of a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -143,24 +143,20 @@ impl FromStr for MethodPath {
         if let Some(forward) = Self::forward(text) {
             return forward;
         }
-        let (service, method) =
-            text.split_once('/').or_else(|| text.rsplit_once('.')).ok_or_else(|| {
-                NameError::new(
-                    "method",
-                    text,
-                    "is not written SERVICE/METHOD, as HelloService/Hello, or tcp:NAME",
-                )
-            })?;
-        let fault = service_fault(service).or_else(|| method_fault(method));
-        match fault {
-            Some(why) => Err(NameError::new("method", text, why)),
-            // A text with its slash is the text that travels: calls arrive so, and take one
-            // allocation.
-            None if text.as_bytes().get(service.len()) == Some(&b'/') => {
-                Ok(Self { text: text.into(), split: service.len() })
-            }
-            None => Ok(Self { text: format!("{service}/{method}").into(), split: service.len() }),
+        let fault = |why| NameError::new("method", text, why);
+        let split = text.split_once('/').or_else(|| text.rsplit_once('.'));
+        let (service, method) = split.ok_or_else(|| {
+            fault("is not written SERVICE/METHOD, as HelloService/Hello, or tcp:NAME")
+        })?;
+        if let Some(why) = service_fault(service).or_else(|| method_fault(method)) {
+            return Err(fault(why));
         }
+        // A text with its slash is the text that travels: calls arrive so, and take one allocation.
+        let text = match text.as_bytes()[service.len()] {
+            b'/' => text.into(),
+            _ => format!("{service}/{method}").into(),
+        };
+        Ok(Self { text, split: service.len() })
     }
 }
 

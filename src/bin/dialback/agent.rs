@@ -67,13 +67,10 @@ pub(crate) struct AgentArgs {
     /// process]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
-    /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
-    /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
-    /// Subcommand to run instead.
     #[command(subcommand)]
     pub(crate) command: Option<JoinCommand>,
 }
@@ -101,7 +98,6 @@ struct Hosted {
     ledger: Option<PathBuf>,
 }
 
-/// Runs the command.
 pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
     if let Some(command) = args.command.take() {
         return join::run(Role::Agent, command);

@@ -1,7 +1,7 @@
 //! `dialback agents`: lists the agents that this caller may see, attached or not.
 
 use crate::{
-    caller::{Reach, ReachArgs},
+    caller::{self, ReachArgs},
     exit::Failure,
     output::{self, escape, print_aside, print_json_aside},
 };
@@ -18,7 +18,6 @@ pub(crate) struct AgentsArgs {
     /// Print one JSON array; a failure is one JSON object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// Node and credentials.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
@@ -26,10 +25,9 @@ pub(crate) struct AgentsArgs {
 /// Timeout of a listing, the default of a unary call.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs the command.
 pub(crate) fn run(args: AgentsArgs) -> Result<(), Failure> {
     let wants_json = args.json;
-    Reach::new(args.reach, TIMEOUT, wants_json)?.run(async |caller, _left| {
+    caller::run(args.reach, TIMEOUT, wants_json, async |caller, _left| {
         let agents = caller.agents().await?;
         match wants_json {
             true => print_json_aside(&agents).await?,

@@ -46,7 +46,6 @@ pub(crate) struct Cli {
     /// Minimum log level [default: info for long-running commands, else warn]
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log", value_parser = log_level())]
     pub(crate) log_level: Option<LevelFilter>,
-    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }

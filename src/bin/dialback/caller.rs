@@ -19,7 +19,6 @@ pub(crate) struct ReachArgs {
     /// Address of the node
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
     pub(crate) node: NodeAddress,
-    /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }
@@ -36,58 +35,40 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 /// retransmit GOODBYE.
 const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Node, credentials and timeout of a connection.
-pub(crate) struct Reach {
-    credentials: Credentials,
-    node: NodeAddress,
+/// Runs work with a connected caller and passes it the remaining time. The timeout includes
+/// connecting. A signal drops the work. A failed call is printed as JSON if wanted.
+pub(crate) fn run(
+    args: ReachArgs,
     timeout: Duration,
-    /// Prints a failed call as JSON.
     wants_json: bool,
+    work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let ReachArgs { node, tls } = args;
+    let credentials = credentials::load(Role::Caller, tls, TlsFiles::default())?;
+    block_on(Builder::new_current_thread(), async {
+        let mut signals = Signals::listen()?;
+        let timeout = timeout.min(TIMEOUT_CEILING);
+        let worked = connect_and(&mut signals, credentials, &node, timeout, work).await;
+        let Err(failure) = worked else { return Ok(()) };
+        Err(signals.unless_stopped(failure.printed_as_json(wants_json)).await?)
+    })
 }
 
-impl Reach {
-    /// Loads the caller's credentials. The timeout includes connecting.
-    pub(crate) fn new(
-        args: ReachArgs,
-        timeout: Duration,
-        wants_json: bool,
-    ) -> Result<Self, Failure> {
-        let credentials = credentials::load(Role::Caller, args.tls, TlsFiles::default())?;
-        Ok(Self { credentials, node: args.node, timeout: timeout.min(TIMEOUT_CEILING), wants_json })
-    }
-
-    /// Runs work with a connected caller and passes it the remaining time. A signal drops it.
-    pub(crate) fn run<T>(
-        self,
-        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        block_on(Builder::new_current_thread(), async {
-            let (mut signals, wants_json) = (Signals::listen()?, self.wants_json);
-            match self.connect_and(&mut signals, work).await {
-                Err(failure) => {
-                    let printed = failure.printed_as_json(wants_json);
-                    Err(signals.unless_stopped(printed).await?)
-                }
-                done => done,
-            }
-        })
-    }
-
-    async fn connect_and<T>(
-        self,
-        signals: &mut Signals,
-        work: impl AsyncFnOnce(&Caller, Duration) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let (started, timeout) = (Instant::now(), self.timeout);
-        let caller = signals
-            .unless_stopped(dial(self.credentials, &self.node, timeout.min(CONNECT_WAIT_MAX)))
-            .await??;
-        let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
-        let worked = signals.unless_stopped(work(&caller, left)).await;
-        let wait_max = if matches!(worked, Ok(Ok(_))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
-        drop(tokio::time::timeout(wait_max, caller.close()).await);
-        worked?
-    }
+async fn connect_and(
+    signals: &mut Signals,
+    credentials: Credentials,
+    node: &NodeAddress,
+    timeout: Duration,
+    work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let dialled = dial(credentials, node, timeout.min(CONNECT_WAIT_MAX));
+    let caller = signals.unless_stopped(dialled).await??;
+    let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
+    let worked = signals.unless_stopped(work(&caller, left)).await;
+    let wait_max = if matches!(worked, Ok(Ok(()))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
+    drop(tokio::time::timeout(wait_max, caller.close()).await);
+    worked?
 }
 
 /// Connects to a node.

@@ -34,7 +34,6 @@ pub(crate) struct EnrollArgs {
     /// Lifetime of the certificates that it signs
     #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_duration)]
     pub(crate) leaf_ttl: Duration,
-    /// Subcommand to run instead.
     #[command(subcommand)]
     pub(crate) command: Option<EnrollCommand>,
 }
@@ -55,7 +54,6 @@ pub(crate) enum EnrollCommand {
     },
 }
 
-/// Runs the command.
 pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
     let dir = CertsDir::new(args.ca_dir);
     match args.command {

@@ -62,7 +62,6 @@ pub(crate) struct RenewArgs {
     /// Address of the enroller [default port: 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: NodeAddress,
-    /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }

@@ -52,10 +52,8 @@ pub(crate) struct NodeArgs {
     /// process]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
-    /// The audit log.
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
-    /// Certificates.
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }
@@ -73,7 +71,6 @@ struct Settings {
     files: Vec<PathBuf>,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     let locator = Locator::new(Role::Node);
     let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));

@@ -48,7 +48,6 @@ Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
 /// Exit code of `policy test` when the call is denied.
 const DENIED: u8 = 1;
 
-/// Runs the command.
 pub(crate) fn run(command: PolicyCommand) -> Result<(), Failure> {
     match command {
         PolicyCommand::Check { file } => {

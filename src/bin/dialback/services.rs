@@ -2,7 +2,7 @@
 
 use crate::{
     agents::TIMEOUT,
-    caller::{Reach, ReachArgs},
+    caller::{self, ReachArgs},
     exit::Failure,
     output::{columns, escape, print_aside, print_json_aside},
 };
@@ -26,15 +26,13 @@ pub(crate) struct ServicesArgs {
     /// Print one JSON array; a failure is one JSON object
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// Node and credentials.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: ServicesArgs) -> Result<(), Failure> {
     let (agent, wants_json) = (args.agent, args.json);
-    Reach::new(args.reach, TIMEOUT, wants_json)?.run(async |caller, _left| {
+    caller::run(args.reach, TIMEOUT, wants_json, async |caller, _left| {
         let services = match &agent {
             Some(agent) => of_one(agent, caller.services(agent.as_str()).await?),
             None => caller.all_services().await?,

@@ -47,7 +47,6 @@ pub(crate) struct TcpArgs {
     /// Maximum lifetime of a connection [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// The node and the certificates.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
@@ -75,7 +74,6 @@ impl Settings {
     }
 }
 
-/// Runs the command.
 pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let TcpArgs { agent, name, listen, connections_max, timeout, reach } = args;
     let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));

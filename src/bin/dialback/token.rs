@@ -29,7 +29,6 @@ pub(crate) struct TokenArgs {
     /// File of the tokens; created if missing
     #[arg(long, global = true, value_name = "FILE", default_value = "certs/tokens")]
     pub(crate) file: PathBuf,
-    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: TokenCommand,
 }
@@ -71,7 +70,6 @@ its id.")]
 /// Default of the library, as text for help.
 const BEARER_TTL: &str = "30d";
 
-/// Runs the command.
 pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
     let (file, now) = (TokenFile::new(args.file), SystemTime::now());
     match args.command {

@@ -4,7 +4,7 @@ mod replies;
 
 use crate::{
     args::parse_timeout,
-    caller::{Reach, ReachArgs},
+    caller::{self, ReachArgs},
     exit::{Failure, rejected_locally},
     input::Input,
 };
@@ -67,7 +67,6 @@ pub(crate) struct CallArgs {
     /// Print one JSON object, also for a failure
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// The node and the certificates.
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
@@ -86,7 +85,6 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for a stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs the command.
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     let input = Input::open(args.data.as_deref())?;
     let (agent, method) = target(&args)?;
@@ -97,9 +95,9 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
         )));
     }
     let timeout = args.timeout.unwrap_or(STREAM_TIMEOUT);
-    let reach = Reach::new(args.reach.clone(), timeout, args.json)?;
+    let (reach, wants_json) = (args.reach.clone(), args.json);
     let command = CallCommand { agent, method, args };
-    reach.run(async |caller, left| {
+    caller::run(reach, timeout, wants_json, async |caller, left| {
         command.call(caller, input, left).await.map_err(|failure| command.with_hint(failure))
     })
 }

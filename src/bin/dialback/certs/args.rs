@@ -20,7 +20,6 @@ pub(crate) struct CertsArgs {
     /// Directory of the CA and of the certificates that it signed
     #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
     pub(crate) dir: PathBuf,
-    /// Subcommand.
     #[command(subcommand)]
     pub(crate) command: CertsCommand,
 }
@@ -51,7 +50,6 @@ A peer whose certificate was revoked gets a new one.")]
 Example: dialback certs request agent warehouse
 Copy the .csr to the CA, and the certificate that `dialback certs sign` issues back.")]
     Request {
-        /// The peer.
         #[command(flatten)]
         peer: PeerArgs,
         /// Generate a new key even if one exists, which stays in use until the new certificate is
@@ -69,7 +67,6 @@ Only the public key is taken from the request: role, name and --san decide the r
         /// Certificate request (PEM)
         #[arg(value_name = "FILE.csr")]
         file: PathBuf,
-        /// The certificate.
         #[command(flatten)]
         leaf: LeafArgs,
     },

@@ -11,7 +11,6 @@ use dialback::{
 };
 use std::time::SystemTime;
 
-/// Runs the command.
 pub(crate) fn run(args: CertsArgs) -> Result<(), Failure> {
     let (at, dir) = (args.dir.as_path(), CertsDir::new(&args.dir));
     let now = SystemTime::now();
