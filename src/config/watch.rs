@@ -23,18 +23,13 @@ pub async fn read_aside<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'st
 }
 
 /// Hash of the contents of all files. A file that cannot be read counts as its error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Contents(u64);
-
-impl Contents {
-    fn of(files: &[PathBuf]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        for file in files {
-            file.hash(&mut hasher);
-            read(file, &mut hasher).map_err(|error| error.kind()).hash(&mut hasher);
-        }
-        Self(hasher.finish())
+fn hash_of(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        read(file, &mut hasher).map_err(|error| error.kind()).hash(&mut hasher);
     }
+    hasher.finish()
 }
 
 /// Returns the number of bytes read.
@@ -56,15 +51,15 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
 #[derive(Debug)]
 struct SeenContents {
     /// Contents that were reported.
-    reported: Contents,
+    reported: u64,
     /// Contents at the last read.
-    last: Contents,
+    last: u64,
 }
 
 impl SeenContents {
     /// True if the contents are new and stable: a certificate and its key are two files, and are
     /// not written at the same time.
-    fn look(&mut self, now: Contents) -> bool {
+    fn look(&mut self, now: u64) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
         let is_news = holds_still && now != self.reported;
         if is_news {
@@ -86,7 +81,7 @@ pub struct Watch {
 impl Watch {
     /// Starts with the current contents.
     pub fn new(files: Vec<PathBuf>) -> Self {
-        let now = Contents::of(&files);
+        let now = hash_of(&files);
         Self { files, seen: SeenContents { reported: now, last: now } }
     }
 
@@ -97,7 +92,7 @@ impl Watch {
         loop {
             tokio::time::sleep(RELOAD_CHECK_EVERY).await;
             let files = self.files.clone();
-            let now = blocking(move || Contents::of(&files)).await;
+            let now = blocking(move || hash_of(&files)).await;
             if now.is_some_and(|now| self.seen.look(now)) {
                 return;
             }
@@ -133,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_change_is_reported_once_after_it_has_settled() {
-        let [a, b, c] = [1, 2, 3].map(Contents);
+        let [a, b, c] = [1, 2, 3];
         let mut seen = SeenContents { reported: a, last: a };
         let reported: Vec<bool> = [a, b, c, c, c, b, c, c, a, a].map(|now| seen.look(now)).into();
         assert_eq!(reported, [false, false, false, true, false, false, false, false, false, true]);
@@ -151,9 +146,8 @@ mod tests {
         }
         symlink("one", at("data")).expect("linked");
         let files = [at("data/cert"), at("absent")];
-        let mut before = Contents::of(&files);
-        let mut has_changed =
-            || std::mem::replace(&mut before, Contents::of(&files)) != Contents::of(&files);
+        let mut before = hash_of(&files);
+        let mut has_changed = || std::mem::replace(&mut before, hash_of(&files)) != hash_of(&files);
         assert!(!has_changed());
         symlink("two", at("next")).expect("linked");
         fs::rename(at("next"), at("data")).expect("swapped");

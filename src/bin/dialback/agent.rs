@@ -8,7 +8,7 @@ use crate::{
     exit::Failure,
     forwards::{Forwards, parse_forward},
     join::{self, JoinCommand, parse_enroller},
-    reload::{self, Reader, Start},
+    reload::{self, Start},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
@@ -21,7 +21,6 @@ use dialback::{
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 /// `dialback agent`.
@@ -103,8 +102,8 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
         return join::run(Role::Agent, command);
     }
     let locator = Locator::new(Role::Agent);
-    let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
-    reload::run(reader, |settings| settings.files.clone(), serve)
+    let read = move || Settings::read(&args, &locator);
+    reload::run(read, |settings| settings.files.clone(), serve)
 }
 
 impl Settings {

@@ -8,7 +8,7 @@ use crate::{
     exit::Failure,
     gateway::{self, GatewaySettings},
     policy::{count_rules, rules_of},
-    reload::{self, Reader, Start},
+    reload::{self, Start},
 };
 use clap::Args;
 use dialback::{
@@ -18,7 +18,6 @@ use dialback::{
 use std::{
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
 };
 
 /// `dialback node`.
@@ -73,8 +72,8 @@ struct Settings {
 
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     let locator = Locator::new(Role::Node);
-    let reader: Reader<Settings> = Arc::new(move || Settings::read(&args, &locator));
-    reload::run(reader, |settings| settings.files.clone(), serve)
+    let read = move || Settings::read(&args, &locator);
+    reload::run(read, |settings| settings.files.clone(), serve)
 }
 
 impl Settings {

@@ -70,18 +70,19 @@ pub(crate) struct Reloads<S> {
 /// Runs a long-running command: reads its settings, waits until its certificate is valid, and
 /// serves.
 pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
-    reader: Reader<S>,
+    read: impl Fn() -> Result<S, Failure> + Send + Sync + 'static,
     files: fn(&S) -> Vec<PathBuf>,
     serve: impl FnOnce(Start<S>) -> F,
 ) -> Result<(), Failure> {
-    let read = first(&reader, files);
+    let reader: Reader<S> = Arc::new(read);
+    let first_read = first(&reader, files);
     block_on(Builder::new_multi_thread(), async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let again = async || {
             let reader = reader.clone();
             aside(move || first(&reader, files)).await
         };
-        match until_valid(read, again, &mut signals, async || hangups.next().await).await? {
+        match until_valid(first_read, again, &mut signals, async || hangups.next().await).await? {
             Some((settings, watch)) => {
                 let reloads = Reloads { reader, files, watch, hangups };
                 serve(Start { settings, signals, reloads }).await

@@ -8,7 +8,7 @@ use crate::{
     exit::Failure,
     listener::{From, Listen, Listener, files_hint, parse_listen_or_path},
     output::print,
-    reload::{self, Reader, Start},
+    reload::{self, Start},
     until_valid::until_valid,
 };
 use clap::Args;
@@ -16,7 +16,7 @@ use dialback::{
     Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NameError, NodeAddress, Role,
     Socket, Status, config::TlsFiles,
 };
-use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, path::PathBuf, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -77,10 +77,10 @@ impl Settings {
 pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let TcpArgs { agent, name, listen, connections_max, timeout, reach } = args;
     let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));
-    let reader: Reader<Settings> = Arc::new(move || Settings::read(&flags, &locator));
+    let read = move || Settings::read(&flags, &locator);
     let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
     let node = reach.node;
-    reload::run(reader, |settings| settings.files.clone(), |start| local.serve(node, start))
+    reload::run(read, |settings| settings.files.clone(), |start| local.serve(node, start))
 }
 
 /// The local port, and the forward that its connections use.
