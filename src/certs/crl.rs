@@ -3,7 +3,7 @@
 use super::{
     CertsDir, CertsError,
     ca::Ca,
-    dir::{Action, is_fresh},
+    dir::{Action, CRL, CRL_NUMBER, ISSUED, REVOKED, is_fresh},
     files::{self, Audience},
     issued, revoked,
 };
@@ -72,7 +72,7 @@ impl CertsDir {
             issued.into_iter().partition(|serial| gone.contains(serial.as_str()));
         for serial in &revoked {
             let entry = RevokedSerial { serial: serial.clone(), since: now };
-            revoked::append(&self.revoked_path(), &ca.info().subject, Some(peer), &entry)?;
+            revoked::append(&self.at(REVOKED), &ca.info().subject, Some(peer), &entry)?;
         }
         let crl = self.keep_or_sign_crl(&ca, now)?;
         Ok(RevokeReport { peer: peer.clone(), revoked, before: before.len(), crl })
@@ -89,7 +89,7 @@ impl CertsDir {
         match &present.newest {
             Some(newest) if present.is_current(newest, now) => Ok(CrlReport {
                 action: Action::Kept,
-                path: self.crl_path(),
+                path: self.at(CRL),
                 number: newest.number.unwrap_or(0),
                 revoked: newest.revoked.len(),
                 next_update: newest.next_update,
@@ -106,23 +106,23 @@ impl CertsDir {
     ) -> Result<CrlReport, CertsError> {
         // Lists of a CA that was replaced by force do not apply to this one.
         if present.foreign > 0 && present.newest.is_some() {
-            return Err(CertsError::ForeignLists { path: self.crl_path() });
+            return Err(CertsError::ForeignLists { path: self.at(CRL) });
         }
         // Entries that only the list has are recorded too.
         for entry in &present.unrecorded {
-            revoked::append(&self.revoked_path(), &ca.info().subject, None, entry)?;
+            revoked::append(&self.at(REVOKED), &ca.info().subject, None, entry)?;
         }
         let number = present
             .number
             .checked_add(1)
-            .ok_or_else(|| CertsError::BadNumber { path: self.number_path() })?;
+            .ok_or_else(|| CertsError::BadNumber { path: self.at(CRL_NUMBER) })?;
         let until = now + CRL_LIFE;
         let pem = ca.crl(&present.entries, number, now, until)?;
-        revoked::write_number(&self.number_path(), number)?;
-        files::replace(&self.crl_path(), &pem, Audience::All)?;
+        revoked::write_number(&self.at(CRL_NUMBER), number)?;
+        files::replace(&self.at(CRL), &pem, Audience::All)?;
         Ok(CrlReport {
             action: if present.newest.is_some() { Action::Renewed } else { Action::Made },
-            path: self.crl_path(),
+            path: self.at(CRL),
             number,
             revoked: present.entries.len(),
             next_update: Some(until),
@@ -152,7 +152,7 @@ impl CertsDir {
         let Some(digest) = tls::key_digest(public_key_der) else {
             return Err(CertsError::Signing { why: "the public key cannot be parsed".into() });
         };
-        let listed = issued::read(&self.record_path())?.into_iter();
+        let listed = issued::read(&self.at(ISSUED))?.into_iter();
         let listed = listed.filter_map(|one| Some((one.serial, one.key_digest?)));
         let present = self.present_leaf(peer)?.and_then(|(leaf, _)| {
             let digest = tls::key_digest(leaf.public_key_der())?;
@@ -169,7 +169,7 @@ impl CertsDir {
         serial: &str,
     ) -> Result<Option<String>, CertsError> {
         let revoked = self.revoked_serials()?;
-        let listed = issued::read(&self.record_path())?;
+        let listed = issued::read(&self.at(ISSUED))?;
         let own = listed.iter().find(|one| one.serial == serial);
         let Some(digest) = own.and_then(|one| one.key_digest.as_ref()) else { return Ok(None) };
         let mut same = listed.iter().filter(|one| one.key_digest.as_ref() == Some(digest));
@@ -178,7 +178,7 @@ impl CertsDir {
 
     /// Everything that the record and the list know of, whichever CA it was of.
     pub(super) fn all_revoked(&self) -> Result<Vec<RevokedSerial>, CertsError> {
-        let mut all = revoked::read(&self.revoked_path(), None)?;
+        let mut all = revoked::read(&self.at(REVOKED), None)?;
         all.extend(self.lists()?.into_iter().flat_map(|list| list.revoked));
         Ok(all)
     }
@@ -188,7 +188,7 @@ impl CertsDir {
     }
 
     fn lists(&self) -> Result<Vec<CrlInfo>, CertsError> {
-        let path = self.crl_path();
+        let path = self.at(CRL);
         let text = files::read_pem(&path)?.unwrap_or_default();
         CrlInfo::all_from_pem(&text).map_err(|source| match source {
             PemError::Unusable { why } => CertsError::Unusable { path, why },
@@ -201,7 +201,7 @@ impl CertsDir {
         let (mut own, foreign): (Vec<_>, Vec<_>) =
             self.lists()?.into_iter().partition(|list| list.issuer == *subject);
         own.sort_by_key(|list| (list.number, list.this_update));
-        let mut entries = revoked::read(&self.revoked_path(), Some(subject))?;
+        let mut entries = revoked::read(&self.at(REVOKED), Some(subject))?;
         let recorded = entries.len();
         for entry in own.iter().flat_map(|list| &list.revoked) {
             if !entries.iter().any(|known| known.serial == entry.serial) {
@@ -211,7 +211,7 @@ impl CertsDir {
         let newest = own.pop();
         let in_list = newest.as_ref().and_then(|list| list.number).unwrap_or(0);
         Ok(PresentList {
-            number: in_list.max(revoked::read_number(&self.number_path())?),
+            number: in_list.max(revoked::read_number(&self.at(CRL_NUMBER))?),
             unrecorded: entries[recorded..].to_vec(),
             entries,
             newest,
@@ -221,7 +221,7 @@ impl CertsDir {
 
     /// By the record, and by the file that is there in case the record was lost.
     fn serials_of(&self, peer: &PeerName, ca: &Ca) -> Result<BTreeSet<String>, CertsError> {
-        let listed = issued::read(&self.record_path())?;
+        let listed = issued::read(&self.at(ISSUED))?;
         let listed = listed.into_iter().filter(|one| one.peer == *peer).map(|one| one.serial);
         let text = files::read_pem(&self.leaf_path(peer, "pem"))?.unwrap_or_default();
         let there = CertificateInfo::all_from_pem(&text).unwrap_or_default();
@@ -229,17 +229,9 @@ impl CertsDir {
         Ok(listed.chain(there).collect())
     }
 
-    fn revoked_path(&self) -> PathBuf {
-        self.dir.join("revoked.jsonl")
-    }
-
     /// True if a list was ever signed here.
     pub(super) fn has_list_number(&self) -> bool {
-        self.number_path().exists()
-    }
-
-    fn number_path(&self) -> PathBuf {
-        self.dir.join("crl.number")
+        self.at(CRL_NUMBER).exists()
     }
 }
 
@@ -321,23 +313,23 @@ mod tests {
     #[test]
     fn the_number_never_decreases_and_no_entry_is_lost_when_the_list_is_lost() {
         let (_dir, certs) = with_ca();
-        let first = fs::read(certs.crl_path()).expect("read");
+        let first = fs::read(certs.at(CRL)).expect("read");
         let (_, serial) = issue(&certs, "agent/a", false);
         certs.revoke(&peer("agent/a"), now()).expect("revoked");
         assert_eq!(certs.crl(now()).expect("signed").number, 3);
         let expected = |number| (number, BTreeSet::from([serial.clone()]));
-        fs::remove_file(certs.crl_path()).expect("removed");
+        fs::remove_file(certs.at(CRL)).expect("removed");
         let report = certs.crl(now()).expect("signed");
         assert_eq!((report.number, report.action), (4, Action::Made));
         assert_eq!(on_list(&certs), expected(4));
-        fs::write(certs.crl_path(), first).expect("put back");
+        fs::write(certs.at(CRL), first).expect("put back");
         certs.init(&InitOptions::default(), now()).expect("mended");
         assert_eq!(on_list(&certs), expected(5), "an old list was kept");
-        fs::remove_file(certs.number_path()).expect("removed");
+        fs::remove_file(certs.at(CRL_NUMBER)).expect("removed");
         assert_eq!(certs.crl(now()).expect("signed").number, 6);
-        fs::remove_file(certs.revoked_path()).expect("removed");
+        fs::remove_file(certs.at(REVOKED)).expect("removed");
         certs.crl(now()).expect("signed");
-        fs::remove_file(certs.crl_path()).expect("removed");
+        fs::remove_file(certs.at(CRL)).expect("removed");
         certs.crl(now()).expect("signed");
         assert_eq!(on_list(&certs), expected(8), "what only the list knew was not recorded");
     }
@@ -346,13 +338,13 @@ mod tests {
     fn an_unreadable_list_or_number_is_named_with_its_remedy() {
         let (_dir, certs) = with_ca();
         let message = || certs.crl(now()).expect_err("refused").to_string();
-        let good = fs::read_to_string(certs.crl_path()).expect("read");
-        fs::write(certs.crl_path(), &good[..good.len() / 2]).expect("written");
+        let good = fs::read_to_string(certs.at(CRL)).expect("read");
+        fs::write(certs.at(CRL), &good[..good.len() / 2]).expect("written");
         assert!(message().contains("crl.pem") && message().contains("remove it"), "{}", message());
-        fs::write(certs.crl_path(), good).expect("written");
-        fs::write(certs.number_path(), "seven").expect("written");
+        fs::write(certs.at(CRL), good).expect("written");
+        fs::write(certs.at(CRL_NUMBER), "seven").expect("written");
         assert!(message().contains("crl.number"), "{}", message());
-        fs::write(certs.number_path(), "7\n").expect("written");
+        fs::write(certs.at(CRL_NUMBER), "7\n").expect("written");
         assert_eq!(certs.crl(now()).expect("signed").number, 8);
     }
 

@@ -12,6 +12,14 @@ use super::{
 use crate::tls::Utc;
 use std::{fmt, path::PathBuf, time::SystemTime};
 
+const CA_CERT: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+pub(super) const CRL: &str = "crl.pem";
+pub(super) const CRL_NUMBER: &str = "crl.number";
+pub(super) const ISSUED: &str = "issued.jsonl";
+pub(super) const JOIN_TOKENS: &str = "join-tokens.jsonl";
+pub(super) const REVOKED: &str = "revoked.jsonl";
+
 /// The trust domain of a CA for which none was named.
 const TRUST_DOMAIN_DEFAULT: &str = "dialback.local";
 
@@ -78,6 +86,11 @@ impl CertsDir {
         Self { dir: dir.into() }
     }
 
+    /// The path of a file of the directory.
+    pub(super) fn at(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Makes a CA and an empty revocation list, or keeps those that are good.
     ///
     /// A list with less than a third of its life left is signed again with its entries.
@@ -89,9 +102,9 @@ impl CertsDir {
             ca: action,
             crl: crl.action,
             trust_domain: ca.trust_domain().into(),
-            ca_path: self.ca_path(),
-            ca_key_path: self.ca_key_path(),
-            crl_path: self.crl_path(),
+            ca_path: self.at(CA_CERT),
+            ca_key_path: self.at(CA_KEY),
+            crl_path: self.at(CRL),
             ca_not_after: ca.info().not_after,
             crl_next_update: crl.next_update,
         })
@@ -102,7 +115,7 @@ impl CertsDir {
         if !self.dir.is_dir() {
             return Err(CertsError::NoCa { dir: self.dir.clone() });
         }
-        let mut listed = issued::read(&self.record_path())?;
+        let mut listed = issued::read(&self.at(ISSUED))?;
         let revoked = self.all_revoked()?;
         for one in &mut listed {
             one.revoked = revoked.iter().find(|entry| entry.serial == one.serial).map(|e| e.since);
@@ -112,7 +125,7 @@ impl CertsDir {
 
     /// The CA of this directory, with its key.
     pub fn ca(&self) -> Result<Ca, CertsError> {
-        let (cert_path, key_path) = (self.ca_path(), self.ca_key_path());
+        let (cert_path, key_path) = (self.at(CA_CERT), self.at(CA_KEY));
         pair::mend_held(&cert_path, &key_path)?;
         let key = files::read_pem(&key_path)?.map(zeroize::Zeroizing::new);
         match (files::read_pem(&cert_path)?, key) {
@@ -155,24 +168,8 @@ impl CertsDir {
 
     fn make_ca(&self, trust_domain: &str, now: SystemTime) -> Result<(Ca, Action), CertsError> {
         let ca = Ca::generate(trust_domain, now)?;
-        pair::replace_held(&self.ca_path(), ca.pem(), &self.ca_key_path(), &ca.key_pem())?;
+        pair::replace_held(&self.at(CA_CERT), ca.pem(), &self.at(CA_KEY), &ca.key_pem())?;
         Ok((ca, Action::Made))
-    }
-
-    fn ca_path(&self) -> PathBuf {
-        self.dir.join("ca.pem")
-    }
-
-    fn ca_key_path(&self) -> PathBuf {
-        self.dir.join("ca.key")
-    }
-
-    pub(super) fn record_path(&self) -> PathBuf {
-        self.dir.join("issued.jsonl")
-    }
-
-    pub(super) fn crl_path(&self) -> PathBuf {
-        self.dir.join("crl.pem")
     }
 }
 
@@ -219,7 +216,7 @@ mod tests {
     }
 
     fn newest_list(certs: &CertsDir) -> CrlInfo {
-        let text = fs::read(certs.crl_path()).expect("read");
+        let text = fs::read(certs.at(CRL)).expect("read");
         CrlInfo::all_from_pem(&text).expect("lists").remove(0)
     }
 
@@ -244,7 +241,7 @@ mod tests {
         let entry = RevokedSerial { serial: "40aa".into(), since: now - DAY };
         let ca = certs.ca().expect("a CA");
         let five = ca.crl(&[entry], 5, now, now + 30 * DAY).expect("signed");
-        fs::write(certs.crl_path(), five).expect("written");
+        fs::write(certs.at(CRL), five).expect("written");
         assert_eq!(init(&certs, now + 19 * DAY).crl, Action::Kept);
         assert_eq!(init(&certs, now + 21 * DAY).crl, Action::Renewed);
         let list = newest_list(&certs);

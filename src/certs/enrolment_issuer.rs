@@ -4,7 +4,7 @@
 use super::{
     CertsDir, CertsError, LeafProfile, TokenUseError,
     ca::Ca,
-    dir::expect_valid,
+    dir::{CRL, ISSUED, JOIN_TOKENS, expect_valid},
     files,
     issue::signed_leaf,
     issued,
@@ -116,7 +116,7 @@ impl EnrolmentIssuer {
     ) -> Result<GrantedLeaf, IssueError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let _held = self.dir.hold()?;
-        let path = self.dir.tokens_path();
+        let path = self.dir.at(JOIN_TOKENS);
         let mut tokens = JoinTokens::read(&path)?;
         let good = tokens.check(secret, peer, now)?;
         // Unauthenticated clients do not get as far as this parser.
@@ -200,7 +200,7 @@ impl EnrolmentIssuer {
 
     /// The revocation list as it is now, if the directory has one.
     pub(crate) fn crl(&self) -> Result<Option<String>, CertsError> {
-        let path = self.dir.crl_path();
+        let path = self.dir.at(CRL);
         match files::read_if_there(&path)? {
             Some(text)
                 if CrlInfo::all_from_pem(text.as_bytes()).is_ok_and(|all| !all.is_empty()) =>
@@ -228,7 +228,7 @@ impl EnrolmentIssuer {
         let leaf_pem = self.ca.leaf_for_key(&profile, key.public_key_der())?.cert;
         let info = signed_leaf(&leaf_pem)?;
         self.expect_as_meant(&info, &peer)?;
-        issued::append(&self.dir.record_path(), &peer, &info, &[])?;
+        issued::append(&self.dir.at(ISSUED), &peer, &info, &[])?;
         let (serial, not_after) = (info.serial, info.not_after);
         Ok(GrantedLeaf { is_new: true, peer, serial, not_after, leaf_pem })
     }

@@ -4,7 +4,7 @@
 use super::{
     CertsDir, CertsError, LeafProfile,
     ca::Ca,
-    dir::{Action, expect_holding, is_fresh},
+    dir::{Action, ISSUED, expect_holding, is_fresh},
     files::{self, Audience},
     issued,
     leaf::{DAY, Host},
@@ -242,7 +242,7 @@ impl CertsDir {
 
     fn record(&self, plan: &Plan<'_>, cert: &str) -> Result<CertificateInfo, CertsError> {
         let info = signed_leaf(cert)?;
-        issued::append(&self.record_path(), plan.peer, &info, &plan.host_texts())?;
+        issued::append(&self.at(ISSUED), plan.peer, &info, &plan.host_texts())?;
         Ok(info)
     }
 

@@ -3,7 +3,7 @@
 use super::{
     CertsDir, CertsError, CrlReport,
     ca::Ca,
-    dir::{Action, expect_valid, is_fresh},
+    dir::{Action, ISSUED, expect_valid, is_fresh},
     issue::{IssueReport, Plan, hosts_of},
     issued,
     params::BACKDATED,
@@ -88,7 +88,7 @@ impl CertsDir {
     /// Peers in the record of issued certificates: a certificate that was issued elsewhere is not
     /// renewed.
     fn issued_peers(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
-        let listed = issued::read(&self.record_path())?;
+        let listed = issued::read(&self.at(ISSUED))?;
         let peers = listed.into_iter().map(|one| one.peer);
         let mut wanted: Vec<_> =
             peers.filter(|peer| only.is_none_or(|only| only == peer)).collect();
@@ -330,9 +330,9 @@ mod tests {
         let csr = site.request(&peer, false).expect("made").csr_path;
         let sign = || certs.sign(&csr, &request(Role::Agent, "a", 90), now());
         sign().expect("signed");
-        let record = fs::read_to_string(certs.record_path()).expect("read");
+        let record = fs::read_to_string(certs.at(ISSUED)).expect("read");
         let at = record.find(",\"key_sha256\"").expect("a digest");
-        fs::write(certs.record_path(), format!("{}}}\n", &record[..at])).expect("written");
+        fs::write(certs.at(ISSUED), format!("{}}}\n", &record[..at])).expect("written");
         assert_eq!(certs.list().expect("listed").len(), 1);
         certs.revoke(&peer, now()).expect("revoked");
         let message = sign().expect_err("refused").to_string();

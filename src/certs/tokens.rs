@@ -3,6 +3,7 @@
 
 use super::{
     CertsDir, CertsError, JoinToken,
+    dir::JOIN_TOKENS,
     files::{self, Audience},
     record,
 };
@@ -210,7 +211,7 @@ impl CertsDir {
         }
         let _held = self.hold()?;
         let token = JoinToken::new(peer.clone(), now + ttl, self.ca()?.fingerprint);
-        let (path, hash) = (self.tokens_path(), tls::sha256(token.secret()));
+        let (path, hash) = (self.at(JOIN_TOKENS), tls::sha256(token.secret()));
         let mut tokens = JoinTokens::read(&path)?;
         tokens.forget(now);
         if tokens.0.len() >= TOKENS_MAX {
@@ -221,10 +222,6 @@ impl CertsDir {
         tokens.0.push(JoinTokenEntry { hash, peer, not_after, used: None, leaf_pem: None });
         tokens.write(&path)?;
         Ok(token)
-    }
-
-    pub(super) fn tokens_path(&self) -> PathBuf {
-        self.dir.join("join-tokens.jsonl")
     }
 }
 
@@ -241,7 +238,7 @@ mod tests {
     }
 
     fn tokens(certs: &CertsDir) -> JoinTokens {
-        JoinTokens::read(&certs.tokens_path()).expect("read")
+        JoinTokens::read(&certs.at(JOIN_TOKENS)).expect("read")
     }
 
     #[test]
@@ -254,7 +251,7 @@ mod tests {
             let checked = tokens.check(token.secret(), peer, now)?;
             if let GoodToken::Unused { at, .. } = &checked {
                 tokens.use_up(*at, LEAF.into(), now);
-                tokens.write(&certs.tokens_path()).expect("written");
+                tokens.write(&certs.at(JOIN_TOKENS)).expect("written");
             }
             Ok(checked)
         };
@@ -279,13 +276,13 @@ mod tests {
         let token = certs.make_token(&agent, HOUR, now()).expect("made");
         let mut used = tokens(&certs);
         used.use_up(0, LEAF.into(), now());
-        used.write(&certs.tokens_path()).expect("written");
+        used.write(&certs.at(JOIN_TOKENS)).expect("written");
         let check = |now| tokens(&certs).check(token.secret(), "agent/a", now);
         certs.make_token(&agent, HOUR, now() + HOUR).expect("made");
         assert_eq!(check(now()), granted());
         certs.make_token(&agent, HOUR, now() + HOUR + Duration::from_secs(1)).expect("made");
         assert_eq!(check(now()), Err(TokenUseError::Used));
-        let text = files::read(&certs.tokens_path()).expect("read");
+        let text = files::read(&certs.at(JOIN_TOKENS)).expect("read");
         assert!(!text.contains(LEAF), "{text}");
     }
 
@@ -293,10 +290,10 @@ mod tests {
     fn a_use_recorded_by_an_earlier_release_counts() {
         let (_dir, certs) = with_ca();
         let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
-        let text = files::read(&certs.tokens_path()).expect("read");
+        let text = files::read(&certs.at(JOIN_TOKENS)).expect("read");
         let used = text.replace("\"used\":null", "\"used\":\"2027-01-15T08:00:00Z\"");
         assert_ne!(text, used);
-        std::fs::write(certs.tokens_path(), used).expect("written");
+        std::fs::write(certs.at(JOIN_TOKENS), used).expect("written");
         let checked = tokens(&certs).check(token.secret(), "agent/a", now());
         assert_eq!(checked, Err(TokenUseError::Used));
     }
@@ -305,12 +302,12 @@ mod tests {
     fn the_file_holds_no_secret_and_only_its_owner_can_read_it() {
         let (_dir, certs) = with_ca();
         let token = certs.make_token(&peer("agent/a"), HOUR, now()).expect("made");
-        let text = files::read(&certs.tokens_path()).expect("read");
+        let text = files::read(&certs.at(JOIN_TOKENS)).expect("read");
         assert!(text.contains("agent/a") && !text.contains(&hex(token.secret())), "{text}");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let metadata = std::fs::metadata(certs.tokens_path()).expect("there");
+            let metadata = std::fs::metadata(certs.at(JOIN_TOKENS)).expect("there");
             assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         }
     }
@@ -343,7 +340,7 @@ mod tests {
         assert_eq!(tokens(&certs).0.len(), 2, "the first one is forgotten");
         let entry = tokens(&certs).0.remove(0);
         let full = JoinTokens(vec![entry; TOKENS_MAX]);
-        full.write(&certs.tokens_path()).expect("written");
+        full.write(&certs.at(JOIN_TOKENS)).expect("written");
         let message = certs.make_token(&agent, HOUR, later).expect_err("full").to_string();
         assert!(message.contains("join-tokens.jsonl"), "{message}");
     }
@@ -351,8 +348,8 @@ mod tests {
     #[test]
     fn a_broken_line_is_named_and_admits_no_peer() {
         let (_dir, certs) = with_ca();
-        std::fs::write(certs.tokens_path(), "\n{\"hash\":1}\n").expect("written");
-        let message = JoinTokens::read(&certs.tokens_path()).expect_err("refused").to_string();
+        std::fs::write(certs.at(JOIN_TOKENS), "\n{\"hash\":1}\n").expect("written");
+        let message = JoinTokens::read(&certs.at(JOIN_TOKENS)).expect_err("refused").to_string();
         assert!(message.contains("join-tokens.jsonl:2:"), "{message}");
     }
 }
