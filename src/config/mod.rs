@@ -145,13 +145,9 @@ impl AgentConfig {
 }
 
 fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
-    let Some(nodes) = file.each("nodes", value::text::<NodeAddress>("edge-1.example.com:4433"))
-    else {
-        return Vec::new();
-    };
-    if nodes.is_empty() {
-        file.fault("nodes", "`nodes`: is empty; write [\"HOST:PORT\"] or remove the key".into());
-    }
+    let (read, remedy) =
+        (value::text("edge-1.example.com:4433"), "write [\"HOST:PORT\"] or remove the key");
+    let nodes = file.each_of_some("nodes", read, remedy).unwrap_or_default();
     file.fault_repeats("nodes", &nodes);
     nodes
 }

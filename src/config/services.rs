@@ -9,7 +9,7 @@ use crate::{
     agent::{Forward, ForwardFormat, UpstreamAddress},
     name::{MethodName, ServiceName},
 };
-use std::{cell::Cell, path::PathBuf};
+use std::path::PathBuf;
 use toml::de::DeValue;
 
 /// One service that is forwarded.
@@ -60,16 +60,8 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
     let upstream = table.required("forward", "http://127.0.0.1:9000");
     let upstream_ca = table.optional("upstream_ca", path);
     let format = table.optional("format", text("json")).unwrap_or_default();
-    // A list whose only entry has a fault is not empty.
-    let (entries, read_method) = (Cell::new(0), text::<MethodName>("Hello"));
-    let methods = table.each("methods", |value| {
-        entries.set(entries.get() + 1);
-        read_method(value)
-    });
-    if methods.is_some() && entries.get() == 0 {
-        let text = "`methods`: is empty; write [\"Hello\", ...], or remove the key for all methods";
-        table.fault("methods", text.into());
-    }
+    let remedy = "write [\"Hello\", ...], or remove the key for all methods";
+    let methods = table.each_of_some("methods", text::<MethodName>("Hello"), remedy);
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
     let metadata = table.each("metadata", metadata_name);
     table.refuse(&["upstream"], "belongs in [[tcp]]; here it is `forward`");

@@ -177,6 +177,21 @@ impl<'a> Table<'a> {
         Some(array.iter().filter_map(|value| self.read_value(key, value, &read)).collect())
     }
 
+    /// Reads each value of an array that must not be empty. An array whose only value has a fault is
+    /// not empty.
+    pub(super) fn each_of_some<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, String>,
+        remedy: &str,
+    ) -> Option<Vec<T>> {
+        let array = self.entries.get(key).and_then(|value| value.get_ref().as_array());
+        if array.is_some_and(|array| array.is_empty()) {
+            self.fault(key, format!("`{key}`: is empty; {remedy}"));
+        }
+        self.each(key, read)
+    }
+
     /// The table of a key, `[tls]`, if it is there.
     pub(super) fn table(&mut self, key: &'static str, title: &'static str) -> Option<Self> {
         let value = self.take(key)?;

@@ -238,6 +238,7 @@ fn an_agent_names_its_nodes() {
     check(agent_faults, good, "nodes = []", "is empty");
     check(agent_faults, good, "nodes = 'edge-1'", "must be an array");
     check(agent_faults, good, "nodes = [\n'a',\n'::1'\n]", "f:3: `nodes`: node address");
+    check(agent_faults, good, "nodes = ['::1']", "f:1: `nodes`: node address");
     check(agent_faults, good, "nodes = ['a', 'a:4433']", "duplicate entry");
     check(node_faults, "", good, "belongs in an agent's file");
     check(agent_faults, "enroll = \"ca.example.com\"", "enroll = \"ca:0\"", "port");
