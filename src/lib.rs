@@ -158,7 +158,7 @@ pub use wire::{JOIN_ALPN, JoinRefusal};
 /// Items that the macros need.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::call::{pascal, pascal_len};
+    pub use crate::call::pascal;
     pub use crate::serve::method_path;
     pub use pastey;
 }

@@ -161,7 +161,7 @@ macro_rules! __contract {
                             }
                         }
                     };
-                    let service = $crate::Service::$add(service, $crate::__contract_name!($method), run);
+                    let service = $crate::Service::$add(service, $crate::__private::pascal(::core::stringify!($method)), run);
                 )*
                 ::core::mem::drop(host);
                 service
@@ -268,65 +268,32 @@ macro_rules! __contract_path {
         METHOD.get_or_init(|| {
             $crate::__private::method_path(
                 ::core::stringify!($service),
-                $crate::__contract_name!($method),
+                ::core::stringify!($method),
             )
         })
     }};
 }
 
-/// `send_bye` as `"SendBye"`, at compile time.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __contract_name {
-    ($method:ident) => {{
-        const SNAKE: &str = ::core::stringify!($method);
-        const BYTES: [u8; $crate::__private::pascal_len(SNAKE)] = $crate::__private::pascal(SNAKE);
-        const NAME: &str = match ::core::str::from_utf8(&BYTES) {
-            ::core::result::Result::Ok(name) => name,
-            ::core::result::Result::Err(_) => ::core::panic!("method names are ASCII"),
-        };
-        NAME
-    }};
-}
-
-/// Length of a snake-case name in Pascal case: the same without its underscores.
-pub const fn pascal_len(snake: &str) -> usize {
-    let bytes = snake.as_bytes();
-    let mut length = 0;
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] != b'_' {
-            length += 1;
+/// A snake-case name in Pascal case: `send_bye` as `SendBye`.
+pub fn pascal(snake: &str) -> String {
+    let (mut name, mut starts_word) = (String::with_capacity(snake.len()), true);
+    for letter in snake.chars() {
+        if letter != '_' {
+            name.push(if starts_word { letter.to_ascii_uppercase() } else { letter });
         }
-        at += 1;
+        starts_word = letter == '_';
     }
-    length
-}
-
-/// A snake-case name in Pascal case.
-pub const fn pascal<const N: usize>(snake: &str) -> [u8; N] {
-    let bytes = snake.as_bytes();
-    let mut out = [0; N];
-    let (mut from, mut to, mut starts_word) = (0, 0, true);
-    while from < bytes.len() {
-        if bytes[from] == b'_' {
-            starts_word = true;
-        } else {
-            out[to] = if starts_word { bytes[from].to_ascii_uppercase() } else { bytes[from] };
-            starts_word = false;
-            to += 1;
-        }
-        from += 1;
-    }
-    out
+    name
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn method_names_are_pascal_case_on_the_wire() {
-        assert_eq!(crate::__contract_name!(hello), "Hello");
-        assert_eq!(crate::__contract_name!(send_bye), "SendBye");
-        assert_eq!(crate::__contract_name!(list_v2_items), "ListV2Items");
+        assert_eq!(pascal("hello"), "Hello");
+        assert_eq!(pascal("send_bye"), "SendBye");
+        assert_eq!(pascal("list_v2_items"), "ListV2Items");
     }
 }

@@ -27,7 +27,7 @@ mod typed;
 pub(crate) use callee::CallOrigin;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 #[doc(hidden)]
-pub use contract::{pascal, pascal_len};
+pub use contract::pascal;
 pub use ends::{Inbound, Outbound};
 pub(crate) use exchange::InitiatorLimits;
 pub(crate) use fan_out::ToMany;

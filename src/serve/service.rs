@@ -4,7 +4,7 @@ use super::{Description, fallback::Fallback};
 use crate::{
     call::{
         Bidirectional, ClientStream, Context, DynHandler, Inbound, Outbound, ServerStream, Shape,
-        SharedHandler, TypedMethod, Unary,
+        SharedHandler, TypedMethod, Unary, pascal,
     },
     name::MethodPath,
     status::Status,
@@ -209,12 +209,15 @@ impl fmt::Debug for Service {
     }
 }
 
-/// For the contract macro: both names are identifiers, so they always join.
+/// For the contract macro: the path of a method by its name in Rust. Both names are identifiers, so
+/// they always join.
 #[doc(hidden)]
 pub fn method_path(service: &str, method: &str) -> MethodPath {
     #[expect(
         clippy::expect_used,
         reason = "Rust's identifiers in ASCII are identifiers here; others fail at the first call"
     )]
-    format!("{service}/{method}").parse().expect("a contract's names are ASCII identifiers")
+    format!("{service}/{}", pascal(method))
+        .parse()
+        .expect("a contract's names are ASCII identifiers")
 }
