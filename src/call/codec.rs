@@ -19,7 +19,7 @@ pub(super) fn invalid(text: String) -> Status {
 }
 
 /// Decodes a request's message. A message that does not decode has the outcome not executed.
-pub(super) fn decode_request<T: DeserializeOwned>(body: Body) -> Result<T, Status> {
+pub(crate) fn decode_request<T: DeserializeOwned>(body: Body) -> Result<T, Status> {
     let Body::Message(message) = body else {
         return Err(Status::not_executed(
             Code::Internal,

@@ -26,6 +26,7 @@ mod typed;
 
 pub(crate) use callee::CallOrigin;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
+pub(crate) use codec::decode_request;
 #[doc(hidden)]
 pub use contract::pascal;
 pub use ends::{Inbound, Outbound};
@@ -44,7 +45,7 @@ pub use shapes::{Bidirectional, ClientStream, ServerStream, Shape, Tcp, Unary};
 pub use streaming::Answer;
 pub use tcp::{ByteStream, Socket};
 pub(crate) use tcp::{EndMark, SocketWriter, broken};
-pub(crate) use typed::TypedMethod;
+pub(crate) use typed::{answer_once, answer_with_stream, inbound, typed_handler};
 
 use crate::status::Status;
 use std::{future::Future, pin::Pin, sync::Arc};

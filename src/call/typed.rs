@@ -1,35 +1,63 @@
 //! Handlers made of typed functions: decode the request, run the function, encode its replies.
 
 use super::{
-    DynHandler, ReplyFuture,
-    codec::{decode_request, encode_reply},
+    DynHandler, ReplyFuture, SharedHandler,
+    codec::encode_reply,
     ends::{Inbound, Outbound, Side},
-    message::{CancelGuard, Context, Reply, Request},
+    message::{CancelGuard, Context, Reply, ReplyPairs, Request},
     messages::{Body, Messages, Next, Source},
-    shapes::{Bidirectional, ClientStream, ServerStream, Unary},
 };
 use crate::{
     limits::STREAM_MESSAGES_AHEAD,
     metadata::Metadata,
     status::{Code, Status},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::{
     future::Future,
-    marker::PhantomData,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{self, Poll},
 };
 
-/// The stream of a request. One message in hand is a stream of one.
-fn inbound<T>(body: Body) -> Inbound<T> {
+/// A handler made of a typed function: `answer` decodes a request, runs the function and encodes
+/// its replies.
+struct TypedHandler<F, A> {
+    function: Arc<F>,
+    answer: A,
+}
+
+impl<F, A, Fut> DynHandler for TypedHandler<F, A>
+where
+    F: Send + Sync + 'static,
+    A: Fn(Arc<F>, Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
+        Box::pin((self.answer)(self.function.clone(), request))
+    }
+}
+
+/// Makes a handler of a typed function.
+pub(crate) fn typed_handler<F, Fut>(
+    function: F,
+    answer: impl Fn(Arc<F>, Request) -> Fut + Send + Sync + 'static,
+) -> SharedHandler
+where
+    F: Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    Arc::new(TypedHandler { function: Arc::new(function), answer })
+}
+
+/// Decodes the body of a request as a stream. One message in hand is a stream of one.
+pub(crate) fn inbound<T>(body: Body) -> Result<Inbound<T>, Status> {
     let messages = match body {
         Body::Messages(messages) => messages,
         Body::Message(message) => Messages::new(Once).starting_with(Next::Message(message)),
     };
-    Inbound::new(messages, Side::Responder)
+    Ok(Inbound::new(messages, Side::Responder))
 }
 
 /// The end of a stream whose only message was given before.
@@ -41,100 +69,45 @@ impl Source for Once {
     }
 }
 
-/// A reply of one message, with what the handler wants to travel around it.
-fn one_reply<R: Serialize>(result: Result<R, Status>, context: &Context) -> Result<Reply, Status> {
-    let body = Body::Message(encode_reply(&result.map_err(Status::into_app_error)?)?);
-    let pairs = context.reply_pairs();
-    Ok(Reply { body, metadata: pairs.metadata, trailing: pairs.trailing })
-}
-
-/// A handler made of a function: of the kind `K`, from requests `T` to replies `R`.
+/// Answers a request with the one value that a function returns.
 ///
 /// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a
 /// status that it got from elsewhere.
-pub(crate) struct TypedMethod<K, F, T, R> {
-    function: F,
-    _types: PhantomData<fn(T) -> (K, R)>,
+pub(crate) async fn answer_once<T, R: Serialize, Fut: Future<Output = Result<R, Status>>>(
+    request: Request,
+    decode: impl FnOnce(Body) -> Result<T, Status>,
+    run: impl FnOnce(T, Context) -> Fut,
+) -> Result<Reply, Status> {
+    let (context, body, guard) = Context::split(request);
+    let value = decode(body)?;
+    let result = run(value, context.clone()).await;
+    guard.disarm();
+    let body = Body::Message(encode_reply(&result.map_err(Status::into_app_error)?)?);
+    let ReplyPairs { metadata, trailing } = context.reply_pairs();
+    Ok(Reply { body, metadata, trailing })
 }
 
-impl<K, F, T, R> TypedMethod<K, F, T, R> {
-    /// Wraps a function or closure.
-    pub(crate) const fn new(function: F) -> Self {
-        Self { function, _types: PhantomData }
-    }
-}
-
-impl<F, T, R, Fut> DynHandler for TypedMethod<Unary, F, T, R>
+/// Answers a request with the stream of values that a function sends, when the first has come: the
+/// metadata that travels before the replies is known only then.
+pub(crate) async fn answer_with_stream<T, R, Fut>(
+    request: Request,
+    decode: impl FnOnce(Body) -> Result<T, Status>,
+    run: impl FnOnce(T, Outbound<R>, Context) -> Fut,
+) -> Result<Reply, Status>
 where
-    F: Fn(T, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move {
-            let (context, body, guard) = Context::split(request);
-            let value = decode_request(body)?;
-            let result = (self.function)(value, context.clone()).await;
-            guard.disarm();
-            one_reply(result, &context)
-        })
-    }
-}
-
-impl<F, T, R, Fut> DynHandler for TypedMethod<ClientStream<T>, F, T, R>
-where
-    F: Fn(Inbound<T>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move {
-            let (context, body, guard) = Context::split(request);
-            let result = (self.function)(inbound(body), context.clone()).await;
-            guard.disarm();
-            one_reply(result, &context)
-        })
-    }
-}
-
-impl<F, T, R, Fut> DynHandler for TypedMethod<ServerStream, F, T, R>
-where
-    F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
 {
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move {
-            let (context, body, guard) = Context::split(request);
-            let value = decode_request(body)?;
-            RunningHandler::start(context, guard, |replies, ctx| {
-                (self.function)(value, replies, ctx)
-            })
-            .await
-        })
+    let (context, body, guard) = Context::split(request);
+    let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
+    let work: Work = Box::pin(run(decode(body)?, Outbound::new(sender), context.clone()));
+    let (work, guard, result) = (Some(work), Some(guard), Ok(()));
+    let mut running = RunningHandler { work, guard, result, replies, context: context.clone() };
+    let first = std::future::poll_fn(|cx| running.poll_next(cx)).await;
+    if let Next::Failed(status) = first {
+        return Err(status);
     }
-}
-
-impl<F, T, R, Fut> DynHandler for TypedMethod<Bidirectional<T>, F, T, R>
-where
-    F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Status>> + Send + 'static,
-    T: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move {
-            let (context, body, guard) = Context::split(request);
-            let requests = inbound(body);
-            RunningHandler::start(context, guard, |replies, ctx| {
-                (self.function)(requests, replies, ctx)
-            })
-            .await
-        })
-    }
+    let messages = Messages::new(running).starting_with(first);
+    Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
 }
 
 /// Future of a handler.
@@ -154,32 +127,6 @@ struct RunningHandler {
 }
 
 impl RunningHandler {
-    /// Starts the handler and waits for its first reply: the metadata that travels before the
-    /// replies is known only then.
-    fn start<R, Fut: Future<Output = Result<(), Status>> + Send + 'static>(
-        context: Context,
-        guard: CancelGuard,
-        work: impl FnOnce(Outbound<R>, Context) -> Fut,
-    ) -> impl Future<Output = Result<Reply, Status>> + Send {
-        let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
-        let work: Work = Box::pin(work(Outbound::new(sender), context.clone()));
-        let mut working = Self {
-            work: Some(work),
-            guard: Some(guard),
-            result: Ok(()),
-            replies,
-            context: context.clone(),
-        };
-        async move {
-            let first = std::future::poll_fn(|cx| working.poll_next(cx)).await;
-            if let Next::Failed(status) = first {
-                return Err(status);
-            }
-            let messages = Messages::new(working).starting_with(first);
-            Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
-        }
-    }
-
     fn poll_work(&mut self, cx: &mut task::Context<'_>) {
         let Some(work) = &mut self.work else { return };
         // Here, so that what it has sent before it panicked still arrives before the failure.

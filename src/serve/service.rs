@@ -3,8 +3,8 @@
 use super::{Description, fallback::Fallback};
 use crate::{
     call::{
-        Bidirectional, ClientStream, Context, DynHandler, Inbound, Outbound, ServerStream, Shape,
-        SharedHandler, TypedMethod, Unary, pascal,
+        Context, DynHandler, Inbound, Outbound, SharedHandler, answer_once, answer_with_stream,
+        decode_request, inbound, pascal, typed_handler,
     },
     name::MethodPath,
     status::Status,
@@ -100,7 +100,10 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.typed::<Unary, F, T, R>(name, function)
+        let handler = typed_handler(function, |function, request| {
+            answer_once(request, decode_request, move |value, ctx| function(value, ctx))
+        });
+        self.add(name, CallKind::Unary, handler)
     }
 
     /// Adds a method that takes one value and answers with the stream of values that it sends into
@@ -115,7 +118,12 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.typed::<ServerStream, F, T, R>(name, function)
+        let handler = typed_handler(function, |function, request| {
+            answer_with_stream(request, decode_request, move |value, replies, ctx| {
+                function(value, replies, ctx)
+            })
+        });
+        self.add(name, CallKind::ServerStream, handler)
     }
 
     /// Adds a method that takes a stream, the [`Inbound`], and answers with one value. It starts
@@ -127,7 +135,10 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.typed::<ClientStream<T>, F, T, R>(name, function)
+        let handler = typed_handler(function, |function, request| {
+            answer_once(request, inbound, move |values, ctx| function(values, ctx))
+        });
+        self.add(name, CallKind::ClientStream, handler)
     }
 
     /// Adds a method that takes a stream and answers with another. It starts with the first
@@ -140,7 +151,12 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        self.typed::<Bidirectional<T>, F, T, R>(name, function)
+        let handler = typed_handler(function, |function, request| {
+            answer_with_stream(request, inbound, move |values, replies, ctx| {
+                function(values, replies, ctx)
+            })
+        });
+        self.add(name, CallKind::Bidirectional, handler)
     }
 
     /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are sent
@@ -187,13 +203,6 @@ impl Service {
             fallback.handler = wrapper(fallback.handler.clone());
         }
         self
-    }
-
-    fn typed<S: Shape, F, T, R>(self, name: impl Into<String>, function: F) -> Self
-    where
-        TypedMethod<S, F, T, R>: DynHandler,
-    {
-        self.add(name, S::KIND, Arc::new(TypedMethod::new(function)))
     }
 
     fn add(mut self, name: impl Into<String>, kind: CallKind, handler: SharedHandler) -> Self {

@@ -187,7 +187,7 @@ pub(crate) fn request(method: &str, message: bytes::Bytes) -> crate::call::Reque
 mod tests {
     use super::*;
     use crate::{
-        call::{Context, DynHandler, TypedMethod, Unary},
+        call::{Context, DynHandler},
         status::Outcome,
         wire::{decode_value, encode_value},
     };
@@ -389,11 +389,7 @@ mod tests {
     #[tokio::test]
     async fn a_forward_stands_in_the_service_of_its_kind_and_apart_from_methods() {
         let raw = |service: &str, kind, name: &str| {
-            Service::new(service).raw_method_of(
-                kind,
-                name,
-                TypedMethod::<Unary, _, _, _>::new(|(): (), _| async { Ok(()) }),
-            )
+            Service::new(service).raw_method_of(kind, name, Silent)
         };
         let both = vec![raw("tcp", CallKind::Tcp, "db-1"), raw("S", CallKind::Unary, "db")];
         let services = Services::new(both).expect("services");
