@@ -337,7 +337,6 @@ impl<L: Clone> Registry<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::service_index::HostedPath;
     use std::{sync::LazyLock, time::Duration};
 
     fn name(text: &str) -> Name {
@@ -395,7 +394,7 @@ mod tests {
         for agent in [&a, &b] {
             registry.register(agent, entry(1, 1), at(0)).expect("first");
             registry.register(agent, entry(2, 1), at(0)).expect("second");
-            registry.service_index.set(agent, vec![HostedPath::Named("S/X".into())]);
+            registry.service_index.set(agent, vec!["S/X".into()]);
         }
         registry.unregister(&a, 1, at(1));
         assert!(registry.service_index.has(&a, &method), "one link is left");

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 /// Methods by agent, and agents by method.
 #[derive(Debug, Default)]
 pub(super) struct ServiceIndex {
-    named: HashMap<Box<str>, HostList>,
-    /// Hosts of all methods of a service.
-    catch_all: HashMap<Box<str>, HostList>,
+    hosts: HashMap<HostedPath, HostList>,
     /// For each path the position of the agent in its list, so that removal examines no other
     /// agent.
     by_agent: HashMap<Name, HashMap<HostedPath, usize>>,
@@ -20,14 +18,9 @@ pub(super) struct ServiceIndex {
     added: u64,
 }
 
-/// A hosted path, as it is looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum HostedPath {
-    /// One method.
-    Named(Box<str>),
-    /// All methods of a service.
-    CatchAll(Box<str>),
-}
+/// A hosted path, as it is looked up: `Service/Method` for one method, `Service` for all methods of
+/// a service.
+pub(super) type HostedPath = Box<str>;
 
 /// Agents that host one path.
 #[derive(Debug, Default)]
@@ -47,10 +40,7 @@ impl ServiceIndex {
             // A peer may list a method twice.
             if let Entry::Vacant(position) = positions.entry(path) {
                 self.added += 1;
-                let hosts = match position.key().clone() {
-                    HostedPath::Named(path) => self.named.entry(path).or_default(),
-                    HostedPath::CatchAll(service) => self.catch_all.entry(service).or_default(),
-                };
+                let hosts = self.hosts.entry(position.key().clone()).or_default();
                 position.insert(hosts.agents.len());
                 hosts.agents.push((agent.clone(), self.added));
                 hosts.by_addition.insert(self.added, agent.clone());
@@ -64,11 +54,7 @@ impl ServiceIndex {
     /// Removes the paths that an agent hosts.
     pub(super) fn remove(&mut self, agent: &Name) {
         for (path, position) in self.by_agent.remove(agent).unwrap_or_default() {
-            let (lists, key) = match &path {
-                HostedPath::Named(path) => (&mut self.named, path),
-                HostedPath::CatchAll(service) => (&mut self.catch_all, service),
-            };
-            let Some(hosts) = lists.get_mut(key) else { continue };
+            let Some(hosts) = self.hosts.get_mut(&path) else { continue };
             let (_, number) = hosts.agents.swap_remove(position);
             hosts.by_addition.remove(&number);
             // The last agent has moved to this position.
@@ -78,7 +64,7 @@ impl ServiceIndex {
                 *moved_from = position;
             }
             if hosts.agents.is_empty() {
-                lists.remove(key);
+                self.hosts.remove(&path);
             }
         }
     }
@@ -86,17 +72,13 @@ impl ServiceIndex {
     /// True if an agent has registered a method, by its name or with all methods of its service.
     pub(super) fn has(&self, agent: &Name, method: &MethodPath) -> bool {
         self.by_agent.get(agent).is_some_and(|paths| {
-            paths.contains_key(&HostedPath::Named(method.as_str().into()))
-                || paths.contains_key(&HostedPath::CatchAll(method.service().into()))
+            paths.contains_key(method.as_str()) || paths.contains_key(method.service())
         })
     }
 
     /// Agents that have registered a method, by its name or with all methods of its service.
     pub(super) fn of(&self, method: &MethodPath) -> Hosts<'_> {
-        Hosts {
-            named: self.named.get(method.as_str()),
-            catch_all: self.catch_all.get(method.service()),
-        }
+        Hosts([method.as_str(), method.service()].map(|path| self.hosts.get(path)))
     }
 }
 
@@ -109,24 +91,19 @@ pub(super) fn paths(services: &[ServiceInfo]) -> Vec<HostedPath> {
 fn paths_of(service: &ServiceInfo) -> Vec<HostedPath> {
     let mut methods = service.methods.iter().filter(|method| !method.kind.is_forward());
     if methods.clone().any(MethodInfo::is_any) {
-        return vec![HostedPath::CatchAll(service.name.as_str().into())];
+        return vec![service.name.as_str().into()];
     }
-    methods.by_ref().map(|method| HostedPath::Named(method.path(&service.name).into())).collect()
+    methods.by_ref().map(|method| method.path(&service.name).into()).collect()
 }
 
-/// Position in the hosts of a method: the numbers of the last additions that were returned.
+/// Position in the hosts of a method: the numbers of the last additions that were returned, of each
+/// list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Cursor {
-    named: u64,
-    catch_all: u64,
-}
+pub(super) struct Cursor([u64; 2]);
 
-/// Agents that have registered a method.
+/// Agents that have registered a method: by its name, and with all methods of its service.
 #[derive(Clone, Copy)]
-pub(super) struct Hosts<'a> {
-    named: Option<&'a HostList>,
-    catch_all: Option<&'a HostList>,
-}
+pub(super) struct Hosts<'a>([Option<&'a HostList>; 2]);
 
 impl<'a> Hosts<'a> {
     /// Number of agents.
@@ -135,7 +112,7 @@ impl<'a> Hosts<'a> {
     }
 
     fn lists(self) -> impl Iterator<Item = &'a HostList> {
-        self.named.into_iter().chain(self.catch_all)
+        self.0.into_iter().flatten()
     }
 
     /// Agent at this position. Positions change when agents come and go.
@@ -153,9 +130,7 @@ impl<'a> Hosts<'a> {
     /// stays is neither missed nor returned twice.
     pub(super) fn next(self, cursor: &mut Cursor, most: usize) -> Vec<Name> {
         let mut names = Vec::new();
-        for (hosts, cursor) in
-            [(self.named, &mut cursor.named), (self.catch_all, &mut cursor.catch_all)]
-        {
+        for (hosts, cursor) in self.0.into_iter().zip(&mut cursor.0) {
             let Some(hosts) = hosts else { continue };
             for (number, name) in hosts.by_addition.range(*cursor + 1..).take(most - names.len()) {
                 *cursor = *number;
@@ -205,7 +180,7 @@ mod tests {
         index.remove(&a);
         index.remove(&b);
         index.remove(&b);
-        assert!(index.named.is_empty() && index.by_agent.is_empty());
+        assert!(index.hosts.is_empty() && index.by_agent.is_empty());
     }
 
     /// Agents that have registered a method, joined with spaces.
@@ -284,13 +259,12 @@ mod tests {
             }
             for (agent, positions) in &index.by_agent {
                 for (path, at) in positions {
-                    let HostedPath::Named(path) = path else { panic!("{path:?}") };
-                    let hosts = &index.named[path];
+                    let hosts = &index.hosts[path];
                     let (name, number) = &hosts.agents[*at];
                     assert_eq!((name, hosts.by_addition.get(number)), (agent, Some(agent)));
                 }
             }
-            let lists = index.named.values();
+            let lists = index.hosts.values();
             assert!(lists.clone().all(|list| list.agents.len() == list.by_addition.len()));
             let listed: usize = lists.map(|list| list.agents.len()).sum();
             let known: usize = index.by_agent.values().map(HashMap::len).sum();
