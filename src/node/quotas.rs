@@ -14,7 +14,6 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    fmt,
     hash::{BuildHasher, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -158,37 +157,24 @@ impl Drop for InFlight {
 }
 
 /// An exceeded limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UsedUp {
+    #[error(
+        "the rule's limit of {rate} calls (rate) is used up; the next one passes in {millis} ms",
+        millis = wait.as_nanos().div_ceil(1_000_000)
+    )]
     Rate {
         rate: Rate,
         /// Time until the next call is allowed, if no other comes first.
         wait: Duration,
     },
+    #[error("the rule's limit of {0} calls in flight (in_flight) is reached")]
     InFlight(u32),
     /// The table of accounts is full.
+    #[error(
+        "the limit of {0} counted callers under rules with a rate or an in_flight is reached; try again"
+    )]
     Callers(usize),
-}
-
-impl fmt::Display for UsedUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate { rate, wait } => {
-                let millis = wait.as_nanos().div_ceil(1_000_000);
-                write!(
-                    f,
-                    "the rule's limit of {rate} calls (rate) is used up; the next one passes in {millis} ms"
-                )
-            }
-            Self::InFlight(most) => {
-                write!(f, "the rule's limit of {most} calls in flight (in_flight) is reached")
-            }
-            Self::Callers(most) => write!(
-                f,
-                "the limit of {most} counted callers under rules with a rate or an in_flight is reached; try again"
-            ),
-        }
-    }
 }
 
 impl From<UsedUp> for Status {
