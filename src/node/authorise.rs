@@ -4,7 +4,7 @@ use super::{quotas::InFlight, state::NodeState};
 use crate::{
     name::{MethodPath, PeerName, Role},
     observe::Event,
-    policy::{self, Decision},
+    policy::{Decision, Denied, Grant, PolicyTarget},
     status::{Code, Status},
 };
 use std::{fmt, time::Duration};
@@ -24,7 +24,7 @@ impl CallGrant {
     pub(super) const IN_PROCESS: Self =
         Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
 
-    fn by(grant: policy::Grant<'_>) -> Self {
+    fn by(grant: Grant<'_>) -> Self {
         Self {
             timeout_max: grant.timeout_max(),
             message_bytes_max: grant.message_bytes_max(),
@@ -42,71 +42,57 @@ pub(super) struct Authorised {
 
 /// Authorises the call of a peer and charges it to the quotas of its rule. A refusal is the same
 /// whether the agent exists or not.
+///
+/// A call without a target names only a service. The first rule that allows the method on any agent
+/// counts it; the hosts that may answer are determined when one is picked.
 pub(super) fn authorise(
     shared: &NodeState,
     requester: &PeerName,
-    target: policy::PolicyTarget<'_>,
+    target: Option<PolicyTarget<'_>>,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let question = Question { requester, target: Some(target), method };
-    match shared.policy.get().decide(requester, target, method) {
-        Decision::Allow(grant) => question.count(shared, grant),
+    let refused = Refusal { shared, caller: requester, target, method };
+    let policy = shared.policy.get();
+    let decision = match target {
+        Some(target) => policy.decide(requester, target, method),
+        None => policy
+            .grant_anywhere(requester, method)
+            .map_or(Decision::Deny(Denied::NoRule), Decision::Allow),
+    };
+    let grant = match decision {
+        Decision::Allow(grant) => grant,
         Decision::Deny(denied) => {
-            question.refused(shared, Code::PermissionDenied, &denied);
+            refused.report(Code::PermissionDenied, &denied);
+            let on = target.map(|target| format!(" on {target}")).unwrap_or_default();
             let text = format!(
-                "{requester} may not call {method} on {target}; no [[allow]] rule of the node permits it"
+                "{requester} may not call {method}{on}; no [[allow]] rule of the node permits it"
             );
-            Err(Status::not_executed(Code::PermissionDenied, text))
+            return Err(Status::not_executed(Code::PermissionDenied, text));
+        }
+    };
+    match shared.quotas.take(grant.rule(), requester, Instant::now()) {
+        Ok(in_flight) => Ok(Authorised { granted: CallGrant::by(grant), in_flight }),
+        Err(used_up) => {
+            refused.report(Code::ResourceExhausted, &format_args!("{used_up}; {grant}"));
+            Err(used_up.into())
         }
     }
 }
 
-/// Authorises a call that names only a service. The first rule that allows the method on any agent
-/// counts it. The hosts that may answer are determined when one is picked.
-pub(super) fn authorise_any(
-    shared: &NodeState,
-    requester: &PeerName,
-    method: &MethodPath,
-) -> Result<Authorised, Status> {
-    let question = Question { requester, target: None, method };
-    match shared.policy.get().grant_anywhere(requester, method) {
-        Some(grant) => question.count(shared, grant),
-        None => {
-            question.refused(shared, Code::PermissionDenied, &policy::Denied::NoRule);
-            let text = format!(
-                "{requester} may not call {method}; no [[allow]] rule of the node permits it"
-            );
-            Err(Status::not_executed(Code::PermissionDenied, text))
-        }
-    }
-}
-
-/// A call to authorise. Without a target it is for any agent.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    requester: &'a PeerName,
-    target: Option<policy::PolicyTarget<'a>>,
+/// A refused call. Without a target it is for any agent.
+struct Refusal<'a> {
+    shared: &'a NodeState,
+    caller: &'a PeerName,
+    target: Option<PolicyTarget<'a>>,
     method: &'a MethodPath,
 }
 
-impl Question<'_> {
-    /// Charges the call to the quotas of its rule.
-    fn count(self, shared: &NodeState, grant: policy::Grant<'_>) -> Result<Authorised, Status> {
-        match shared.quotas.take(grant.rule(), self.requester, Instant::now()) {
-            Ok(in_flight) => Ok(Authorised { granted: CallGrant::by(grant), in_flight }),
-            Err(used_up) => {
-                let why = format_args!("{used_up}; {grant}");
-                self.refused(shared, Code::ResourceExhausted, &why);
-                Err(used_up.into())
-            }
-        }
-    }
-
-    fn refused(self, shared: &NodeState, code: Code, reason: &dyn fmt::Display) {
-        let Self { requester: caller, target, method } = self;
+impl Refusal<'_> {
+    fn report(&self, code: Code, reason: &dyn fmt::Display) {
+        let Self { shared, caller, target, method } = *self;
         let target = target.map(|target| match target {
-            policy::PolicyTarget::Agent(name) => PeerName::new(Role::Agent, name.clone()),
-            policy::PolicyTarget::Node(name) => PeerName::new(Role::Node, name.clone()),
+            PolicyTarget::Agent(name) => PeerName::new(Role::Agent, name.clone()),
+            PolicyTarget::Node(name) => PeerName::new(Role::Node, name.clone()),
         });
         let target = target.as_ref();
         let refused = Event::CallRefused { caller, target, via: None, method, code, reason };

@@ -2,7 +2,7 @@
 //! route, record.
 
 use crate::node::{
-    authorise::{self, Authorised, CallGrant},
+    authorise::{Authorised, CallGrant, authorise},
     dispatch::{Dispatch, RoutedReply, Routes, expect_within},
     quotas::InFlight,
     state::NodeState,
@@ -11,7 +11,7 @@ use crate::{
     call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target},
     directory::DIRECTORY,
     observe::CallRecord,
-    policy,
+    policy::PolicyTarget,
     status::{Code, Outcome, Status},
 };
 use std::{future::Future, sync::Arc};
@@ -150,22 +150,16 @@ impl<R: Routes> Ingress<R> {
         }
         let CallMeta { method, target, .. } = &request.meta;
         let (shared, requester) = (&self.shared, request.requester.peer());
-        match target {
+        let target = match target {
             // Open to every admitted peer: the directory filters its content by the policy.
             Target::Here if method.service() == DIRECTORY => {
-                Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None })
+                return Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None });
             }
-            Target::Here => authorise::authorise(
-                shared,
-                requester,
-                policy::PolicyTarget::Node(&shared.name),
-                method,
-            ),
-            Target::Agent(name) => {
-                authorise::authorise(shared, requester, policy::PolicyTarget::Agent(name), method)
-            }
-            Target::Service => authorise::authorise_any(shared, requester, method),
-        }
+            Target::Here => Some(PolicyTarget::Node(&shared.name)),
+            Target::Agent(name) => Some(PolicyTarget::Agent(name)),
+            Target::Service => None,
+        };
+        authorise(shared, requester, target, method)
     }
 
     /// Handler of a call of the node's own services; `None` for a call of an agent.
