@@ -4,17 +4,16 @@
 //! runs that were stopped.
 
 use crate::{
-    call::{Body, Context, DynHandler, Inbound, Outbound, Reply, ReplyFuture, Request},
+    call::{Context, Handler, Inbound, Outbound, Reply, Request},
     serve::{Description, Service},
     status::{Code, Status},
     wire::{CallKind, encode_value},
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, Unexpected, Visitor},
+    de::{self, Unexpected},
 };
 use std::{
-    fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
@@ -40,7 +39,7 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
         .server_stream("Bytes", |bytes: Bytes, replies, _: Context| bytes.run(replies))
         .server_stream("Count", |count: Count, replies, _: Context| count.run(replies))
         .client_stream("Sum", |values: Inbound<Value>, _: Context| sum(values))
-        .raw_method_of(CallKind::Bidirectional, "Chat", Chat);
+        .raw_method_of(CallKind::Bidirectional, "Chat", Echo);
     vec![hello, describe(demo, "For tests and for trying dialback out.", DEMO)]
 }
 
@@ -107,46 +106,33 @@ fn describe(service: Service, text: &str, methods: &[MethodText]) -> Service {
 /// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some
 /// write all their numbers so.
 fn integer<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
-    number.deserialize_any(IntegerVisitor)
-}
-
-struct IntegerVisitor;
-
-impl Visitor<'_> for IntegerVisitor {
-    type Value = u64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number from 0 to 2^64-1")
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "not a whole number from 0 to 2^64-1")]
+    enum Number {
+        Whole(u64),
+        Float(f64),
     }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
-        Ok(number)
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
-        u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
+    match Number::deserialize(number)? {
+        Number::Whole(number) => Ok(number),
         // 2^64 is a double, the number below it is not.
-        if number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number) {
-            return Ok(number as u64);
+        Number::Float(number)
+            if number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number) =>
+        {
+            Ok(number as u64)
         }
-        Err(E::invalid_value(Unexpected::Float(number), &self))
+        Number::Float(number) => Err(de::Error::invalid_value(
+            Unexpected::Float(number),
+            &"a whole number from 0 to 2^64-1",
+        )),
     }
 }
 
 /// Gives every message back as it comes.
-struct Chat;
+struct Echo;
 
-impl DynHandler for Chat {
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move {
-            match request.body {
-                Body::Messages(messages) => Ok(Reply::stream(messages)),
-                Body::Message(message) => Ok(Reply::new(message)),
-            }
-        })
+impl Handler for Echo {
+    async fn call(&self, request: Request) -> Result<Reply, Status> {
+        Ok(Reply { body: request.body, ..Reply::default() })
     }
 }
 
@@ -237,15 +223,6 @@ async fn sum(mut values: Inbound<Value>) -> Result<Sum, Status> {
         all.count += 1;
     }
     Ok(all)
-}
-
-/// Gives the message back as it came.
-struct Echo;
-
-impl DynHandler for Echo {
-    fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin(async move { Ok(Reply::new(request.message()?.clone())) })
-    }
 }
 
 #[derive(Deserialize)]
