@@ -90,7 +90,21 @@ pub(super) async fn begin(
     limits: InitiatorLimits,
 ) -> Result<CallStream, Status> {
     check_sizes(link, request, limits)?;
-    open(link, request, limits).await
+    let until = || request.meta.deadline.min(Instant::now() + limits.queue_wait_max);
+    link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
+        OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
+        OpenFault::Replaced => {
+            Status::not_executed(Code::Unavailable, "another link has taken the place of this one")
+        }
+        OpenFault::NoCredit if Instant::now() >= request.meta.deadline => Status::not_executed(
+            Code::DeadlineExceeded,
+            "the deadline passed while waiting for a stream",
+        ),
+        OpenFault::NoCredit => Status::not_executed(
+            Code::ResourceExhausted,
+            "the peer granted no stream in time (its limit of calls in flight)",
+        ),
+    })
 }
 
 fn check_sizes(link: &Link, request: &Request, limits: InitiatorLimits) -> Result<(), Status> {
@@ -110,28 +124,6 @@ fn check_sizes(link: &Link, request: &Request, limits: InitiatorLimits) -> Resul
         Some(fault) => Err(Status::not_executed(Code::ResourceExhausted, fault)),
         None => Ok(()),
     }
-}
-
-async fn open(
-    link: &Link,
-    request: &Request,
-    limits: InitiatorLimits,
-) -> Result<CallStream, Status> {
-    let until = || request.meta.deadline.min(Instant::now() + limits.queue_wait_max);
-    link.open(until, limits.message_bytes_max).await.map_err(|fault| match fault {
-        OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
-        OpenFault::Replaced => {
-            Status::not_executed(Code::Unavailable, "another link has taken the place of this one")
-        }
-        OpenFault::NoCredit if Instant::now() >= request.meta.deadline => Status::not_executed(
-            Code::DeadlineExceeded,
-            "the deadline passed while waiting for a stream",
-        ),
-        OpenFault::NoCredit => Status::not_executed(
-            Code::ResourceExhausted,
-            "the peer granted no stream in time (its limit of calls in flight)",
-        ),
-    })
 }
 
 pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> Status {

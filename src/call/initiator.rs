@@ -18,10 +18,9 @@ use crate::{
     limits::REPLY_FIN_WAIT_MAX,
     link::{CallStream, FrameReader, Link},
     memory::MemoryAccount,
-    metadata::Metadata,
     name::PeerName,
     status::{Code, Status},
-    wire::{CallKind, Kind, ReplyHead, StatusHead, StreamCode},
+    wire::{CallKind, Kind, ReplyHead, StatusHead, StreamCode, WireError},
 };
 use std::pin::pin;
 use tokio::time::Instant;
@@ -94,13 +93,6 @@ fn too_late(link: &Link, stream: &mut CallStream, progress: Progress) -> Status 
     progress.failed(Code::DeadlineExceeded, "the deadline passed")
 }
 
-/// Parts of a reply received so far.
-#[derive(Default)]
-struct ReplyParts {
-    metadata: Option<Metadata>,
-    message: Option<bytes::Bytes>,
-}
-
 /// Reads `[HEAD] MESSAGE STATUS`, and returns the result that STATUS states. A reply without its
 /// STATUS is never a short success.
 ///
@@ -111,7 +103,8 @@ async fn read_reply(
     reader: &mut FrameReader,
     progress: Progress,
 ) -> Result<Result<Reply, Status>, Status> {
-    let mut parts = ReplyParts::default();
+    let malformed = |fault: WireError| broken(progress, &fault.to_string());
+    let (mut metadata, mut message) = (None, None);
     loop {
         let frame = match reader.next().await {
             Ok(Some(frame)) => frame,
@@ -122,17 +115,17 @@ async fn read_reply(
             }
         };
         match frame.kind {
-            Kind::Head if parts.metadata.is_none() && parts.message.is_none() => {
-                parts.metadata = Some(
-                    ReplyHead::decode(&frame.payload)
-                        .map_err(|fault| broken(progress, &fault.to_string()))?,
-                );
+            Kind::Head if metadata.is_none() && message.is_none() => {
+                metadata = Some(ReplyHead::decode(&frame.payload).map_err(malformed)?);
             }
-            Kind::Message if parts.message.is_none() => parts.message = Some(frame.payload),
+            Kind::Message if message.is_none() => message = Some(frame.payload),
             Kind::Status => {
-                let status = StatusHead::decode(&frame.payload)
-                    .map_err(|fault| broken(progress, &fault.to_string()))?;
-                return Ok(complete(parts, status, progress));
+                let status = StatusHead::decode(&frame.payload).map_err(malformed)?;
+                return Ok(status.and_then(|trailing| {
+                    let no_message = || broken(progress, "the reply has no message");
+                    let body = Body::Message(message.ok_or_else(no_message)?);
+                    Ok(Reply { body, metadata: metadata.unwrap_or_default(), trailing })
+                }));
             }
             _ => return Err(broken(progress, "the reply has a frame out of place")),
         }
@@ -145,15 +138,4 @@ async fn wait_for_end(reader: &mut FrameReader, progress: Progress) -> Result<()
     let until = || Instant::now() + REPLY_FIN_WAIT_MAX;
     let ended = ready_by(until, pin!(expect_end(reader, progress))).await.ok();
     ended.unwrap_or_else(|| end_unseen(reader, progress))
-}
-
-fn complete(
-    parts: ReplyParts,
-    status: Result<Metadata, Status>,
-    progress: Progress,
-) -> Result<Reply, Status> {
-    let trailing = status?;
-    let message = parts.message.ok_or_else(|| broken(progress, "the reply has no message"))?;
-    let metadata = parts.metadata.unwrap_or_default();
-    Ok(Reply { body: Body::Message(message), metadata, trailing })
 }

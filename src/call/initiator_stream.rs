@@ -142,24 +142,10 @@ async fn one(mut replies: ReplySource) -> Result<Reply, Status> {
 
 /// Error that stopped the messages of the request.
 enum Stopped {
-    /// The peer stopped the stream; its reply has the reason.
-    ByPeer,
-    /// The peer reads too slowly.
-    Slow,
-    /// The link is lost.
-    Lost(LinkFault),
+    /// The peer reads too slowly, or takes no more messages; or the link is lost.
+    Peer(Stall<SendFault>),
     /// The source of the messages failed.
     Source(Status),
-}
-
-impl From<Stall<SendFault>> for Stopped {
-    fn from(stall: Stall<SendFault>) -> Self {
-        match stall {
-            Stall::Slow => Self::Slow,
-            Stall::Fault(SendFault::Stopped) => Self::ByPeer,
-            Stall::Fault(SendFault::Lost(fault)) => Self::Lost(fault),
-        }
-    }
 }
 
 /// Future that sends the messages of the request.
@@ -181,7 +167,7 @@ async fn pump(
             biased;
             gathered = gatherer.gather(Batch::default(), is_first) => gathered,
             // Otherwise the next write or the reply reports it.
-            () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => return Err(Stopped::ByPeer),
+            () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => return Err(Stopped::Peer(Stall::Fault(SendFault::Stopped))),
         };
         let Gathered { mut batch, end } = gathered;
         let is_last = matches!(end, Some(End::Complete(_)));
@@ -189,7 +175,8 @@ async fn pump(
             batch.push_end();
         }
         if !batch.is_empty() {
-            write_at(stall_policy, &mut sender, &mut batch.into_chunks()).await?;
+            let written = write_at(stall_policy, &mut sender, &mut batch.into_chunks()).await;
+            written.map_err(Stopped::Peer)?;
             sent.over();
         }
         match end {
@@ -238,14 +225,19 @@ impl ReplySource {
         let Poll::Ready(ended) = pump.as_mut().poll(cx) else { return };
         self.pump = None;
         let progress = self.progress();
-        self.is_stopped = matches!(ended, Err(Stopped::ByPeer));
         self.pump_failure = match ended {
-            Ok(()) | Err(Stopped::ByPeer) => None,
-            Err(Stopped::Slow) => {
+            Ok(()) => None,
+            Err(Stopped::Peer(Stall::Fault(SendFault::Stopped))) => {
+                self.is_stopped = true;
+                None
+            }
+            Err(Stopped::Peer(Stall::Slow)) => {
                 self.reader.set_code_on_drop(StreamCode::Slow);
                 Some(too_slow(progress))
             }
-            Err(Stopped::Lost(fault)) => Some(unavailable(&self.link, progress, fault)),
+            Err(Stopped::Peer(Stall::Fault(SendFault::Lost(fault)))) => {
+                Some(unavailable(&self.link, progress, fault))
+            }
             Err(Stopped::Source(status)) => Some(progress.failed(status.code(), status.message())),
         };
     }
