@@ -1,6 +1,9 @@
 //! Calls many agents with bounded concurrency.
 
-use super::{Call, Callee, IntoMethod, Reply, codec::invalid};
+use super::{
+    Callee, IntoMethod, Reply, Target,
+    codec::{decode_reply, invalid},
+};
 use crate::{
     limits::CALL_ALL_AT_ONCE,
     name::{MethodPath, Name},
@@ -46,33 +49,29 @@ impl ToMany {
     }
 
     /// Calls each agent, some at once, and returns the outcomes in order.
-    pub(crate) async fn call<R: DeserializeOwned + Send + 'static>(
+    pub(crate) async fn call<R: DeserializeOwned>(
         &self,
         agents: Vec<Name>,
-        callee: impl Fn(&Name) -> Callee,
+        callee: impl Fn(Target) -> Callee,
     ) -> Vec<(Name, Result<R, Status>)> {
-        let calls = agents.into_iter().map(|agent| {
-            let call = self.one(&callee(&agent));
-            async move { (agent, call.await) }
-        });
-        some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
+        let decoded = |reply: Reply| decode_reply(reply.message()?);
+        let replies = self.call_raw(agents, callee).await.into_iter();
+        replies.map(|(agent, reply)| (agent, reply.and_then(decoded))).collect()
     }
 
     /// The same, with the replies as they came.
     pub(crate) async fn call_raw(
         &self,
         agents: Vec<Name>,
-        callee: impl Fn(&Name) -> Callee,
+        callee: impl Fn(Target) -> Callee,
     ) -> Vec<(Name, Result<Reply, Status>)> {
         let calls = agents.into_iter().map(|agent| {
-            let call = self.one::<()>(&callee(&agent));
-            async move { (agent, call.raw().await) }
+            let callee = callee(Target::Agent(agent.clone()));
+            let call = callee.call_encoded::<()>(&self.method, self.message.clone());
+            let call = call.timeout(self.timeout).raw();
+            async move { (agent, call.await) }
         });
         some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
-    }
-
-    fn one<R>(&self, callee: &Callee) -> Call<R> {
-        callee.call_encoded(&self.method, self.message.clone()).timeout(self.timeout)
     }
 }
 

@@ -189,7 +189,7 @@ impl Caller {
     ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
         let call = ToMany::new(method, message, timeout)?;
         let hosts = self.hosts(&call.method).await?;
-        Ok(call.call(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
+        Ok(call.call(hosts, |target| self.callee(target)).await)
     }
 
     /// As [`Caller::call_all`] with a message in CBOR, and replies as they came.
@@ -204,7 +204,7 @@ impl Caller {
     ) -> Result<Vec<(Name, Result<Reply, Status>)>, Status> {
         let call = ToMany::encoded(method, message, timeout)?;
         let hosts = self.hosts(&call.method).await?;
-        Ok(call.call_raw(hosts, |host| self.callee(Target::Agent(host.clone()))).await)
+        Ok(call.call_raw(hosts, |target| self.callee(target)).await)
     }
 
     /// Lists the agents that are attached, may answer for the method's service, and may be called

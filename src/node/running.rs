@@ -83,7 +83,7 @@ impl Node {
     ) -> Result<Vec<(Name, Result<R, Status>)>, Status> {
         let call = ToMany::new(method, message, timeout)?;
         let hosts = snapshot::hosts(&self.shared, &self.shared.peer, &call.method);
-        Ok(call.call(hosts, |host| callee(&self.shared, Target::Agent(host.clone()))).await)
+        Ok(call.call(hosts, |target| callee(&self.shared, target)).await)
     }
 
     /// Information about agents that are attached or remembered, by name.
