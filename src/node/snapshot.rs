@@ -20,7 +20,8 @@ use crate::{
     wire::ServiceInfo,
 };
 use std::{
-    sync::{Arc, Weak},
+    future::{Ready, ready},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -63,13 +64,18 @@ fn viewer<'a>(shared: &NodeState, policy: &'a NodePolicy, requester: &PeerName) 
 
 /// Agents and services that one caller may see.
 pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directory {
-    let policy = shared.policy.get();
-    let viewer = viewer(shared, &policy, requester);
     Directory {
         node: shared.name.to_string(),
-        agents: agents(shared, |agent| viewer.on(agent).sees_it()),
+        agents: visible_agents(shared, requester),
         services: all_services(shared, requester),
     }
+}
+
+/// Agents that one caller may see.
+fn visible_agents(shared: &NodeState, requester: &PeerName) -> Vec<AgentInfo> {
+    let policy = shared.policy.get();
+    let viewer = viewer(shared, &policy, requester);
+    agents(shared, |agent| viewer.on(agent).sees_it())
 }
 
 /// Services of all agents that take calls, as the requester may call them.
@@ -126,45 +132,37 @@ pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPat
     hosts
 }
 
-/// The directory service. It holds a weak reference to the node, which owns it.
+/// The directory service.
 pub(super) fn directory(shared: &Arc<NodeState>) -> Service {
-    let (for_agents, for_services) = (Arc::downgrade(shared), Arc::downgrade(shared));
-    let (for_hosts, for_all) = (Arc::downgrade(shared), Arc::downgrade(shared));
+    let all = answer(shared, |shared, caller, ()| Ok(all_services(shared, caller)));
+    let agents = answer(shared, |shared, caller, ()| Ok(visible_agents(shared, caller)));
+    let hosts = answer(shared, |shared, caller, method: String| {
+        let hosts = hosts(shared, caller, &method.parse().map_err(invalid)?);
+        Ok(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
+    });
+    let services = answer(shared, |shared, caller, agent: String| {
+        services(shared, caller, &agent.parse().map_err(invalid)?)
+    });
     Service::new(DIRECTORY)
-        .method("AllServices", move |(): (), ctx: Context| {
-            let shared = for_all.clone();
-            async move { Ok(all_services(&*upgrade(&shared)?, ctx.caller())) }
-        })
-        .method("Agents", move |(): (), ctx: Context| {
-            let shared = for_agents.clone();
-            async move {
-                let shared = upgrade(&shared)?;
-                let policy = shared.policy.get();
-                let viewer = viewer(&shared, &policy, ctx.caller());
-                Ok(agents(&shared, |agent| viewer.on(agent).sees_it()))
-            }
-        })
-        .method("Hosts", move |method: String, ctx: Context| {
-            let shared = for_hosts.clone();
-            async move {
-                let method: MethodPath = method.parse().map_err(invalid)?;
-                let hosts = hosts(&*upgrade(&shared)?, ctx.caller(), &method);
-                Ok(hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
-            }
-        })
-        .method("Services", move |agent: String, ctx: Context| {
-            let shared = for_services.clone();
-            async move {
-                let agent: Name = agent.parse().map_err(invalid)?;
-                services(&*upgrade(&shared)?, ctx.caller(), &agent)
-            }
-        })
+        .method("AllServices", all)
+        .method("Agents", agents)
+        .method("Hosts", hosts)
+        .method("Services", services)
+}
+
+/// A method of the directory. It holds a weak reference to the node, which owns it.
+fn answer<T, R>(
+    shared: &Arc<NodeState>,
+    answer: fn(&NodeState, &PeerName, T) -> Result<R, Status>,
+) -> impl Fn(T, Context) -> Ready<Result<R, Status>> + use<T, R> {
+    let shared = Arc::downgrade(shared);
+    move |request, ctx| {
+        let stopping = || Status::new(Code::Unavailable, "the node is stopping");
+        let shared = shared.upgrade().ok_or_else(stopping);
+        ready(shared.and_then(|shared| answer(&shared, ctx.caller(), request)))
+    }
 }
 
 fn invalid(fault: NameError) -> Status {
     Status::new(Code::InvalidArgument, fault.to_string())
-}
-
-fn upgrade(shared: &Weak<NodeState>) -> Result<Arc<NodeState>, Status> {
-    shared.upgrade().ok_or_else(|| Status::new(Code::Unavailable, "the node is stopping"))
 }
