@@ -6,19 +6,13 @@ use crate::{
     link::Link,
     status::{Code, Status},
 };
-use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Sends calls over the newest link.
-pub(super) struct AgentHandler {
-    pub(super) state: Arc<AgentState>,
-}
-
-impl Handler for AgentHandler {
+impl Handler for AgentState {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         loop {
             let link = self.link_by(request.meta.deadline).await?;
-            let limits = self.state.limits.get();
+            let limits = self.limits.get();
             let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
             if !is_retryable_on_next_link(&reply, &link) || request.is_spent() {
                 return reply;
@@ -27,16 +21,16 @@ impl Handler for AgentHandler {
     }
 }
 
-impl AgentHandler {
+impl AgentState {
     async fn link_by(&self, deadline: Instant) -> Result<Link, Status> {
-        let mut attached = self.state.attached.subscribe();
+        let mut attached = self.attached.subscribe();
         let some = attached.wait_for(|attached| newest(attached).is_some());
         // In time or not: a link that is there now counts.
         tokio::select! {
-            () = self.state.links.stopped() => {}
+            () = self.links.stopped() => {}
             some = tokio::time::timeout_at(deadline, some) => drop(some),
         }
-        newest(&self.state.attached.borrow()).ok_or_else(|| {
+        newest(&self.attached.borrow()).ok_or_else(|| {
             Status::not_executed(Code::Unavailable, "this agent is registered on no node")
         })
     }

@@ -30,7 +30,6 @@ use crate::{
     tls::Credentials,
     wire::CloseCode,
 };
-use calls::AgentHandler;
 use registration::NodeRegistration;
 use state::{AgentState, in_use};
 use std::{
@@ -222,7 +221,7 @@ impl Agent {
     }
 
     fn callee(&self, target: Target) -> Callee {
-        let handler: SharedHandler = Arc::new(AgentHandler { state: self.state.clone() });
+        let handler: SharedHandler = self.state.clone();
         let AgentState { peer, call_ids, calls: tasks, .. } = &*self.state;
         let limits = &self.state.limits.get();
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)

@@ -19,7 +19,6 @@ use crate::{
     wire::ServiceInfo,
 };
 use bytes::Bytes;
-use calls::CallerHandler;
 use link::CallerHooks;
 use serde::{Serialize, de::DeserializeOwned};
 use state::{CallerState, CloseOnDrop, LinkState, no_link};
@@ -249,8 +248,7 @@ impl Caller {
     }
 
     fn callee(&self, target: Target) -> Callee {
-        let handler: SharedHandler =
-            Arc::new(CallerHandler { state: self.state.clone(), _guard: self.guard.clone() });
+        let handler: SharedHandler = self.guard.clone();
         let CallerState { peer, call_ids, limits, tasks, .. } = &*self.state;
         Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
     }
