@@ -25,16 +25,10 @@ impl Changes for Waiter<'_> {
 /// Links of the agents that are attached to this node.
 pub(super) struct LinkRoutes(Arc<NodeState>);
 
-impl NodeState {
-    /// Dispatch over the links of this node.
-    pub(super) fn dispatch(self: &Arc<Self>) -> Dispatch<LinkRoutes> {
-        Dispatch::new(LinkRoutes::new(self.clone()), self.retries.clone())
-    }
-}
-
-impl LinkRoutes {
-    pub(super) const fn new(shared: Arc<NodeState>) -> Self {
-        Self(shared)
+impl Dispatch<LinkRoutes> {
+    /// Dispatch over the links of a node.
+    pub(super) fn over_links(shared: &Arc<NodeState>) -> Self {
+        Self::new(LinkRoutes(shared.clone()), shared.retries.clone())
     }
 }
 

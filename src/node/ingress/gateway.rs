@@ -48,7 +48,7 @@ impl Node {
     /// Opens the node to a gateway.
     pub(crate) fn gateway_ingress(&self) -> GatewayIngress {
         let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
-        let ingress = Ingress::new(shared.clone(), shared.dispatch());
+        let ingress = Ingress::over_links(&shared);
         GatewayIngress { ingress, shared, trust, accounts: Mutex::default() }
     }
 }

@@ -11,45 +11,34 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Handler behind the handles of agents that a program holds.
-struct InProcess {
-    shared: Arc<NodeState>,
-    ingress: Ingress<LinkRoutes>,
-}
-
-impl InProcess {
-    fn new(shared: Arc<NodeState>) -> Self {
-        Self { ingress: Ingress::new(shared.clone(), shared.dispatch()), shared }
-    }
-}
+struct InProcess(Ingress<LinkRoutes>);
 
 impl Handler for InProcess {
     /// Not an async function, which would keep the request twice.
     fn call(&self, request: Request) -> impl Future<Output = Result<Reply, Status>> + Send {
-        let counted = self.shared.calls.counted();
-        let answer = self.ingress.answer(request, ProgramCall { shared: &self.shared });
+        let counted = self.0.shared.calls.counted();
+        let answer = self.0.answer(request, ProgramCall(&self.0.shared));
         async move { Ok(answer.await.reply?.holding(counted)) }
     }
 }
 
 /// A callee for the program that runs the node.
 pub(in crate::node) fn callee(shared: &Arc<NodeState>, target: Target) -> Callee {
-    let handler: SharedHandler = Arc::new(InProcess::new(shared.clone()));
+    let handler: SharedHandler = Arc::new(InProcess(Ingress::over_links(shared)));
     let NodeState { peer, call_ids, calls: tasks, .. } = &**shared;
     let limits = &shared.limits.get();
     Callee::new(CallOrigin { handler, peer, call_ids, limits, tasks }, target)
 }
 
 /// A call whose request is in hand.
-struct ProgramCall<'a> {
-    shared: &'a NodeState,
-}
+struct ProgramCall<'a>(&'a NodeState);
 
 impl Arrival for ProgramCall<'_> {
     const IS_AUTHORISED: bool = false;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
         let caller = || request.requester.peer().to_string();
-        self.shared.observer.call(|| request.meta.info(caller(), None, None, Instant::now()))
+        self.0.observer.call(|| request.meta.info(caller(), None, None, Instant::now()))
     }
 
     async fn permit(&mut self, _request: &Request) -> Result<Option<Permit>, Status> {

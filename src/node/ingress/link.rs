@@ -47,7 +47,7 @@ impl LinkIngress {
         let requester = link.peer().clone();
         let resets = Mutex::new(ResetLimiter::new(limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, limits.queue_max);
-        let ingress = Ingress::new(shared.clone(), shared.dispatch());
+        let ingress = Ingress::over_links(&shared);
         let guard = SuspendGuard::new(link.clone(), "node");
         Self { shared, ingress, requester, permits, guard, link, limits, resets }
     }

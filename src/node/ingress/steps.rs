@@ -5,6 +5,7 @@ use crate::node::{
     authorise::{Authorised, CallGrant, authorise},
     dispatch::{Dispatch, RoutedReply, Routes, expect_within},
     quotas::InFlight,
+    routes::LinkRoutes,
     state::NodeState,
 };
 use crate::{
@@ -60,8 +61,8 @@ pub(super) trait Arrival: Send {
 
 /// Takes calls into the node.
 pub(super) struct Ingress<R> {
-    shared: Arc<NodeState>,
-    dispatch: Dispatch<R>,
+    pub(super) shared: Arc<NodeState>,
+    pub(super) dispatch: Dispatch<R>,
 }
 
 /// A call that passed all checks, with its body and its permits.
@@ -73,17 +74,14 @@ struct AdmittedCall {
     handler: Option<SharedHandler>,
 }
 
+impl Ingress<LinkRoutes> {
+    /// Takes calls of agents over the links of a node.
+    pub(super) fn over_links(shared: &Arc<NodeState>) -> Self {
+        Self { shared: shared.clone(), dispatch: Dispatch::over_links(shared) }
+    }
+}
+
 impl<R: Routes> Ingress<R> {
-    pub(super) const fn new(shared: Arc<NodeState>, dispatch: Dispatch<R>) -> Self {
-        Self { shared, dispatch }
-    }
-
-    /// Dispatch of the calls.
-    #[cfg(test)]
-    pub(super) const fn dispatch(&self) -> &Dispatch<R> {
-        &self.dispatch
-    }
-
     /// Takes one call from its arrival to its reply. Dropping the future, or the stream of the
     /// reply, cancels it.
     ///

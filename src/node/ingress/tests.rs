@@ -128,7 +128,7 @@ impl Fixture {
         let state = Arc::new(NodeState::new(peer, net::system(), parts));
         let directory = Services::with_reserved(vec![snapshot::directory(&state)]);
         drop(state.directory.set(directory.expect("a directory")));
-        let ingress = Ingress::new(state.clone(), dispatch(routes, ends));
+        let ingress = Ingress { shared: state.clone(), dispatch: dispatch(routes, ends) };
         let (steps, bytes_max) = (Steps::default(), Arc::default());
         Self { state, ingress, steps, bytes_max, release }
     }
@@ -158,7 +158,7 @@ impl Fixture {
     }
 
     fn attempts(&self) -> Vec<&'static str> {
-        self.ingress.dispatch().attempts()
+        self.ingress.dispatch.attempts()
     }
 }
 
@@ -348,7 +348,7 @@ async fn a_client_is_refused_before_its_body_is_read_where_no_agent_takes_the_ca
 #[tokio::test(start_paused = true)]
 async fn a_full_agent_refuses_a_client_unread_and_a_full_service_does_not() {
     let node = Fixture::new(open());
-    node.ingress.dispatch().change(|state| state.full = vec!["a", "b"]);
+    node.ingress.dispatch.change(|state| state.full = vec!["a", "b"]);
     let answer = node.ingress.answer(to_agent(), node.arrival::<true, true>()).await;
     check(answer.reply, Code::ResourceExhausted, Outcome::NotExecuted);
     let answer = node.ingress.answer(to_any(), node.arrival::<true, true>()).await;
@@ -431,7 +431,7 @@ async fn a_stream_keeps_its_permit_until_its_end() {
     let node = Fixture::new(open());
     let permits = Permits::new(1, 0);
     let (sender, messages) = Messages::channel(1);
-    node.ingress.dispatch().change(|state| state.stream = Some(messages));
+    node.ingress.dispatch.change(|state| state.stream = Some(messages));
     let arrival = PeerArrival { permits: Some(permits.clone()), ..node.arrival() };
     let reply = node.ingress.answer(to_agent(), arrival).await.reply.expect("a stream");
     assert_eq!(permits.in_flight(), 1);
