@@ -230,12 +230,11 @@ impl Forwarder {
     fn failed(&self, route: &UpstreamRoute, fault: Fault) -> Status {
         let service = &self.service;
         let status = match &fault {
-            Fault::Unreachable(why @ Unreachable::Deadline) => {
-                let text = format!("the upstream of {service} {}", why.to_caller());
-                return Status::not_executed(Code::DeadlineExceeded, text);
-            }
             Fault::Unreachable(why) => {
                 let text = format!("the upstream of {service} {}", why.to_caller());
+                if matches!(why, Unreachable::Deadline) {
+                    return Status::not_executed(Code::DeadlineExceeded, text);
+                }
                 Status::not_executed(Code::Unavailable, text)
             }
             Fault::SendError(why) if why.is_parse() => broken_reply(
@@ -249,12 +248,8 @@ impl Forwarder {
             }
         };
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
-            let why = match &fault {
-                Fault::Unreachable(why) => why.to_string(),
-                Fault::SendError(why) => format!("closed the connection: {why}"),
-            };
-            let address = &route.settings.address;
-            tracing::warn!("the upstream {address} of {service} {}{suppressed}", printable(&why));
+            let (address, why) = (&route.settings.address, printable(&fault.to_string()));
+            tracing::warn!("the upstream {address} of {service} {why}{suppressed}");
         }
         status
     }

@@ -1,10 +1,7 @@
 //! Settings and connection pool of one upstream; sends the requests to it.
 
 use super::{
-    super::http::{
-        Outgoing, Pool, PooledConnection, SendError, Unreachable, UpstreamAddress,
-        UpstreamConnection,
-    },
+    super::http::{Outgoing, Pool, SendError, Unreachable, UpstreamAddress, UpstreamConnection},
     format::ForwardFormat,
     headers,
 };
@@ -50,11 +47,14 @@ pub(super) struct UpstreamRoute {
     pub(super) pool: Arc<Pool>,
 }
 
-/// Error of a request without the head of a reply.
+/// Error of a request without the head of a reply, for the log.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// The request was not written.
+    #[error("{0}")]
     Unreachable(Unreachable),
     /// It may have been.
+    #[error("closed the connection: {0}")]
     SendError(hyper::Error),
 }
 
@@ -109,7 +109,7 @@ impl UpstreamRoute {
         mut request: Outgoing,
         deadline: Instant,
     ) -> Result<UpstreamResponse, Fault> {
-        if let Some(PooledConnection { connection, since }) = self.pool.take(deadline).await {
+        if let Some((connection, since)) = self.pool.take(deadline).await {
             let (answers, idle_for) = (connection.answers(), since.elapsed());
             let sent = send_on(connection, request, deadline).await;
             match &sent {
@@ -123,17 +123,10 @@ impl UpstreamRoute {
                 Err(unsent) => request = unsent,
             }
         }
-        let Settings { address, tls, .. } = &self.settings;
-        let (tasks, chance) = (self.pool.tasks(), chance());
-        let connection = UpstreamConnection::connect(
-            &address.destination,
-            tls.as_ref(),
-            tasks,
-            deadline,
-            chance,
-        )
-        .await
-        .map_err(Fault::Unreachable)?;
+        let Settings { address: UpstreamAddress { destination, .. }, tls, .. } = &self.settings;
+        let (tls, tasks) = (tls.as_ref(), self.pool.tasks());
+        let connection = UpstreamConnection::connect(destination, tls, tasks, deadline, chance());
+        let connection = connection.await.map_err(Fault::Unreachable)?;
         let answered = send_on(connection, request, deadline).await?;
         answered.map_err(|_unsent| Fault::Unreachable(Unreachable::Closed))
     }

@@ -210,25 +210,15 @@ async fn dial(
                 Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Unreachable::Tls)?)),
             }
         }
-        Destination::Unix(path) => dial_socket(path, exchange).await,
+        #[cfg(unix)]
+        Destination::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path).await;
+            let stream = stream.map_err(Unreachable::Connect)?;
+            Ok(Box::new(WatchedSocket::new(stream, exchange.clone())))
+        }
+        #[cfg(not(unix))]
+        Destination::Unix(_) => Err(Unreachable::Connect(io::ErrorKind::Unsupported.into())),
     }
-}
-
-#[cfg(unix)]
-async fn dial_socket(
-    path: &std::path::Path,
-    exchange: &Arc<Exchange>,
-) -> Result<Box<dyn UpstreamStream>, Unreachable> {
-    let stream = tokio::net::UnixStream::connect(path).await;
-    Ok(Box::new(WatchedSocket::new(stream.map_err(Unreachable::Connect)?, exchange.clone())))
-}
-
-#[cfg(not(unix))]
-async fn dial_socket(
-    _: &std::path::Path,
-    _: &Arc<Exchange>,
-) -> Result<Box<dyn UpstreamStream>, Unreachable> {
-    Err(Unreachable::Connect(io::ErrorKind::Unsupported.into()))
 }
 
 #[cfg(test)]

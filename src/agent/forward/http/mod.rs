@@ -9,4 +9,4 @@ mod socket;
 pub(super) use address::Destination;
 pub use address::{UpstreamAddress, UpstreamError};
 pub(super) use connection::{Outgoing, SendError, Unreachable, UpstreamConnection};
-pub(super) use pool::{Pool, PooledConnection};
+pub(super) use pool::Pool;

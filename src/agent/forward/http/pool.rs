@@ -30,10 +30,11 @@ impl Pool {
 
     /// Takes a connection that can send a request now. While the upstream's behaviour is unknown,
     /// it waits until the connection has been idle for up to 100 ms, unless the deadline is nearer.
+    /// Returns the start of its idle time with it.
     pub(in crate::agent::forward) async fn take(
         &self,
         deadline: Instant,
-    ) -> Option<PooledConnection> {
+    ) -> Option<(UpstreamConnection, Instant)> {
         loop {
             let (IdleConnection { one: mut connection, since, .. }, ready_at) =
                 self.idle().take(Instant::now())?;
@@ -43,16 +44,13 @@ impl Pool {
             let ended = connection.ended_by(ready_at).await;
             let (mut idle, now) = (self.idle(), Instant::now());
             if let Some(at) = ended {
-                idle.habit.was_closed(
-                    connection.answers(),
-                    at.saturating_duration_since(since),
-                    now,
-                );
+                let idle_for = at.saturating_duration_since(since);
+                idle.habit.was_closed(connection.answers(), idle_for, now);
                 continue;
             }
             idle.habit.was_open(now.saturating_duration_since(since));
             if connection.is_ready() && idle.habit.allows(connection.answers(), now) {
-                return Some(PooledConnection { connection, since });
+                return Some((connection, since));
             }
         }
     }
@@ -77,13 +75,6 @@ impl Pool {
     fn idle(&self) -> std::sync::MutexGuard<'_, IdleConnections<UpstreamConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Connection taken from the pool.
-pub(in crate::agent::forward) struct PooledConnection {
-    pub(in crate::agent::forward) connection: UpstreamConnection,
-    /// Start of its idle time.
-    pub(in crate::agent::forward) since: Instant,
 }
 
 /// Closes expired idle connections, until none is left or the pool is dropped.
