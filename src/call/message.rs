@@ -162,10 +162,7 @@ impl Request {
     /// # Errors
     /// It carries a stream.
     pub fn message(&self) -> Result<&Bytes, Status> {
-        match &self.body {
-            Body::Message(message) => Ok(message),
-            Body::Messages(_) => Err(not_one("request")),
-        }
+        self.body.only("request")
     }
 
     /// Returns `true` if its stream of messages was taken, so that it cannot be sent again.
@@ -179,11 +176,6 @@ impl Request {
         let meta = CallMeta { attempt: self.meta.attempt + 1, ..self.meta.clone() };
         Some(Self { meta, requester: self.requester.clone(), body: Body::Message(message.clone()) })
     }
-}
-
-fn not_one(what: &str) -> Status {
-    let text = format!("the {what} is a stream of messages where one message was expected");
-    Status::unknown(Code::Internal, text)
 }
 
 /// Reply of a call that has not failed so far, its messages encoded.
@@ -213,18 +205,7 @@ impl Reply {
     /// # Errors
     /// It carries a stream.
     pub fn message(&self) -> Result<&Bytes, Status> {
-        match &self.body {
-            Body::Message(message) => Ok(message),
-            Body::Messages(_) => Err(not_one("reply")),
-        }
-    }
-
-    /// Bytes of a single message; zero for a stream, which is counted as it is sent.
-    pub(crate) fn message_bytes(&self) -> u64 {
-        match &self.body {
-            Body::Message(message) => message.len() as u64,
-            Body::Messages(_) => 0,
-        }
+        self.body.only("reply")
     }
 
     /// Keeps something until the reply's stream has ended. A reply in hand needs nothing any more.

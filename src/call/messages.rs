@@ -202,6 +202,20 @@ pub enum Body {
     Messages(Messages),
 }
 
+impl Body {
+    /// The message of a body that has exactly one.
+    pub(super) fn only(&self, of: &str) -> Result<&Bytes, Status> {
+        match self {
+            Self::Message(message) => Ok(message),
+            Self::Messages(_) => {
+                let text =
+                    format!("the {of} is a stream of messages where one message was expected");
+                Err(Status::unknown(Code::Internal, text))
+            }
+        }
+    }
+}
+
 impl Default for Body {
     fn default() -> Self {
         Self::Message(Bytes::new())

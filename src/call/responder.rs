@@ -159,18 +159,21 @@ impl<R: CallAcceptor> Responder<R> {
                 }
             }
         };
-        let bytes = result.as_ref().map_or(0, Reply::message_bytes);
         let encoded = result.and_then(|reply| encode(&reply, self.message_bytes_max));
-        let failed = encoded.as_ref().err();
-        let (code, outcome) =
-            failed.map_or((Code::Ok, Outcome::Ok), |status| (status.code(), status.outcome()));
-        self.note_end(code, outcome, Some(if failed.is_none() { bytes } else { 0 }));
+        let (code, outcome, bytes) = match &encoded {
+            Ok((_, bytes)) => (Code::Ok, Outcome::Ok, *bytes as u64),
+            Err(status) => (status.code(), status.outcome(), 0),
+        };
+        self.note_end(code, outcome, Some(bytes));
         match self.initiator_fault.get().copied().or_else(|| self.activity.initiator_fault()) {
             Some(InitiatorFault::Reset) => self.acceptor.was_reset(received_at, deadline),
             Some(InitiatorFault::Misbehaved) => self.acceptor.misbehaved(),
             None => {}
         }
-        write_result(&mut self.sender, encoded, deadline).await;
+        match encoded {
+            Ok((chunks, _)) => write(&mut self.sender, chunks, deadline).await,
+            Err(status) => write_status(&mut self.sender, &status).await,
+        }
         arrive(&self.sender, &*self.acceptor).await;
     }
 
@@ -433,18 +436,8 @@ fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Ou
     })
 }
 
-async fn write_result(
-    sender: &mut FrameSender,
-    encoded: Result<Chunks, Status>,
-    deadline: Instant,
-) {
-    match encoded {
-        Ok(chunks) => write(sender, chunks, deadline).await,
-        Err(status) => write_status(sender, &status).await,
-    }
-}
-
-fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
+/// Frames of a reply of one message, and the size of the message.
+fn encode(reply: &Reply, message_bytes_max: usize) -> Result<(Chunks, usize), Status> {
     let message = reply.message()?;
     let (bytes, max) = (message.len(), message_bytes_max);
     if bytes > max {
@@ -454,9 +447,9 @@ fn encode(reply: &Reply, message_bytes_max: usize) -> Result<Chunks, Status> {
         return Err(Status::unknown(Code::Internal, text));
     }
     let head = (!reply.metadata.is_empty()).then(|| ReplyHead::new(&reply.metadata));
-    reply_chunks(head.as_ref(), message, &StatusHead::ok(&reply.trailing)).map_err(|fault| {
-        Status::unknown(Code::Internal, format!("the metadata of the reply: {fault}"))
-    })
+    reply_chunks(head.as_ref(), message, &StatusHead::ok(&reply.trailing))
+        .map(|chunks| (chunks, bytes))
+        .map_err(|fault| metadata_too_large(&fault))
 }
 
 /// Sends a failure, even after the deadline: the initiator may notice the deadline later.
