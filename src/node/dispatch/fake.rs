@@ -128,6 +128,6 @@ impl Dispatch<FakeRoutes> {
         mut request: Request,
         granted: CallGrant,
     ) -> Result<Reply, Status> {
-        self.forward(&mut request, granted).await.reply
+        self.forward(&mut request, granted, &mut None).await
     }
 }

@@ -78,14 +78,8 @@ impl From<NotPicked> for Status {
 
 /// Sends calls over the available routes, and retries them where that is safe.
 pub(super) struct Dispatch<R> {
-    routes: R,
+    pub(super) routes: R,
     retries: Arc<RetryBudget>,
-}
-
-/// Result of a call, and the route that it took last.
-pub(super) struct RoutedReply<R> {
-    pub(super) reply: Result<Reply, Status>,
-    pub(super) route: Option<R>,
 }
 
 impl<R: Routes> Dispatch<R> {
@@ -101,23 +95,9 @@ impl<R: Routes> Dispatch<R> {
         if is_for_any { Ok(()) } else { self.routes.expect_room(&route) }
     }
 
-    /// Agent of a route.
-    pub(super) fn agent_of(&self, route: &R::Route) -> PeerName {
-        self.routes.agent_of(route)
-    }
-
-    /// Sends an authorised call, and retries it where that is safe.
+    /// Sends an authorised call, and retries it where that is safe. `route` is the one that it took
+    /// last.
     pub(super) async fn forward(
-        &self,
-        request: &mut Request,
-        granted: CallGrant,
-    ) -> RoutedReply<R::Route> {
-        let mut route = None;
-        let reply = self.sent(request, granted, &mut route).await;
-        RoutedReply { reply, route }
-    }
-
-    async fn sent(
         &self,
         request: &mut Request,
         granted: CallGrant,

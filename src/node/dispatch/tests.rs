@@ -1,6 +1,9 @@
 //! Dispatch with scripted routes, on tokio's paused clock.
 
-use super::{fake::dispatch, *};
+use super::{
+    fake::{FakeRoutes, dispatch},
+    *,
+};
 use crate::{
     call::{Body, CallMeta, Requester},
     limits::RETRIES_SAVED_MAX,
@@ -321,12 +324,14 @@ async fn a_rule_shortens_a_deadline_and_does_not_extend_it() {
 
 #[tokio::test(start_paused = true)]
 async fn the_route_of_the_last_attempt_is_returned_on_success_and_failure() {
-    let tried = dispatch(&["a", "b"], [unavailable()]);
-    assert_eq!(tried.forward(&mut for_any(), granted(false)).await.route, Some("b"));
-    let failed = dispatch(&["a"], [lost()]);
-    assert_eq!(failed.forward(&mut for_any(), granted(false)).await.route, Some("a"));
-    let absent = dispatch(&[], []);
-    assert_eq!(absent.forward(&mut for_any(), granted(false)).await.route, None);
+    let last_route = async |dispatch: Dispatch<FakeRoutes>| {
+        let mut route = None;
+        drop(dispatch.forward(&mut for_any(), granted(false), &mut route).await);
+        route
+    };
+    assert_eq!(last_route(dispatch(&["a", "b"], [unavailable()])).await, Some("b"));
+    assert_eq!(last_route(dispatch(&["a"], [lost()])).await, Some("a"));
+    assert_eq!(last_route(dispatch(&[], [])).await, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Calls that arrive over a link: from callers and agents to agents, and from all peers to the node
 //! itself.
 
-use super::steps::{Arrival, Ingress};
+use super::steps::{Arrival, Ingress, RoutedReply};
 use crate::{
     call::{
         Body, CallAcceptor, Head, PendingRequest, Permit, Permits, Reply, Request, Requester,
@@ -10,9 +10,7 @@ use crate::{
     limits::{Limits, RELAY_STATUS_GRACE, REPLY_FIN_WAIT_MAX},
     link::Link,
     name::{PeerName, Role},
-    node::{
-        dispatch::RoutedReply, reset_limiter::ResetLimiter, routes::LinkRoutes, state::NodeState,
-    },
+    node::{reset_limiter::ResetLimiter, routes::LinkRoutes, state::NodeState},
     observe::{CallRecord, Event},
     status::Status,
     suspend_guard::{Entered, SuspendGuard},

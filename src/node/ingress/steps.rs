@@ -3,7 +3,7 @@
 
 use crate::node::{
     authorise::{Authorised, CallGrant, authorise},
-    dispatch::{Dispatch, RoutedReply, Routes, expect_within},
+    dispatch::{Dispatch, Routes, expect_within},
     quotas::InFlight,
     routes::LinkRoutes,
     state::NodeState,
@@ -65,6 +65,12 @@ pub(super) struct Ingress<R> {
     pub(super) dispatch: Dispatch<R>,
 }
 
+/// Result of a call, and the route that it took last.
+pub(super) struct RoutedReply<R> {
+    pub(super) reply: Result<Reply, Status>,
+    pub(super) route: Option<R>,
+}
+
 /// A call that passed all checks, with its body and its permits.
 struct AdmittedCall {
     granted: CallGrant,
@@ -96,25 +102,25 @@ impl<R: Routes> Ingress<R> {
             let note = arrival.note(&request);
             let admitted = self.admit(&mut request, &mut arrival).await;
             let bytes_in = arrival.bytes_in(&request);
-            let mut answered = match admitted {
-                Err(status) => RoutedReply { reply: Err(status), route: None },
+            let mut route = None;
+            let mut reply = match admitted {
+                Err(status) => Err(status),
                 Ok(AdmittedCall { granted, permit, in_flight, handler }) => {
-                    let RoutedReply { reply, route } = match handler {
-                        Some(handler) => RoutedReply {
-                            reply: own_reply(handler, request, granted).await,
-                            route: None,
-                        },
-                        None => self.dispatch.forward(&mut request, granted).await,
+                    let reply = match handler {
+                        Some(handler) => own_reply(handler, request, granted).await,
+                        None => self.dispatch.forward(&mut request, granted, &mut route).await,
                     };
-                    let reply = reply.map(|reply| reply.holding_some(in_flight));
-                    RoutedReply { reply: reply.map(|reply| reply.holding_some(permit)), route }
+                    reply.map(|reply| reply.holding_some(in_flight).holding_some(permit))
                 }
             };
             arrival.ended();
             if let Some(note) = note {
-                self.record(note, bytes_in, &mut answered);
+                if let Some(route) = &route {
+                    note.picked(&self.dispatch.routes.agent_of(route));
+                }
+                record(note, bytes_in, &mut reply);
             }
-            answered
+            RoutedReply { reply, route }
         }
     }
 
@@ -170,24 +176,16 @@ impl<R: Routes> Ingress<R> {
         let services = directory.unwrap_or(&self.shared.services);
         Some(services.find(&meta.method, meta.kind).cloned())
     }
+}
 
-    /// Records the end of a call; for a streamed reply, when it ends.
-    fn record(
-        &self,
-        note: Box<CallRecord>,
-        bytes_in: Option<u64>,
-        answered: &mut RoutedReply<R::Route>,
-    ) {
-        if let Some(route) = &answered.route {
-            note.picked(&self.dispatch.agent_of(route));
+/// Records the end of a call; for a streamed reply, when it ends.
+fn record(note: Box<CallRecord>, bytes_in: Option<u64>, reply: &mut Result<Reply, Status>) {
+    match reply {
+        Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
+        Ok(Reply { body: Body::Message(message), .. }) => {
+            note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(message.len() as u64)]);
         }
-        match &mut answered.reply {
-            Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
-            Ok(Reply { body: Body::Message(message), .. }) => {
-                note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(message.len() as u64)]);
-            }
-            Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
-        }
+        Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
     }
 }
 
