@@ -176,7 +176,9 @@ async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result
     control.close_by(shared.close_sequence(&link));
     let permits = Permits::new(initiated_max, limits.queue_max);
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
-    let mut admitted = AgentSession::new(shared, name, admission, instance, agent);
+    let (is_registered, reason) = (false, None);
+    let mut admitted =
+        AgentSession { shared, name, admission, instance, agent, is_registered, reason };
     let register_by = Instant::now() + HELLO_WAIT_MAX;
     let fault = maintain(&mut control, Some(register_by), |frame| match frame {
         Control::Register(words) => admitted.register(words).map(Some),

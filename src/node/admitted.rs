@@ -21,28 +21,18 @@ use std::{
 /// An agent's link that may be registered. Dropping it removes it from the registry, and no other
 /// link.
 pub(super) struct AgentSession<'a> {
-    shared: &'a Arc<NodeState>,
-    name: &'a Name,
-    admission: u64,
-    instance: [u8; 16],
+    pub(super) shared: &'a Arc<NodeState>,
+    pub(super) name: &'a Name,
+    pub(super) admission: u64,
+    pub(super) instance: [u8; 16],
     /// Registered link without its services.
-    agent: AgentLink,
-    is_registered: bool,
+    pub(super) agent: AgentLink,
+    pub(super) is_registered: bool,
     /// Reason for the end of the link.
-    reason: Option<LinkFault>,
+    pub(super) reason: Option<LinkFault>,
 }
 
-impl<'a> AgentSession<'a> {
-    pub(super) fn new(
-        shared: &'a Arc<NodeState>,
-        name: &'a Name,
-        admission: u64,
-        instance: [u8; 16],
-        agent: AgentLink,
-    ) -> Self {
-        Self { shared, name, admission, instance, agent, is_registered: false, reason: None }
-    }
-
+impl AgentSession<'_> {
     fn address(&self) -> SocketAddr {
         self.agent.link.remote_address()
     }

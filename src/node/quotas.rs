@@ -118,12 +118,6 @@ impl Quotas {
         rule.hash_identity(&mut state);
         state.finish()
     }
-
-    fn give_back(&self, account: &RuleCaller) {
-        if let Some(usage) = self.accounts().used.get_mut(account) {
-            usage.in_flight = usage.in_flight.saturating_sub(1);
-        }
-    }
 }
 
 impl UsageAccounts {
@@ -152,7 +146,9 @@ pub(super) struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.quotas.give_back(&self.account);
+        if let Some(usage) = self.quotas.accounts().used.get_mut(&self.account) {
+            usage.in_flight = usage.in_flight.saturating_sub(1);
+        }
     }
 }
 

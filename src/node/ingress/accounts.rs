@@ -55,27 +55,13 @@ impl CallerAccount {
 
 /// Counts a reset of the caller if it is dropped while armed.
 pub(super) struct ResetGuard {
-    account: Arc<CallerAccount>,
-    began: Instant,
-    deadline: Instant,
-    is_armed: bool,
-}
-
-impl ResetGuard {
-    /// Guards a call that began then and ends by the deadline.
-    pub(super) const fn new(
-        account: Arc<CallerAccount>,
-        began: Instant,
-        deadline: Instant,
-        is_armed: bool,
-    ) -> Self {
-        Self { account, began, deadline, is_armed }
-    }
-
-    /// Disarms the guard: the call has ended by itself.
-    pub(super) const fn disarm(&mut self) {
-        self.is_armed = false;
-    }
+    pub(super) account: Arc<CallerAccount>,
+    /// Start of the call.
+    pub(super) began: Instant,
+    /// Deadline of the call.
+    pub(super) deadline: Instant,
+    /// False once the call has ended by itself.
+    pub(super) is_armed: bool,
 }
 
 impl Drop for ResetGuard {
@@ -182,9 +168,11 @@ mod tests {
     fn a_call_that_ended_is_not_counted_as_a_reset_and_a_dropped_one_is() {
         let account = Arc::new(CallerAccount::new(&Limits::default()));
         let now = Instant::now();
-        let guard = |is_armed| ResetGuard::new(account.clone(), now, now + RESETS_WITHIN, is_armed);
+        let deadline = now + RESETS_WITHIN;
+        let guard =
+            |is_armed| ResetGuard { account: account.clone(), began: now, deadline, is_armed };
         let mut ended = guard(true);
-        ended.disarm();
+        ended.is_armed = false;
         drop((ended, guard(false)));
         assert!(!account.resets().has_some(now));
         drop(guard(true));

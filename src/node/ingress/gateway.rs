@@ -186,7 +186,8 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
         let account = self.gateway.account_of(caller, &self.limits)?;
         // A client that hung up while this node was suspended did nothing wrong.
         let is_armed = !self.entered.is_owed();
-        self.guard = Some(ResetGuard::new(account.clone(), self.began, deadline, is_armed));
+        let began = self.began;
+        self.guard = Some(ResetGuard { account: account.clone(), began, deadline, is_armed });
         account.expect_few_resets(self.limits.resets_max)?;
         account.permits.acquire(deadline, self.limits.queue_wait_max).await.map(Some)
     }
@@ -220,7 +221,7 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
 
     fn ended(&mut self) {
         if let Some(guard) = &mut self.guard {
-            guard.disarm();
+            guard.is_armed = false;
         }
     }
 }
