@@ -226,32 +226,15 @@ fn too_many_attempts() -> Refusal {
 #[cfg(all(test, feature = "certs"))]
 mod tests {
     use super::*;
-    use crate::{
-        certs::{Ca, LeafProfile},
-        tls::CredentialPem,
-    };
+    use crate::link::ends::{credentials, new_ca};
 
     fn peer(text: &str) -> PeerName {
         text.parse().expect("a peer")
     }
 
-    fn credentials() -> Credentials {
-        let ca = Ca::generate("dialback.local", SystemTime::now()).expect("a CA");
-        let (node, now) = (peer("node/edge"), SystemTime::now());
-        let leaf = ca.leaf(&LeafProfile::new(ca.trust_domain(), &node, &["edge"], now));
-        let leaf = leaf.expect("a leaf");
-        let pem = CredentialPem {
-            cert: leaf.cert.as_bytes(),
-            key: leaf.key.as_bytes(),
-            ca: ca.pem().as_bytes(),
-            ..CredentialPem::default()
-        };
-        Credentials::from_pem(&pem).expect("credentials")
-    }
-
     #[test]
     fn a_token_that_now_belongs_to_another_caller_is_not_valid_any_more() {
-        let (credentials, now) = (credentials(), SystemTime::now());
+        let (credentials, now) = (credentials(&new_ca(), "node/edge"), SystemTime::now());
         let credential = Credential::Token(Zeroizing::new("token".into()));
         let caller = AuthenticatedCaller { name: peer("caller/ops"), credential };
         let is_valid = |answer: Result<PeerName, String>| {

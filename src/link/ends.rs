@@ -18,14 +18,14 @@ use std::{
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub(super) const HELLO: HelloInfo = HelloInfo { instance: [1; 16], calls_in_flight_max: 0 };
 
-pub(super) fn new_ca() -> Ca {
+pub(crate) fn new_ca() -> Ca {
     Ca::generate("dialback.local", SystemTime::now()).expect("a CA")
 }
 
 /// New credentials of a peer, whose certificate this CA has signed and which trusts this CA.
-pub(super) fn credentials(ca: &Ca, peer: &str) -> Credentials {
+pub(crate) fn credentials(ca: &Ca, peer: &str) -> Credentials {
     let peer: PeerName = peer.parse().expect("a peer");
-    let hosts: &[&str] = if peer.role == Role::Node { &["192.0.2.1"] } else { &[] };
+    let hosts: &[&str] = if peer.role == Role::Node { &["edge", "192.0.2.1"] } else { &[] };
     let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now());
     let leaf = ca.leaf(&profile).expect("a leaf");
     let pem = CredentialPem {

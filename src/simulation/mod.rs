@@ -11,19 +11,19 @@ use crate::{
     agent::{Agent, AgentBuilder},
     call::{Callee, Context},
     caller::{Caller, CallerBuilder},
-    certs::{Ca, LeafProfile},
-    name::PeerName,
+    certs::Ca,
+    link::ends,
     net::memory::MemoryNet,
     node::{AgentHandle, Node, NodeBuilder},
     policy::NodePolicy,
     serve::Service,
     status::{Code, Outcome, Status},
-    tls::{CredentialPem, Credentials},
+    tls::Credentials,
 };
 use std::{
     future::pending,
     sync::{Arc, LazyLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::{
     sync::Notify,
@@ -38,18 +38,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const NODE: &str = "edge:4433";
 
 fn credentials(peer: &str) -> Credentials {
-    static CA: LazyLock<Ca> =
-        LazyLock::new(|| Ca::generate("dialback.local", SystemTime::now()).expect("a CA"));
-    let peer: PeerName = peer.parse().expect("a peer");
-    let profile = LeafProfile::new(CA.trust_domain(), &peer, &["edge"], SystemTime::now());
-    let leaf = CA.leaf(&profile).expect("a leaf");
-    let pem = CredentialPem {
-        cert: leaf.cert.as_bytes(),
-        key: leaf.key.as_bytes(),
-        ca: CA.pem().as_bytes(),
-        ..CredentialPem::default()
-    };
-    Credentials::from_pem(&pem).expect("credentials")
+    static CA: LazyLock<Ca> = LazyLock::new(ends::new_ca);
+    ends::credentials(&CA, peer)
 }
 
 /// One network, and the handlers of its agents.

@@ -7,16 +7,17 @@ mod responder_stream;
 
 use super::{Body, CallMeta, Request, Requester, Target};
 use crate::{
-    certs::{Ca, LeafProfile},
+    certs::Ca,
     limits::Limits,
     link::{
         CallStream, ControlStream, Dialler, FrameReader, HelloInfo, Link, LinkListener, ReadFault,
+        ends,
     },
     metadata::Metadata,
-    name::{CallId, PeerName},
+    name::CallId,
     net::memory::MemoryNet,
     status::{Code, Outcome, Status},
-    tls::{CredentialPem, Credentials},
+    tls::Credentials,
     wire::{
         Batch, CallKind, Chunks, Control, Kind, PROTOCOL_VERSION, ReplyHead, RequestHead,
         RouteKind, StatusHead, StreamCode, Welcome, head_chunk, status_chunk,
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use serde_bytes::ByteArray;
 use std::{
     sync::{Arc, LazyLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -39,18 +40,8 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const STREAMS: usize = 4;
 
 fn credentials(peer: &str) -> Credentials {
-    static CA: LazyLock<Ca> =
-        LazyLock::new(|| Ca::generate("dialback.local", SystemTime::now()).expect("a CA"));
-    let peer: PeerName = peer.parse().expect("a peer");
-    let profile = LeafProfile::new(CA.trust_domain(), &peer, &["edge"], SystemTime::now());
-    let leaf = CA.leaf(&profile).expect("a leaf");
-    let pem = CredentialPem {
-        cert: leaf.cert.as_bytes(),
-        key: leaf.key.as_bytes(),
-        ca: CA.pem().as_bytes(),
-        ..CredentialPem::default()
-    };
-    Credentials::from_pem(&pem).expect("credentials")
+    static CA: LazyLock<Ca> = LazyLock::new(ends::new_ca);
+    ends::credentials(&CA, peer)
 }
 
 fn limits() -> Limits {
