@@ -26,20 +26,24 @@ pub(crate) enum Audience {
 }
 
 /// Replaces a file in one step: a reader sees the complete old one or the complete new one.
-pub(crate) fn replace(path: &Path, text: &str, audience: Audience) -> io::Result<()> {
-    replace_as(path, text, audience, path)
+pub(crate) fn replace(
+    path: &Path,
+    contents: impl AsRef<[u8]>,
+    audience: Audience,
+) -> io::Result<()> {
+    replace_as(path, contents, audience, path)
 }
 
 /// As [`replace`], for a file that will later replace `model`, from which `AsBefore` takes owner
 /// and mode.
 pub(crate) fn replace_as(
     path: &Path,
-    text: &str,
+    contents: impl AsRef<[u8]>,
     audience: Audience,
     model: &Path,
 ) -> io::Result<()> {
     let temporary = temporary_name(path);
-    let written = write_new(&temporary, text, audience)
+    let written = write_new(&temporary, contents.as_ref(), audience)
         .and_then(|file| match audience {
             Audience::AsBefore => copy_owner_and_mode(&file, model, 0o7777),
             Audience::KeyAsBefore => copy_owner_and_mode(&file, model, !0o027),
@@ -59,7 +63,7 @@ fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{mark:016x}.tmp"))
 }
 
-fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<File> {
+fn write_new(path: &Path, contents: &[u8], audience: Audience) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -70,7 +74,7 @@ fn write_new(path: &Path, text: &str, audience: Audience) -> io::Result<File> {
     #[cfg(not(unix))]
     let _ = audience;
     let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(contents)?;
     file.sync_all()?;
     Ok(file)
 }
@@ -99,6 +103,7 @@ fn copy_owner_and_mode(_: &File, _: &Path, _: u32) -> io::Result<()> {
 
 /// Creates a directory if it is missing, and locks it until the guard is dropped, so that of two
 /// commands at once one waits for the other.
+#[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(dir)?;
     // Some systems do not open directories and some file systems have no locks: then nothing is

@@ -77,7 +77,6 @@ mod config_update;
 pub mod certs;
 #[cfg(feature = "gateway")]
 pub mod tokens;
-#[cfg(any(feature = "certs", feature = "gateway"))]
 mod files;
 mod tls;
 mod durable;

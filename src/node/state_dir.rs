@@ -1,10 +1,15 @@
 //! The node's state directory, which survives a restart. Its one file holds the keys of stateless
 //! resets.
 
-use crate::{durable, link::ResetKeys, start_error::StateError, tls::MacKey, tls::random_bytes};
+use crate::{
+    files::{self, Audience},
+    link::ResetKeys,
+    start_error::StateError,
+    tls::MacKey,
+};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::{self, File},
+    io::{self, Read},
     path::Path,
 };
 use zeroize::Zeroizing;
@@ -26,7 +31,7 @@ pub(super) fn reset_keys(dir: &Path) -> Result<ResetKeys, StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let keys = ResetKeys::generate();
             make_dir(dir).map_err(|source| unusable(dir, "made", source))?;
-            replace(&path, &seal(&keys, &path)?)
+            files::replace(&path, seal(&keys, &path)?, Audience::Owner)
                 .map_err(|source| unusable(&path, "written", source))?;
             Ok(keys)
         }
@@ -76,28 +81,6 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
-}
-
-/// Writes a temporary file and renames it.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mark = u64::from_be_bytes(random_bytes());
-    let temporary = path.with_file_name(format!(".{FILE_NAME}.{mark:016x}.tmp"));
-    let written = write_new(&temporary, bytes).and_then(|()| durable::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is returned.
-        drop(fs::remove_file(&temporary));
-    }
-    written
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// As for keys of certificates: only the owner may write, and others may not read. Access for the
