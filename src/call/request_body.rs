@@ -102,6 +102,12 @@ impl RequestFault {
         Self { status, requester: Some(InitiatorFault::Misbehaved), stop }
     }
 
+    /// A request that does not follow the protocol.
+    pub(super) fn malformed(text: &str) -> Self {
+        let status = Status::not_executed(Code::InvalidArgument, text);
+        Self::misbehaved(status, StreamCode::Malformed)
+    }
+
     /// Not a fault of the initiator, such as a deadline.
     pub(super) const fn nobodys(status: Status) -> Self {
         Self { status, requester: None, stop: StreamCode::Refused }
@@ -217,43 +223,40 @@ fn gone(text: &str) -> Status {
     Status::not_executed(Code::Internal, text)
 }
 
-fn invalid<T>(text: &str) -> Result<T, RequestFault> {
-    let status = Status::not_executed(Code::InvalidArgument, text);
-    Err(RequestFault::misbehaved(status, StreamCode::Malformed))
-}
-
 async fn only_message(reader: &mut FrameReader) -> Result<Bytes, RequestFault> {
-    let mut message = None;
-    loop {
-        match (next_frame(reader).await?, message.is_some()) {
-            (Some((Kind::Message, payload)), false) => message = Some(payload),
-            (Some((Kind::Message, _)), true) => {
-                return invalid("the request has more than one message, and its kind of call one");
-            }
-            (Some((Kind::End, _)), _) => break,
-            (Some(_), _) => return invalid("a frame out of place in a request"),
-            (None, _) => return invalid("the request ended without END"),
-        }
+    let message = message_or_end(next_frame(reader).await?)?;
+    if message.is_some() && message_or_end(next_frame(reader).await?)?.is_some() {
+        let text = "the request has more than one message, and its kind of call one";
+        return Err(RequestFault::malformed(text));
     }
     expect_end(next_frame(reader).await?)?;
-    message.map_or_else(|| invalid("the request has no message"), Ok)
-}
-
-fn expect_end(frame: Option<(Kind, Bytes)>) -> Result<(), RequestFault> {
-    if frame.is_some() { invalid("the request continues after END") } else { Ok(()) }
+    message.ok_or_else(|| RequestFault::malformed("the request has no message"))
 }
 
 /// First message of a stream, or its end: a handler starts with either.
 async fn first(reader: &mut FrameReader) -> Result<Next, RequestFault> {
     let frame = reader.next().await.map_err(read_failed)?;
-    match frame.map(|frame| (frame.kind, frame.payload)) {
-        Some((Kind::Message, payload)) => Ok(Next::Message(payload)),
-        Some((Kind::End, _)) => {
-            expect_end(next_frame(reader).await?)?;
-            Ok(Next::End(Metadata::default()))
-        }
-        Some(_) => invalid("a frame out of place in a request"),
-        None => invalid("the request ended without END"),
+    if let Some(message) = message_or_end(frame.map(|frame| (frame.kind, frame.payload)))? {
+        return Ok(Next::Message(message));
+    }
+    expect_end(next_frame(reader).await?)?;
+    Ok(Next::End(Metadata::default()))
+}
+
+/// Message of a frame, or `None` for END.
+fn message_or_end(frame: Option<(Kind, Bytes)>) -> Result<Option<Bytes>, RequestFault> {
+    match frame {
+        Some((Kind::Message, payload)) => Ok(Some(payload)),
+        Some((Kind::End, _)) => Ok(None),
+        Some(_) => Err(RequestFault::malformed("a frame out of place in a request")),
+        None => Err(RequestFault::malformed("the request ended without END")),
+    }
+}
+
+fn expect_end<F>(frame: Option<F>) -> Result<(), RequestFault> {
+    match frame {
+        Some(_) => Err(RequestFault::malformed("the request continues after END")),
+        None => Ok(()),
     }
 }
 
@@ -287,11 +290,7 @@ pub(super) fn read_failed(fault: ReadFault) -> RequestFault {
             requester: None,
             stop: StreamCode::Overloaded,
         },
-        ReadFault::Truncated => {
-            let text = "the request ended inside a frame";
-            let status = Status::not_executed(Code::InvalidArgument, text);
-            RequestFault::misbehaved(status, StreamCode::Malformed)
-        }
+        ReadFault::Truncated => RequestFault::malformed("the request ended inside a frame"),
         ReadFault::Reset(_) => RequestFault {
             status: Status::not_executed(Code::Cancelled, "the initiator reset the request"),
             requester: Some(InitiatorFault::Reset),
@@ -322,42 +321,31 @@ impl RequestSource {
         }
         let frame = match self.stall_timer.next(&mut self.reader).await {
             Ok(frame) => frame,
-            Err(stall) => return self.failed(stall),
+            Err(stall) => {
+                let fault = stalled(stall, &mut self.reader);
+                return self.ended_by(fault);
+            }
         };
         self.counts.activity.fetch_add(1, Ordering::Relaxed);
-        match frame {
-            Some((Kind::Message, payload)) => {
+        match message_or_end(frame) {
+            Ok(Some(payload)) => {
                 self.counts.add_message(&payload);
                 Next::Message(payload)
             }
-            Some((Kind::End, _)) => {
+            Ok(None) => {
                 self.has_ended = true;
                 self.end().await
             }
-            Some(_) => self.broken("a frame out of place in a request"),
-            None => self.broken("the request ended without END"),
+            Err(fault) => self.ended_by(fault),
         }
     }
 
     /// Reads the end of the stream after END.
     async fn end(&mut self) -> Next {
-        match self.reader.next().await {
-            Ok(None) => Next::End(Metadata::default()),
-            Ok(Some(_)) => self.broken("the request continues after END"),
-            Err(fault) => self.failed(Stall::Fault(fault)),
+        match self.reader.next().await.map_err(read_failed).and_then(expect_end) {
+            Ok(()) => Next::End(Metadata::default()),
+            Err(fault) => self.ended_by(fault),
         }
-    }
-
-    fn broken(&mut self, text: &str) -> Next {
-        self.ended_by(RequestFault::misbehaved(
-            Status::not_executed(Code::InvalidArgument, text),
-            StreamCode::Malformed,
-        ))
-    }
-
-    fn failed(&mut self, stall: Stall<ReadFault>) -> Next {
-        let fault = stalled(stall, &mut self.reader);
-        self.ended_by(fault)
     }
 
     /// Stops the stream; the handler runs, so the outcome is unknown.

@@ -405,10 +405,7 @@ async fn read_head(
     let frame = match read {
         Ok(Ok(Some(frame))) if frame.kind == Kind::Head => frame,
         Ok(Ok(_)) | Ok(Err(ReadFault::Wire(WireError::TooLarge { kind: "Message", .. }))) => {
-            return Err(misbehaved(Status::not_executed(
-                Code::InvalidArgument,
-                "the first frame of a call was not HEAD",
-            )));
+            return Err(RequestFault::malformed("the first frame of a call was not HEAD"));
         }
         Ok(Err(fault)) => return Err(read_failed(fault)),
         Err(_elapsed) => {
