@@ -198,23 +198,15 @@ macro_rules! __contract {
     ($head:tt $done:tt $(#[$doc:meta])* pub $($rest:tt)*) => {
         ::core::compile_error!("contract!: write `fn` without `pub`; methods are as visible as their service");
     };
-    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(& $($args:tt)*) $($rest:tt)*) => {
-        $crate::__contract_self! { $method }
-    };
-    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(self $($args:tt)*) $($rest:tt)*) => {
-        $crate::__contract_self! { $method }
-    };
-    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident(mut self $($args:tt)*) $($rest:tt)*) => {
-        $crate::__contract_self! { $method }
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($(& $($lt:lifetime)?)? $(mut)? self $($args:tt)*) $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!("contract!: write `", ::core::stringify!($method),
+            "` without `&self`; the trait adds it"));
     };
     ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident < $($rest:tt)*) => {
         ::core::compile_error!(::core::concat!("contract!: `", ::core::stringify!($method),
             "` has generic parameters; a method on the wire has fixed types"));
     };
-    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($arg:ident : $in:ty),* $(,)?); $($rest:tt)*) => {
-        $crate::__contract_result! { $method }
-    };
-    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($arg:ident : stream $in:ty $(,)?); $($rest:tt)*) => {
+    ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($args:tt)*); $($rest:tt)*) => {
         $crate::__contract_result! { $method }
     };
     ($head:tt $done:tt $(#[$doc:meta])* fn $method:ident($($args:tt)*) { $($body:tt)* } $($rest:tt)*) => {
@@ -230,19 +222,6 @@ macro_rules! __contract {
     };
     ($head:tt $done:tt $($rest:tt)+) => {
         ::core::compile_error!("contract!: expected `fn method(argument: Type, ...) -> Type;`");
-    };
-}
-
-/// The error for a method that names `self`.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __contract_self {
-    ($method:ident) => {
-        ::core::compile_error!(::core::concat!(
-            "contract!: write `",
-            ::core::stringify!($method),
-            "` without `&self`; the trait adds it"
-        ));
     };
 }
 
