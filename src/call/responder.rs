@@ -285,27 +285,19 @@ impl<R: CallAcceptor> Responder<R> {
                 }
             };
             let Gathered { batch: mut ready, end } = gathered;
-            let is_last = matches!(end, Some(End::Complete(_)));
-            let unknown = match end {
-                Some(End::Complete(trailing)) => {
-                    ready
-                        .push_status(&StatusHead::ok(&trailing))
-                        .map_err(|fault| ReplyStreamError::Report(metadata_too_large(&fault)))?;
-                    None
-                }
-                Some(End::Failed(status)) => Some(status),
-                None => None,
-            };
+            if let Some(End::Complete(trailing)) = &end {
+                ready
+                    .push_status(&StatusHead::ok(trailing))
+                    .map_err(|fault| ReplyStreamError::Report(metadata_too_large(&fault)))?;
+            }
             if !ready.is_empty() {
                 self.write_batch(gatherer, ready, deadline).await?;
             }
-            if let Some(status) = unknown {
-                return Err(ReplyStreamError::Report(status));
+            match end {
+                Some(End::Complete(_)) => return Ok(()),
+                Some(End::Failed(status)) => return Err(ReplyStreamError::Report(status)),
+                None => batch = Batch::default(),
             }
-            if is_last {
-                return Ok(());
-            }
-            batch = Batch::default();
         }
     }
 
@@ -356,17 +348,14 @@ impl<R: CallAcceptor> Responder<R> {
         let mut chunks = batch.into_chunks();
         let write = write_at(self.stall_policy, &mut self.sender, &mut chunks);
         let write = pin!(with_background(&mut gatherer.messages, write));
-        match ready_by(|| deadline, write).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(Stall::Slow))) => Err(ReplyStreamError::Reset(StreamCode::Slow)),
-            Ok(Ok(Err(Stall::Fault(_gone)))) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
-            // Part of a frame may be sent, so a status cannot follow.
-            Ok(Err(failure)) if failure.code() == Code::DeadlineExceeded => {
-                Err(ReplyStreamError::Reset(StreamCode::Deadline))
-            }
-            Ok(Err(_failure)) => Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
-            Err(_elapsed) => Err(ReplyStreamError::Reset(StreamCode::Deadline)),
-        }
+        // Part of a frame may be sent, so a status cannot follow.
+        Err(ReplyStreamError::Reset(match ready_by(|| deadline, write).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(Stall::Slow))) => StreamCode::Slow,
+            Ok(Err(failure)) if failure.code() == Code::DeadlineExceeded => StreamCode::Deadline,
+            Ok(Ok(Err(Stall::Fault(_))) | Err(_)) => StreamCode::Cancelled,
+            Err(_elapsed) => StreamCode::Deadline,
+        }))
     }
 }
 
