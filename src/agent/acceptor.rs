@@ -19,7 +19,8 @@ pub(super) struct AgentAcceptor {
     /// The node at the other end, by its certificate.
     node: Name,
     permits: Permits,
-    suspend_guard: SuspendGuard,
+    /// Watched until the link ends.
+    pub(super) suspend_guard: SuspendGuard,
     /// The limits at the time when the link was made.
     limits: Arc<Limits>,
 }
@@ -34,11 +35,6 @@ impl AgentAcceptor {
             suspend_guard: SuspendGuard::new(link, "agent"),
             limits,
         }
-    }
-
-    /// Watches for suspends of this process until the link ends.
-    pub(super) async fn watch_suspends(&self) {
-        self.suspend_guard.watch().await;
     }
 
     /// Returns the requester, which the node asserts. A call without one is the node's own.

@@ -271,8 +271,6 @@ impl Agent {
         }
         let mut changed = Changed::between(&now, credentials.as_ref());
         changed.limits = limits.is_some();
-        let (may_reconnect, needs_replacement) =
-            (credentials.is_some(), changed.certificate || changed.limits);
         if credentials.is_some() || limits.is_some() {
             let limits = limits.map_or_else(|| state.limits.get(), Arc::new);
             let hello = hello(self.instance, &limits);
@@ -284,10 +282,10 @@ impl Agent {
             changed.rules = policy != *state.policy.get();
             state.policy.set(policy);
         }
-        if needs_replacement {
+        if changed.certificate || changed.limits {
             state.keeper.request_replacement();
         }
-        if may_reconnect {
+        if credentials.is_some() {
             state.keeper.request_reconnect();
         }
         *config_version += 1;

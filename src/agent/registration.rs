@@ -111,7 +111,7 @@ impl Attachment {
         state.observer.report(Event::LinkUp { peer, address: remote });
         let acceptor = Arc::new(AgentAcceptor::new(state.clone(), link.clone(), limits.clone()));
         let watching = acceptor.clone();
-        state.links.spawn_until_stopped(async move { watching.watch_suspends().await });
+        state.links.spawn_until_stopped(async move { watching.suspend_guard.watch().await });
         state.links.spawn_until_stopped(take_calls(
             link.clone(),
             acceptor,

@@ -51,9 +51,7 @@ fn stall_end() -> Instant {
 }
 
 /// Next frame; fails if the peer sends too slowly.
-pub(super) async fn read_steadily(
-    reader: &mut FrameReader,
-) -> Result<Option<(Kind, Bytes)>, Stall<ReadFault>> {
+pub(super) async fn read_steadily(reader: &mut FrameReader) -> SteadyRead {
     let mut received = reader.received_bytes();
     loop {
         let read = ready_by(stall_end, pin!(reader.next())).await;

@@ -87,7 +87,7 @@ fn serve(shared: &Arc<NodeState>, link: &Link, calls_max: usize, limits: &Arc<Li
     let taking = take_calls(link.clone(), ingress.clone(), limits.clone(), shared.calls.clone());
     // One task for both, because a node has thousands of links.
     shared.links.spawn_until_stopped(async move {
-        tokio::join!(taking, ingress.watch_suspends());
+        tokio::join!(taking, ingress.guard.watch());
     });
 }
 

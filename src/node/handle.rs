@@ -149,7 +149,7 @@ impl Arrivals {
         // come through the channel.
         let (coming, arrivals) = {
             let registry = shared.registry();
-            (shared.arrivals.subscribe(), registry.arrivals())
+            (shared.arrivals.subscribe(), registry.arrivals)
         };
         let is_present = |line: &AgentSummary<'_, SharedAgentLink>| {
             line.newest.is_some() && !line.is_draining && line.arrival <= arrivals

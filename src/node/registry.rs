@@ -132,7 +132,7 @@ pub(super) struct Registry<L> {
     callers: HashMap<Name, Vec<CallerLink>>,
     admissions: u64,
     /// Number of arrivals so far.
-    arrivals: u64,
+    pub(super) arrivals: u64,
     /// Registered methods. Under the same lock, so that both always agree.
     pub(super) service_index: ServiceIndex,
 }
@@ -232,18 +232,13 @@ impl<L: Clone> Registry<L> {
             record.detached_as = Some(self.detachments);
             self.detached.insert(self.detachments, name.clone());
             self.service_index.remove(name);
-            self.forget_oldest();
+            if self.detached.len() > DETACHED_REMEMBERED_MAX
+                && let Some((_, oldest)) = self.detached.pop_first()
+            {
+                self.agents.remove(&oldest);
+            }
         }
         is_detached
-    }
-
-    fn forget_oldest(&mut self) {
-        if self.detached.len() <= DETACHED_REMEMBERED_MAX {
-            return;
-        }
-        if let Some((_, name)) = self.detached.pop_first() {
-            self.agents.remove(&name);
-        }
     }
 
     /// Newest link of an agent that takes calls.
@@ -253,10 +248,8 @@ impl<L: Clone> Registry<L> {
 
     /// All links of an agent, oldest first, including draining ones.
     pub(super) fn links(&self, name: &Name) -> Vec<L> {
-        self.agents
-            .get(name)
-            .map(|record| record.entries.iter().map(|entry| entry.link.clone()).collect())
-            .unwrap_or_default()
+        let entries = self.agents.get(name).into_iter().flat_map(|record| &record.entries);
+        entries.map(|entry| entry.link.clone()).collect()
     }
 
     /// Records the arrival of an agent and returns its number.
@@ -265,11 +258,6 @@ impl<L: Clone> Registry<L> {
         if let Some(record) = self.agents.get_mut(name) {
             record.arrival = self.arrivals;
         }
-        self.arrivals
-    }
-
-    /// Number of arrivals so far.
-    pub(super) const fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
@@ -684,7 +672,7 @@ mod tests {
         // The name need not be registered.
         assert_eq!(names(&registry, Some("bb")), [c]);
         assert_eq!(names(&registry, Some("c")), []);
-        assert_eq!((registry.arrived(&name("b")), registry.arrivals()), (4, 4));
+        assert_eq!((registry.arrived(&name("b")), registry.arrivals), (4, 4));
         assert_eq!(names(&registry, Some("a"))[0].1, 4);
     }
 }

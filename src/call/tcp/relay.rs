@@ -24,7 +24,7 @@ impl ByteStream {
         let mut socket = socket.into();
         let mut failure = pin!(self.failure());
         let (outgoing, replies) = self.parts();
-        let mut away = Away::new(outgoing);
+        let mut away = Away { outgoing, has_ended: false, bytes: 0 };
         let mut writer = Some(SocketWriter::new(EndMark::Empty));
         let mut bytes_in = 0;
         poll_fn(|cx| {
@@ -67,11 +67,7 @@ struct Away<'a> {
     bytes: u64,
 }
 
-impl<'a> Away<'a> {
-    const fn new(outgoing: &'a mut Outgoing) -> Self {
-        Self { outgoing, has_ended: false, bytes: 0 }
-    }
-
+impl Away<'_> {
     /// Moves available bytes. Ready, repeatedly, when this direction has ended cleanly.
     fn poll(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<Result<(), Status>> {
         while !self.has_ended {

@@ -28,7 +28,8 @@ pub(in crate::node) struct LinkIngress {
     ingress: Ingress<LinkRoutes>,
     requester: PeerName,
     permits: Permits,
-    guard: SuspendGuard,
+    /// Watched until the link ends.
+    pub(in crate::node) guard: SuspendGuard,
     link: Link,
     /// Limits at the time when the link was made.
     limits: Arc<Limits>,
@@ -48,11 +49,6 @@ impl LinkIngress {
         let ingress = Ingress::over_links(&shared);
         let guard = SuspendGuard::new(link.clone(), "node");
         Self { shared, ingress, requester, permits, guard, link, limits, resets }
-    }
-
-    /// Catches up on calls after this process was suspended, until the link ends.
-    pub(in crate::node) async fn watch_suspends(&self) {
-        self.guard.watch().await;
     }
 }
 
