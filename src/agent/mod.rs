@@ -327,11 +327,9 @@ impl Agent {
     }
 
     async fn abort(&self) {
-        let AgentState { calls, links, dialler, .. } = &*self.state;
+        let dialler = &self.state.dialler;
         let was_linked = dialler.trust().is_any_up();
         self.state.close(CloseCode::Drained);
-        links.stop();
-        calls.stop();
         if was_linked {
             dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
         }
@@ -357,8 +355,6 @@ impl Agent {
             abort.done(limits::GOODBYE_WAIT_MAX).await;
         }
         self.state.close(CloseCode::Goodbye);
-        links.stop();
-        calls.stop();
         links.wait(left_until(close_by)).await;
         // A dial that was given up needs no goodbye, and QUIC would take seconds over it.
         if was_linked {
@@ -374,8 +370,6 @@ fn left_until(moment: Instant) -> Duration {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.state.close(CloseCode::Goodbye);
-        self.state.links.stop();
-        self.state.calls.stop();
     }
 }
 

@@ -57,9 +57,11 @@ pub(super) struct AgentState {
 }
 
 impl AgentState {
-    /// Closes the links that there still are.
+    /// Closes the links that there still are, and ends all tasks.
     pub(super) fn close(&self, code: CloseCode) {
         self.attached.borrow().iter().for_each(|attached| attached.link.close(code, STOPS));
+        self.links.stop();
+        self.calls.stop();
     }
 }
 

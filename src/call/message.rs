@@ -83,9 +83,7 @@ impl CallMeta {
             wait: false,
         }
     }
-}
 
-impl CallMeta {
     /// Data of the audit record of the call. `here` is the local peer, which the call may target.
     pub(crate) fn info(
         &self,
