@@ -21,34 +21,26 @@ use std::{
     task::{self, Poll},
 };
 
-/// A handler made of a typed function: `answer` decodes a request, runs the function and encodes
-/// its replies.
-struct TypedHandler<F, A> {
-    function: Arc<F>,
-    answer: A,
+/// A handler made of a typed function.
+pub(crate) struct TypedHandler<F> {
+    pub(crate) function: F,
+    /// Decodes a request, runs the function and encodes its replies.
+    answer: fn(Arc<Self>, Request) -> ReplyFuture,
 }
 
-impl<F, A, Fut> DynHandler for TypedHandler<F, A>
-where
-    F: Send + Sync + 'static,
-    A: Fn(Arc<F>, Request) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
-{
+impl<F: Send + Sync + 'static> DynHandler for TypedHandler<F> {
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture {
-        Box::pin((self.answer)(self.function.clone(), request))
+        let answer = self.answer;
+        answer(self, request)
     }
 }
 
 /// Makes a handler of a typed function.
-pub(crate) fn typed_handler<F, Fut>(
+pub(crate) fn typed_handler<F: Send + Sync + 'static>(
     function: F,
-    answer: impl Fn(Arc<F>, Request) -> Fut + Send + Sync + 'static,
-) -> SharedHandler
-where
-    F: Send + Sync + 'static,
-    Fut: Future<Output = Result<Reply, Status>> + Send + 'static,
-{
-    Arc::new(TypedHandler { function: Arc::new(function), answer })
+    answer: fn(Arc<TypedHandler<F>>, Request) -> ReplyFuture,
+) -> SharedHandler {
+    Arc::new(TypedHandler { function, answer })
 }
 
 /// Decodes the body of a request as a stream. One message in hand is a stream of one.

@@ -100,8 +100,9 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        let handler = typed_handler(function, |function, request| {
-            answer_once(request, decode_request, move |value, ctx| function(value, ctx))
+        let handler = typed_handler(function, |handler, request| {
+            let run = move |value, ctx| (handler.function)(value, ctx);
+            Box::pin(answer_once(request, decode_request, run))
         });
         self.add(name, CallKind::Unary, handler)
     }
@@ -118,10 +119,9 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        let handler = typed_handler(function, |function, request| {
-            answer_with_stream(request, decode_request, move |value, replies, ctx| {
-                function(value, replies, ctx)
-            })
+        let handler = typed_handler(function, |handler, request| {
+            let run = move |value, replies, ctx| (handler.function)(value, replies, ctx);
+            Box::pin(answer_with_stream(request, decode_request, run))
         });
         self.add(name, CallKind::ServerStream, handler)
     }
@@ -135,8 +135,9 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        let handler = typed_handler(function, |function, request| {
-            answer_once(request, inbound, move |values, ctx| function(values, ctx))
+        let handler = typed_handler(function, |handler, request| {
+            let run = move |values, ctx| (handler.function)(values, ctx);
+            Box::pin(answer_once(request, inbound, run))
         });
         self.add(name, CallKind::ClientStream, handler)
     }
@@ -151,10 +152,9 @@ impl Service {
         T: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
-        let handler = typed_handler(function, |function, request| {
-            answer_with_stream(request, inbound, move |values, replies, ctx| {
-                function(values, replies, ctx)
-            })
+        let handler = typed_handler(function, |handler, request| {
+            let run = move |values, replies, ctx| (handler.function)(values, replies, ctx);
+            Box::pin(answer_with_stream(request, inbound, run))
         });
         self.add(name, CallKind::Bidirectional, handler)
     }
