@@ -161,7 +161,8 @@ macro_rules! __contract {
                             }
                         }
                     };
-                    let service = $crate::Service::$add(service, $crate::__private::pascal(::core::stringify!($method)), run);
+                    let name = $crate::__private::pascal(::core::stringify!($method));
+                    let service = $crate::Service::$add(service, name, run);
                 )*
                 ::core::mem::drop(host);
                 service

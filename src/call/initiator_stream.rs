@@ -167,7 +167,9 @@ async fn pump(
             biased;
             gathered = gatherer.gather(Batch::default(), is_first) => gathered,
             // Otherwise the next write or the reply reports it.
-            () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => return Err(Stopped::Peer(Stall::Fault(SendFault::Stopped))),
+            () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => {
+                return Err(Stopped::Peer(Stall::Fault(SendFault::Stopped)));
+            }
         };
         let Gathered { mut batch, end } = gathered;
         let is_last = matches!(end, Some(End::Complete(_)));
