@@ -36,8 +36,8 @@ pub(super) struct CallerState {
     pub(super) tasks: Tasks,
 }
 
-/// Sends the calls of a caller, and closes it when the last one is dropped. Held by every clone of a
-/// caller and by its callees; the task that keeps the link holds none.
+/// Sends the calls of a caller, and closes it when the last one is dropped. Held by every clone of
+/// a caller and by its callees; the task that keeps the link holds none.
 pub(super) struct CloseOnDrop(pub(super) Arc<CallerState>);
 
 impl Drop for CloseOnDrop {

@@ -51,7 +51,7 @@ pub(super) fn authorise(
     target: Option<PolicyTarget<'_>>,
     method: &MethodPath,
 ) -> Result<Authorised, Status> {
-    let refused = Refusal { shared, caller: requester, target, method };
+    let refused = RefusedCall { shared, caller: requester, target, method };
     let policy = shared.policy.get();
     let decision = match target {
         Some(target) => policy.decide(requester, target, method),
@@ -80,14 +80,14 @@ pub(super) fn authorise(
 }
 
 /// A refused call. Without a target it is for any agent.
-struct Refusal<'a> {
+struct RefusedCall<'a> {
     shared: &'a NodeState,
     caller: &'a PeerName,
     target: Option<PolicyTarget<'a>>,
     method: &'a MethodPath,
 }
 
-impl Refusal<'_> {
+impl RefusedCall<'_> {
     fn report(&self, code: Code, reason: &dyn fmt::Display) {
         let Self { shared, caller, target, method } = *self;
         let target = target.map(|target| match target {
