@@ -1,7 +1,5 @@
 //! Codes that close streams and links, and the reaction of the peer to each. Never zero.
 
-use std::fmt;
-
 /// Reaction of the dialler to the close code of its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
@@ -13,30 +11,30 @@ pub enum Reaction {
     BackOffLong,
 }
 
+/// Declares an enum whose values travel as numbers and are shown by name.
 macro_rules! codes {
-    ($(#[$doc:meta])* $type:ident { $($(#[$item_doc:meta])* $name:ident = $number:literal, $text:literal;)* }) => {
+    ($(#[$doc:meta])* $type:ident: $int:ident { $($(#[$item_doc:meta])* $name:ident = $number:literal, $text:literal;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u16)]
         pub enum $type {
             $($(#[$item_doc])* $name = $number,)*
         }
 
         impl $type {
-            /// Every code of the table.
+            /// Every value, by number.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The number as it travels.
-            pub const fn number(self) -> u64 {
-                self as u64
+            pub const fn number(self) -> $int {
+                self as $int
             }
 
-            /// The code of a number, if the table has it.
-            pub fn from_number(number: u64) -> Option<Self> {
+            /// The value of a number, if it is a known one.
+            pub fn from_number(number: $int) -> Option<Self> {
                 Self::ALL.iter().copied().find(|code| code.number() == number)
             }
 
-            /// The name in the table.
+            /// The name in the manual, in lists and in logs.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -44,8 +42,8 @@ macro_rules! codes {
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
@@ -54,7 +52,7 @@ macro_rules! codes {
 
 codes! {
     /// Reason of the reset or stop of one direction of a call's stream.
-    StreamCode {
+    StreamCode: u64 {
         /// The call was refused before its handler started.
         Refused = 0x01, "REFUSED";
         /// The side is draining; the handler did not start.
@@ -78,7 +76,7 @@ codes! {
 
 codes! {
     /// Reason of the close of a link.
-    CloseCode {
+    CloseCode: u64 {
         /// The side stops, in good order.
         Goodbye = 0x40, "GOODBYE";
         /// A later link of the same identity took over.

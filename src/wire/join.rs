@@ -7,7 +7,6 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use std::fmt;
 use zeroize::Zeroize;
 
 /// The application protocol of enrollers. Distinct from that of links: an enroller also serves
@@ -139,7 +138,7 @@ impl JoinReply {
     /// The refusal, if it is one. An unknown number of a newer enroller counts as
     /// [`JoinRefusal::Malformed`].
     pub(crate) fn refusal(&self) -> Option<JoinRefusal> {
-        let known = JoinRefusal::ALL.iter().copied().find(|why| why.number() == self.code);
+        let known = JoinRefusal::from_number(self.code);
         (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))
     }
 
@@ -160,64 +159,32 @@ fn encode<T: Serialize>(fields: &T) -> Result<Vec<u8>, WireError> {
     Ok(out)
 }
 
-macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// Reason of a refusal.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum JoinRefusal {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl JoinRefusal {
-            /// Every refusal.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The number as it travels, never zero.
-            pub const fn number(self) -> u16 {
-                match self {
-                    $(Self::$name => $number,)*
-                }
-            }
-
-            /// The name in the manual.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-        }
-    };
-}
-
-refusals! {
-    /// The request violates the protocol, or its certificate request is invalid.
-    Malformed = 1, "MALFORMED";
-    /// No such token was made here, or it is long over.
-    TokenUnknown = 2, "TOKEN_UNKNOWN";
-    /// The token was used before.
-    TokenUsed = 3, "TOKEN_USED";
-    /// The token's time is over.
-    TokenExpired = 4, "TOKEN_EXPIRED";
-    /// The token is for another peer.
-    OtherPeer = 5, "OTHER_PARTY";
-    /// The address has tried too many wrong tokens; later it may try again.
-    TooMany = 6, "TOO_MANY";
-    /// The request needs a client certificate, and there was none.
-    NoCertificate = 7, "NO_CERTIFICATE";
-    /// The enroller does not sign certificates of this role.
-    Role = 8, "ROLE";
-    /// The certificate that was shown is revoked.
-    Revoked = 9, "REVOKED";
-    /// The certificate that was shown is too young to be renewed.
-    TooEarly = 10, "TOO_EARLY";
-    /// The enroller has an internal fault; its log has the cause.
-    Internal = 11, "INTERNAL";
-}
-
-impl fmt::Display for JoinRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+codes! {
+    /// Reason of a refusal.
+    #[non_exhaustive]
+    JoinRefusal: u16 {
+        /// The request violates the protocol, or its certificate request is invalid.
+        Malformed = 1, "MALFORMED";
+        /// No such token was made here, or it is long over.
+        TokenUnknown = 2, "TOKEN_UNKNOWN";
+        /// The token was used before.
+        TokenUsed = 3, "TOKEN_USED";
+        /// The token's time is over.
+        TokenExpired = 4, "TOKEN_EXPIRED";
+        /// The token is for another peer.
+        OtherPeer = 5, "OTHER_PARTY";
+        /// The address has tried too many wrong tokens; later it may try again.
+        TooMany = 6, "TOO_MANY";
+        /// The request needs a client certificate, and there was none.
+        NoCertificate = 7, "NO_CERTIFICATE";
+        /// The enroller does not sign certificates of this role.
+        Role = 8, "ROLE";
+        /// The certificate that was shown is revoked.
+        Revoked = 9, "REVOKED";
+        /// The certificate that was shown is too young to be renewed.
+        TooEarly = 10, "TOO_EARLY";
+        /// The enroller has an internal fault; its log has the cause.
+        Internal = 11, "INTERNAL";
     }
 }
 

@@ -2,48 +2,28 @@
 
 use crate::limits::TCP_READ_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
-/// The shape of a call: how many messages go each way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "u8", try_from = "u8")]
-pub enum CallKind {
-    /// One message each way.
-    Unary,
-    /// One message in, any number out.
-    ServerStream,
-    /// Any number in, one out.
-    ClientStream,
-    /// Any number each way.
-    Bidirectional,
-    /// A forwarded HTTP exchange.
-    Http,
-    /// A forwarded byte stream.
-    Tcp,
+codes! {
+    /// The shape of a call: how many messages go each way.
+    #[derive(Serialize, Deserialize)]
+    #[serde(into = "u8", try_from = "u8")]
+    CallKind: u8 {
+        /// One message each way.
+        Unary = 0, "unary";
+        /// One message in, any number out.
+        ServerStream = 1, "server_stream";
+        /// Any number in, one out.
+        ClientStream = 2, "client_stream";
+        /// Any number each way.
+        Bidirectional = 3, "bidirectional";
+        /// A forwarded HTTP exchange.
+        Http = 4, "http";
+        /// A forwarded byte stream.
+        Tcp = 5, "tcp";
+    }
 }
 
 impl CallKind {
-    const ALL: [Self; 6] = [
-        Self::Unary,
-        Self::ServerStream,
-        Self::ClientStream,
-        Self::Bidirectional,
-        Self::Http,
-        Self::Tcp,
-    ];
-
-    /// Name in lists: `unary`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ServerStream => "server_stream",
-            Self::ClientStream => "client_stream",
-            Self::Bidirectional => "bidirectional",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-        }
-    }
-
     /// Returns `true` if it is a forward and not RPC: only such a call names a forward, `tcp:db`.
     pub const fn is_forward(self) -> bool {
         matches!(self, Self::Http | Self::Tcp)
@@ -83,15 +63,9 @@ impl CallKind {
     }
 }
 
-impl fmt::Display for CallKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl From<CallKind> for u8 {
     fn from(kind: CallKind) -> Self {
-        kind as Self
+        kind.number()
     }
 }
 
@@ -99,6 +73,6 @@ impl TryFrom<u8> for CallKind {
     type Error = &'static str;
 
     fn try_from(number: u8) -> Result<Self, Self::Error> {
-        Self::ALL.get(usize::from(number)).copied().ok_or("unknown call kind")
+        Self::from_number(number).ok_or("unknown call kind")
     }
 }

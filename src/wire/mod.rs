@@ -3,6 +3,7 @@
 //! The only module that uses serde_cbor. Specified in `docs/protocol.md`.
 
 mod cbor;
+#[macro_use]
 mod code;
 mod control;
 mod describe;
