@@ -1,10 +1,7 @@
 //! CBOR of heads and of values. Heads are scanned before they are decoded; values are the user's
 //! own.
 
-use super::{
-    WireError,
-    scan::{self, ScanLimits},
-};
+use super::{WireError, scan};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::cell::Cell;
@@ -17,12 +14,12 @@ pub(super) fn encode_fields<T: Serialize>(out: &mut Vec<u8>, fields: &T) -> Resu
     fields.serialize(&mut serializer).map_err(|fault| WireError::Cbor(fault.to_string()))
 }
 
-/// Decodes a head after the scanner has passed it.
+/// Decodes a head of at most this number of items after the scanner has passed it.
 pub(super) fn decode_fields<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
-    bounds: ScanLimits,
+    items_max: usize,
 ) -> Result<T, WireError> {
-    scan::check(bytes, bounds)?;
+    scan::check(bytes, items_max)?;
     serde_cbor::from_slice(bytes).map_err(|fault| WireError::Cbor(fault.to_string()))
 }
 
@@ -31,6 +28,11 @@ pub(super) fn or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default
     value: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(value).map(Option::unwrap_or_default)
+}
+
+/// True for the value that an optional key of a head has when it is absent.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Encodes a user's value as the payload of a message.

@@ -2,10 +2,10 @@
 
 use super::{
     CallKind, WireError,
-    cbor::{decode_fields, or_absent},
+    cbor::{decode_fields, is_default, or_absent},
     frame::{Kind, push_map},
-    scan::ScanLimits,
 };
+use crate::limits::CONTROL_ITEMS_MAX;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
@@ -32,7 +32,7 @@ pub(crate) struct Hello {
     pub(crate) heartbeat_ms: u64,
     /// 7: the largest message that the dialling side takes, in bytes. 0 if unknown, as from older
     /// peers.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) message_bytes_max: u64,
 }
 
@@ -50,12 +50,8 @@ pub(crate) struct Welcome {
     /// 4: the largest message that the node takes, in bytes.
     pub(crate) message_bytes_max: u64,
     /// 5: the version of the view of nodes. Reserved.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) view_version: u64,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// One method of a service, as registered and as listed.
@@ -182,16 +178,15 @@ impl Control {
 
     /// Decodes a frame of the control stream.
     pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Self, WireError> {
-        let bounds = ScanLimits::CONTROL;
         Ok(match kind {
-            Kind::Hello => Self::Hello(decode_fields(payload, bounds)?),
-            Kind::Welcome => Self::Welcome(decode_fields(payload, bounds)?),
-            Kind::Register => Self::Register(decode_fields(payload, bounds)?),
-            Kind::Registered => Self::Registered(decode_fields(payload, bounds)?),
-            Kind::Ping => Self::Ping(decode_fields(payload, bounds)?),
-            Kind::Pong => Self::Pong(decode_fields(payload, bounds)?),
-            Kind::Drain => Self::Drain(decode_fields(payload, bounds)?),
-            Kind::Goodbye => Self::Goodbye(decode_fields(payload, bounds)?),
+            Kind::Hello => Self::Hello(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Welcome => Self::Welcome(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Register => Self::Register(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Registered => Self::Registered(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Ping => Self::Ping(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Pong => Self::Pong(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Drain => Self::Drain(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Goodbye => Self::Goodbye(decode_fields(payload, CONTROL_ITEMS_MAX)?),
             Kind::View => Self::Reserved,
             Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
                 return Err(WireError::Malformed("a frame of a call on the control stream"));

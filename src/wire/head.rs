@@ -2,11 +2,10 @@
 
 use super::{
     CallKind, WireError,
-    cbor::{decode_fields, or_absent},
-    scan::ScanLimits,
+    cbor::{decode_fields, is_default, or_absent},
 };
 use crate::{
-    limits::{METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
+    limits::{HEAD_ITEMS_MAX, METADATA_BYTES_MAX, METADATA_PAIRS_MAX},
     metadata::Metadata,
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -61,13 +60,12 @@ pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RequestHead<'a> {
     /// 0: `HelloService/Hello`.
-    #[serde(borrow)]
     pub(crate) method: &'a str,
     /// 1: meaning of the next field.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_here")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) route: RouteKind,
     /// 2: the agent, for that route.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<&'a str>,
     /// 3: the shape of the call.
     pub(crate) kind: CallKind,
@@ -79,39 +77,26 @@ pub(crate) struct RequestHead<'a> {
     #[serde(default = "first", deserialize_with = "or_first", skip_serializing_if = "is_first")]
     pub(crate) attempt: u32,
     /// 7: higher goes first; 0 is usual.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) priority: i8,
     /// 8: the requester, `caller/ops`. Written by the node; ignored from callers.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) caller: Option<&'a str>,
     /// 9: W3C trace context.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<&'a str>,
     /// 10: pairs of text.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "or_absent",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "Vec::is_empty")]
     pub(crate) metadata: Pairs<'a>,
     /// 11: media type of the messages; absent means `application/cbor`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_type: Option<&'a str>,
     /// 12: reserved for the caller's own signature over the head.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(crate) caller_signature: Option<&'a CborBytes>,
     /// 13: whether to wait, within the timeout, for an agent to attach.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_false")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) wait: bool,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !*flag
-}
-
-fn is_here(route: &RouteKind) -> bool {
-    *route == RouteKind::Here
 }
 
 const fn first() -> u32 {
@@ -126,14 +111,10 @@ fn is_first(attempt: &u32) -> bool {
     *attempt == 1
 }
 
-fn is_zero(priority: &i8) -> bool {
-    *priority == 0
-}
-
 impl<'a> RequestHead<'a> {
     /// Decodes and checks the payload of a HEAD frame.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, HEAD_ITEMS_MAX)?;
         if head.timeout_ms == 0 {
             return Err(WireError::Malformed("a timeout of 0"));
         }
@@ -163,15 +144,10 @@ impl<'a> RequestHead<'a> {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ReplyHead<'a> {
     /// 0: pairs of text.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "or_absent",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "Vec::is_empty")]
     pub(crate) metadata: Pairs<'a>,
     /// 1: what the messages are; absent is `application/cbor`.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_type: Option<&'a str>,
 }
 
@@ -183,7 +159,7 @@ impl<'a> ReplyHead<'a> {
 
     /// Decodes and checks the payload of a HEAD frame in a reply.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Metadata, WireError> {
-        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, HEAD_ITEMS_MAX)?;
         check_pairs(&head.metadata)?;
         Ok(owned_pairs(head.metadata))
     }

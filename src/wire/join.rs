@@ -2,9 +2,9 @@
 
 use super::{
     WireError,
-    cbor::{decode_fields, encode_fields, or_absent},
-    scan::ScanLimits,
+    cbor::{decode_fields, encode_fields, is_default, or_absent},
 };
+use crate::limits::HEAD_ITEMS_MAX;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
@@ -17,71 +17,54 @@ pub const JOIN_ALPN: &[u8] = b"dialback-join/1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// A first certificate, by a token.
-    Join,
+    Join = 1,
     /// The next certificate, by the present one.
-    Renew,
+    Renew = 2,
     /// The revocation list, by the present certificate.
-    List,
+    List = 3,
 }
 
 impl Ask {
     const ALL: [Self; 3] = [Self::Join, Self::Renew, Self::List];
-
-    const fn number(self) -> u8 {
-        match self {
-            Self::Join => 1,
-            Self::Renew => 2,
-            Self::List => 3,
-        }
-    }
 }
 
-/// A request. It has no `Debug`, and the secret in it is wiped when it is dropped.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A request. It has no `Debug`: it holds a secret, which [`JoinRequest::wipe`] overwrites.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinRequest {
     /// 0: kind of the request: 1 JOIN, 2 RENEW, 3 LIST.
     ask: u8,
     /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature
     /// that proves the private one.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) request: ByteBuf,
     /// 2: the peer that the token is for, as `agent/warehouse`.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "String::is_empty")]
     pub(crate) peer: String,
     /// 3: the token's secret.
-    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_empty")]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) secret: ByteBuf,
-}
-
-fn is_empty(bytes: &ByteBuf) -> bool {
-    bytes.is_empty()
 }
 
 impl JoinRequest {
     /// Asks for a first certificate.
     pub(crate) fn join(request: &[u8], peer: String, secret: &[u8]) -> Self {
         let (request, secret) = (ByteBuf::from(request), ByteBuf::from(secret));
-        Self { ask: Ask::Join.number(), request, peer, secret }
+        Self { ask: Ask::Join as u8, request, peer, secret }
     }
 
     /// Asks for the next certificate.
     pub(crate) fn renew(request: &[u8]) -> Self {
-        Self { ask: Ask::Renew.number(), request: ByteBuf::from(request), ..Self::list() }
+        Self { ask: Ask::Renew as u8, request: ByteBuf::from(request), ..Self::default() }
     }
 
     /// Asks for the revocation list.
     pub(crate) fn list() -> Self {
-        Self {
-            ask: Ask::List.number(),
-            request: ByteBuf::new(),
-            peer: String::new(),
-            secret: ByteBuf::new(),
-        }
+        Self { ask: Ask::List as u8, ..Self::default() }
     }
 
     /// Kind of the request; `None` if it is unknown to this version.
     pub(crate) fn ask(&self) -> Option<Ask> {
-        Ask::ALL.into_iter().find(|ask| ask.number() == self.ask)
+        Ask::ALL.into_iter().find(|ask| *ask as u8 == self.ask)
     }
 
     /// Encodes the request.
@@ -91,7 +74,7 @@ impl JoinRequest {
 
     /// Decodes a request of an unauthenticated client.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_fields(bytes, ScanLimits::HEAD)
+        decode_fields(bytes, HEAD_ITEMS_MAX)
     }
 
     /// Overwrites the secret.
@@ -149,7 +132,7 @@ impl JoinReply {
 
     /// Decodes a reply.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode_fields(bytes, ScanLimits::HEAD)
+        decode_fields(bytes, HEAD_ITEMS_MAX)
     }
 }
 

@@ -7,23 +7,10 @@
 //! array as their values in order; only one encoding is accepted here. Grammar: RFC 8949 section 3.
 
 use super::WireError;
-use crate::limits::{CONTROL_ITEMS_MAX, HEAD_DEPTH_MAX, HEAD_ITEMS_MAX};
+use crate::limits::HEAD_DEPTH_MAX;
 
 /// Keys of one map. Ours have a dozen; the bound keeps the search for duplicates short.
 const MAP_KEYS_MAX: u64 = 64;
-
-/// Limits of a head.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ScanLimits {
-    items_max: usize,
-}
-
-impl ScanLimits {
-    /// Heads of calls.
-    pub(super) const HEAD: Self = Self { items_max: HEAD_ITEMS_MAX };
-    /// Control frames, which list services.
-    pub(super) const CONTROL: Self = Self { items_max: CONTROL_ITEMS_MAX };
-}
 
 /// One item's start: its major type and its argument.
 struct Item {
@@ -63,12 +50,12 @@ struct Scanner<'a> {
 
 const MALFORMED: fn(&'static str) -> WireError = WireError::Malformed;
 
-/// Checks that the bytes are one well-formed map within the limits.
-pub(super) fn check(bytes: &[u8], bounds: ScanLimits) -> Result<(), WireError> {
+/// Checks that the bytes are one well-formed map of at most this number of items.
+pub(super) fn check(bytes: &[u8], items_max: usize) -> Result<(), WireError> {
     if bytes.first().is_some_and(|first| first >> 5 != MAP) {
         return Err(MALFORMED("a head that is not a map"));
     }
-    let mut scanner = Scanner { rest: bytes, items_left: bounds.items_max };
+    let mut scanner = Scanner { rest: bytes, items_left: items_max };
     scanner.item(0)?;
     if scanner.rest.is_empty() { Ok(()) } else { Err(MALFORMED("trailing bytes after a head")) }
 }
@@ -139,9 +126,10 @@ impl<'a> Scanner<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::HEAD_ITEMS_MAX;
 
     fn passes(bytes: &[u8]) -> bool {
-        check(bytes, ScanLimits::HEAD).is_ok()
+        check(bytes, HEAD_ITEMS_MAX).is_ok()
     }
 
     /// `{0: item}`.

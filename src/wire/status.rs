@@ -2,12 +2,11 @@
 
 use super::{
     WireError,
-    cbor::{decode_fields, or_absent},
+    cbor::{decode_fields, is_default, or_absent},
     head::{Pairs, check_pairs, metadata_fault, owned_pairs, pairs},
-    scan::ScanLimits,
 };
 use crate::{
-    limits::{DETAILS_BYTES_MAX, MESSAGE_TEXT_BYTES_MAX},
+    limits::{DETAILS_BYTES_MAX, HEAD_ITEMS_MAX, MESSAGE_TEXT_BYTES_MAX},
     metadata::Metadata,
     status::{Code, Outcome, Status},
 };
@@ -26,29 +25,11 @@ pub(crate) struct StatusHead<'a> {
     #[serde(borrow, default, deserialize_with = "or_empty", skip_serializing_if = "str::is_empty")]
     message: Cow<'a, str>,
     /// 3: bytes for the caller's program.
-    #[serde(
-        borrow,
-        default = "no_bytes",
-        deserialize_with = "or_absent",
-        skip_serializing_if = "no_details"
-    )]
+    #[serde(borrow, default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     details: &'a CborBytes,
     /// 4: pairs of text.
-    #[serde(
-        borrow,
-        default,
-        deserialize_with = "or_absent",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "Vec::is_empty")]
     metadata: Pairs<'a>,
-}
-
-fn no_bytes<'a>() -> &'a CborBytes {
-    CborBytes::new(&[])
-}
-
-fn no_details(details: &&CborBytes) -> bool {
-    details.is_empty()
 }
 
 impl<'a> StatusHead<'a> {
@@ -58,7 +39,7 @@ impl<'a> StatusHead<'a> {
             code: Code::Ok.number(),
             outcome: Outcome::Ok.number(),
             message: Cow::Borrowed(""),
-            details: no_bytes(),
+            details: Default::default(),
             metadata: pairs(trailing),
         }
     }
@@ -74,7 +55,7 @@ impl<'a> StatusHead<'a> {
             details: if status.details().len() <= DETAILS_BYTES_MAX {
                 CborBytes::new(status.details())
             } else {
-                no_bytes()
+                Default::default()
             },
             metadata: if keep_metadata { pairs(status.metadata()) } else { Vec::new() },
         }
@@ -94,7 +75,7 @@ impl<'a> StatusHead<'a> {
         if *bytes == Self::OK_FRAME[3..] {
             return Ok(Ok(Metadata::default()));
         }
-        let head: Self = decode_fields(bytes, ScanLimits::HEAD)?;
+        let head: Self = decode_fields(bytes, HEAD_ITEMS_MAX)?;
         check_pairs(&head.metadata)?;
         let code = Code::from_number(head.code).unwrap_or(Code::Unknown);
         let outcome =
