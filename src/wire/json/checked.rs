@@ -3,14 +3,11 @@
 
 use super::{
     dropped::Dropped,
+    entries::LOOK_AFTER,
     to_text::{JsonEvent, Walk},
 };
 use bytes::Bytes;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-
-/// Entries after which a map is looked at before its end, so that equal keys take no more memory
-/// than this and the keys that differ.
-const LOOK_AFTER: usize = 4_096;
 
 /// Block size for hashing and comparing keys.
 const BLOCK_BYTES: usize = 1_024;
@@ -29,7 +26,7 @@ pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
         return Err("the message is over 4 GiB".into());
     }
     let mut keys = OpenKeys::new(cbor);
-    let bytes = walk_over(Walk::default(), cbor, |event| match event {
+    let bytes = walk_over(Walk::default(), cbor, &Dropped::default(), |event| match event {
         JsonEvent::MapBegins => keys.begin(),
         JsonEvent::KeyEnds(at) => keys.add(at),
         JsonEvent::MapEnds => keys.end(),
@@ -39,23 +36,20 @@ pub(super) fn check(cbor: &[u8]) -> Result<(Dropped, usize), String> {
     if dropped.is_empty() {
         return Ok((dropped, bytes));
     }
-    let (mut out, mut walk, mut bytes) = (Vec::new(), Walk::again(), 0);
-    while walk.step(cbor, &dropped, &mut out)? != JsonEvent::End {
-        bytes += out.len();
-        out.clear();
-    }
+    let bytes = walk_over(Walk::again(), cbor, &dropped, |_| {})?;
     Ok((dropped, bytes))
 }
 
-/// Walks to the end, and gives the length of the JSON with nothing left out.
+/// Walks to the end, and gives the length of the JSON.
 fn walk_over(
     mut walk: Walk,
     cbor: &[u8],
+    dropped: &Dropped,
     mut each: impl FnMut(JsonEvent),
 ) -> Result<usize, String> {
     let (mut out, mut bytes) = (Vec::new(), 0);
     loop {
-        match walk.step(cbor, &Dropped::default(), &mut out)? {
+        match walk.step(cbor, dropped, &mut out)? {
             JsonEvent::End => return Ok(bytes + out.len()),
             event => each(event),
         }
@@ -65,6 +59,7 @@ fn walk_over(
 }
 
 /// The keys of the maps that are open.
+#[derive(Default)]
 struct OpenKeys<'a> {
     cbor: &'a [u8],
     hashes: RandomState,
@@ -87,17 +82,7 @@ struct OpenMap {
 
 impl<'a> OpenKeys<'a> {
     fn new(cbor: &'a [u8]) -> Self {
-        let (all, maps, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Self {
-            cbor,
-            hashes: RandomState::new(),
-            all,
-            maps,
-            dropped: Dropped::default(),
-            scratch,
-            #[cfg(test)]
-            looked_at: 0,
-        }
+        Self { cbor, ..Self::default() }
     }
 
     fn begin(&mut self) {

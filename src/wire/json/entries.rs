@@ -5,7 +5,7 @@ pub(super) type Starts = Vec<u32>;
 
 /// Entries after which a map is looked at before its end, so that equal keys take no more memory
 /// than this and the keys that differ.
-const LOOK_AFTER: usize = 4_096;
+pub(super) const LOOK_AFTER: usize = 4_096;
 
 /// The entries of one open map.
 pub(super) struct Entries {
