@@ -5,7 +5,7 @@ use crate::limits::{
     HTTP_DISCARD_STEP, HTTP_DISCARD_STEP_BYTES_MIN, HTTP_DISCARD_WAIT_MAX, HTTP_PIECE_BYTES_MAX,
 };
 use bytes::Bytes;
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -29,9 +29,14 @@ impl Grace {
         }
     }
 
-    /// When to look again if nothing comes.
-    fn next_look(&self) -> Instant {
-        self.until.min(self.step_until)
+    /// Waits for one read, which gives the number of bytes, or `None` at the end. Returns `true`
+    /// while discarding continues.
+    async fn step(&mut self, read: impl Future<Output = Option<usize>>) -> bool {
+        match timeout_at(self.until.min(self.step_until), read).await {
+            Ok(None) => false,
+            Ok(Some(bytes)) => self.continues(bytes, Instant::now()),
+            Err(_elapsed) => self.continues(0, Instant::now()),
+        }
     }
 
     /// Counts received bytes, and returns `true` while discarding continues.
@@ -51,33 +56,16 @@ impl Grace {
 /// that is dropped before its end resets its stream with NO_ERROR (RFC 9113 section 8.1).
 pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let mut grace = Grace::new(Instant::now());
-    loop {
-        let bytes = match timeout_at(grace.next_look(), body.frame()).await {
-            Ok(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
-            Ok(None | Some(Err(_))) => return,
-            Err(_elapsed) => 0,
-        };
-        if !grace.continues(bytes, Instant::now()) {
-            return;
-        }
-    }
+    let bytes_of = |frame: Frame<Bytes>| frame.data_ref().map_or(0, Bytes::len);
+    while grace.step(async { Some(bytes_of(body.frame().await?.ok()?)) }).await {}
 }
 
 /// Reads and discards what comes over a connection whose sending side is closed, until the client
 /// closes too.
 pub(super) async fn connection<S: AsyncRead + Unpin>(stream: &mut S) {
-    let mut grace = Grace::new(Instant::now());
     let mut buffer = vec![0; HTTP_PIECE_BYTES_MAX];
-    loop {
-        let bytes = match timeout_at(grace.next_look(), stream.read(&mut buffer)).await {
-            Ok(Ok(bytes)) if bytes > 0 => bytes,
-            Ok(_closed) => return,
-            Err(_elapsed) => 0,
-        };
-        if !grace.continues(bytes, Instant::now()) {
-            return;
-        }
-    }
+    let mut grace = Grace::new(Instant::now());
+    while grace.step(async { stream.read(&mut buffer).await.ok().filter(|n| *n > 0) }).await {}
 }
 
 #[cfg(test)]
