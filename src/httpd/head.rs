@@ -80,10 +80,8 @@ impl Heads {
 
     fn check_head(&mut self) {
         let head = std::mem::take(&mut self.head);
-        let (framing, body_bytes) = match framing_of(&head) {
-            Ok(found) => found,
-            Err(fault) => (Framing::Bad(fault), 0),
-        };
+        let (framing, body_bytes) =
+            framing_of(&head).unwrap_or_else(|fault| (Framing::Bad(fault), 0));
         self.found.add(framing);
         self.body_left = body_bytes;
         self.is_over = framing != Framing::Plain;

@@ -5,7 +5,6 @@
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
 use std::{
     collections::BTreeMap,
-    fmt,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -65,19 +64,12 @@ impl SlotOwner {
 }
 
 /// Limit that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SlotsFull {
+    #[error("there are {0} connections, the most there may be")]
     All(usize),
+    #[error("{0} has its share of connections")]
     Block(Prefix),
-}
-
-impl fmt::Display for SlotsFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All(most) => write!(f, "there are {most} connections, the most there may be"),
-            Self::Block(block) => write!(f, "{block} has its share of connections"),
-        }
-    }
 }
 
 /// An acquired slot.

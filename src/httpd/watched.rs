@@ -37,12 +37,6 @@ struct PendingResponse {
     reset: Arc<Notify>,
 }
 
-impl PendingResponse {
-    fn is_stalled(&self, now: Instant) -> bool {
-        self.given.is_some_and(|since| since + HTTP_STEP <= now)
-    }
-}
-
 impl Activity {
     /// Begins without a request.
     pub(super) fn new(now: Instant) -> Self {
@@ -88,8 +82,9 @@ impl Activity {
     /// clients, so other responses continue.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let state = self.state();
-        let (stalled, others): (Vec<_>, Vec<_>) =
-            state.answered.values().partition(|one| one.is_stalled(now));
+        let is_stalled =
+            |one: &&PendingResponse| one.given.is_some_and(|since| since + HTTP_STEP <= now);
+        let (stalled, others): (Vec<_>, Vec<_>) = state.answered.values().partition(is_stalled);
         stalled.iter().for_each(|one| one.reset.notify_one());
         !stalled.is_empty() && others.is_empty()
     }
