@@ -186,24 +186,19 @@ async fn connection<A: Answers>(
     hold_little(&stream);
     let Some((tls, credentials)) = answers.tls() else {
         let peer = Peer::new(address, None, owner);
-        let (first, is_h2) = match guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await {
-            Some(first) => first,
-            None => return,
-        };
+        let first = guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await;
+        let Some((first, is_h2)) = first else { return };
         return talk(first, is_h2, peer, &server, draining).await;
     };
     let handshake = tls.accept(&credentials, stream);
-    match timeout(HANDSHAKE_WAIT_MAX, handshake).await {
-        Ok(Ok(accepted)) => {
+    let late = |_elapsed| Err(std::io::Error::other("the TLS handshake did not end in time"));
+    match timeout(HANDSHAKE_WAIT_MAX, handshake).await.unwrap_or_else(late) {
+        Ok(accepted) => {
             let peer = Peer::new(address, accepted.shown, owner);
             let stream = Guarded::new(accepted.stream, Vec::new());
             talk(stream, accepted.is_h2, peer, &server, draining).await;
         }
-        Ok(Err(fault)) => answers.handshake_failed(address, &fault),
-        Err(_elapsed) => {
-            let fault = std::io::Error::other("the TLS handshake did not end in time");
-            answers.handshake_failed(address, &fault);
-        }
+        Err(fault) => answers.handshake_failed(address, &fault),
     }
 }
 
@@ -287,7 +282,9 @@ async fn talk<S, A>(
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(HTTP2_PING_EVERY);
         let connection = http.serve_connection(io, service);
-        until_over(connection, (&peer, &activity), Some(HTTP2_IDLE_MAX), &mut drain[0]).await
+        let drain_by = conn::http2::Connection::graceful_shutdown;
+        until_over(connection, drain_by, (&peer, &activity), Some(HTTP2_IDLE_MAX), &mut drain[0])
+            .await
     } else {
         let mut http = conn::http1::Builder::new();
         // Without a timer hyper silently ignores its limit on heads.
@@ -297,7 +294,8 @@ async fn talk<S, A>(
             .max_headers(HTTP_HEADERS_MAX)
             .keep_alive(keeps_alive);
         let connection = http.serve_connection(io, service);
-        until_over(connection, (&peer, &activity), None, &mut drain[0]).await
+        let drain_by = conn::http1::Connection::graceful_shutdown;
+        until_over(connection, drain_by, (&peer, &activity), None, &mut drain[0]).await
     };
     if stream.is_flooded() {
         let why = "it sends HTTP/2 frames without end that carry no request forward";
@@ -344,43 +342,11 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
     }
 }
 
-/// A connection of either version.
-trait HttpConnection: Future<Output = hyper::Result<()>> {
-    /// Starts a graceful shutdown: no new requests, and the end after the last response.
-    fn drain(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> HttpConnection for conn::http1::Connection<I, S>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes, Error = Infallible> + 'static,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<I, S, B> HttpConnection for conn::http2::Connection<I, S, Streams>
-where
-    Self: Future<Output = hyper::Result<()>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body<Data = Bytes, Error = Infallible> + 'static,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 /// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout. Returns
 /// `true` if the client may still be sending, and its bytes must be discarded.
-async fn until_over<C: HttpConnection>(
+async fn until_over<C: Future<Output = hyper::Result<()>>>(
     connection: C,
+    graceful_shutdown: fn(Pin<&mut C>),
     (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
     drain: &mut SignalListener,
@@ -395,7 +361,7 @@ async fn until_over<C: HttpConnection>(
             ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
             () = drain.notified() => {
                 was_idle |= activity.idle_since().is_some();
-                connection.as_mut().drain();
+                graceful_shutdown(connection.as_mut());
                 has_left = true;
                 drain.done();
             }
@@ -418,7 +384,7 @@ async fn until_over<C: HttpConnection>(
                     Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return false,
                     Some(idle_max) if now >= since + idle_max && !has_left => {
                         was_idle = true;
-                        connection.as_mut().drain();
+                        graceful_shutdown(connection.as_mut());
                         has_left = true;
                     }
                     _ => {}
