@@ -5,7 +5,7 @@ use crate::{
     httpd::RequestBody,
     limits::{HTTP_STEP, HTTP_STEP_BYTES_MIN, MEMORY_COUNTED_BYTES_MIN},
     memory::{Exhausted, HeldBytes, MemoryAccount},
-    status::{Code, Status},
+    status::{Code, Outcome, Status},
 };
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -14,34 +14,9 @@ use hyper::StatusCode;
 use std::fmt::Display;
 use tokio::time::{Instant, timeout_at};
 
-/// Error of reading a body.
-#[derive(Debug)]
-pub(super) struct BodyFault {
-    http: Option<StatusCode>,
-    code: Code,
-    text: String,
-}
-
-impl BodyFault {
-    /// Status of the call: not executed.
-    pub(super) fn status(&self) -> Status {
-        Status::not_executed(self.code, self.text.as_str())
-    }
-}
-
-impl From<Exhausted> for BodyFault {
+impl From<Exhausted> for Refusal {
     fn from(why: Exhausted) -> Self {
-        Self { http: None, code: Code::ResourceExhausted, text: why.to_string() }
-    }
-}
-
-impl From<BodyFault> for Refusal {
-    fn from(fault: BodyFault) -> Self {
-        let refusal = Self::from(fault.status());
-        match fault.http {
-            Some(http) => refusal.with_http(http).closing(),
-            None => refusal,
-        }
+        why.into_status(Outcome::NotExecuted).into()
     }
 }
 
@@ -64,7 +39,7 @@ impl Unread {
         &self,
         bytes_max: usize,
         memory: &MemoryAccount,
-    ) -> Result<(Bytes, HeldBytes), BodyFault> {
+    ) -> Result<(Bytes, HeldBytes), Refusal> {
         let mut held = memory.take(0)?;
         let whole = read(self.0.clone(), bytes_max, |bytes| hold(&mut held, bytes)).await?;
         Ok((whole, held))
@@ -88,7 +63,7 @@ pub(super) async fn read<B>(
     mut body: B,
     bytes_max: usize,
     mut hold: impl FnMut(usize) -> Result<(), Exhausted>,
-) -> Result<Bytes, BodyFault>
+) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
@@ -106,7 +81,7 @@ where
             Ok(None) => return Ok(whole.freeze()),
             Ok(Some(Err(fault))) => {
                 let text = format!("the body broke off: {fault}");
-                return Err(BodyFault { http: None, code: Code::InvalidArgument, text });
+                return Err(Refusal::invalid(text));
             }
             Err(_elapsed) if step_bytes >= HTTP_STEP_BYTES_MIN => {
                 (step_ends, step_bytes) = (Instant::now() + HTTP_STEP, 0);
@@ -130,30 +105,34 @@ where
     }
 }
 
-fn too_large(bytes_max: usize) -> BodyFault {
+fn too_large(bytes_max: usize) -> Refusal {
     let text = format!("the body is over the limit of {bytes_max} bytes (message_bytes_max)");
-    BodyFault { http: None, code: Code::ResourceExhausted, text }
+    Status::not_executed(Code::ResourceExhausted, text).into()
 }
 
-fn too_slow() -> BodyFault {
-    let text = "the body came too slowly (less than 1 KiB/s)".to_owned();
-    BodyFault { http: Some(StatusCode::REQUEST_TIMEOUT), code: Code::DeadlineExceeded, text }
+fn too_slow() -> Refusal {
+    let text = "the body came too slowly (less than 1 KiB/s)";
+    Refusal::with(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, text).closing()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::MessageMemory;
-    use crate::status::Outcome;
     use http_body_util::Full;
     use http_body_util::channel::Channel;
+
+    fn is_exhausted(fault: &Refusal, limit: &str) -> bool {
+        let status = &fault.status;
+        status.code() == Code::ResourceExhausted && status.message().contains(limit)
+    }
 
     #[tokio::test]
     async fn a_body_at_the_limit_is_read_and_one_byte_more_is_not() {
         let whole = |bytes: usize| Full::new(Bytes::from(vec![7; bytes]));
         assert_eq!(read(whole(100), 100, |_| Ok(())).await.expect("whole").len(), 100);
         let fault = read(whole(101), 100, |_| Ok(())).await.expect_err("over it");
-        assert!(fault.code == Code::ResourceExhausted && fault.text.contains("message_bytes_max"));
+        assert!(is_exhausted(&fault, "message_bytes_max"));
     }
 
     /// Reads a body that arrives in pieces of this size, one per second. Returns result and time.
@@ -171,7 +150,10 @@ mod tests {
         let (read, ()) = tokio::join!(
             async {
                 let read = read(body, 1 << 20, |_| Ok(())).await;
-                (read.map(|body| body.len()).map_err(|fault| fault.code), began.elapsed().as_secs())
+                (
+                    read.map(|body| body.len()).map_err(|fault| fault.status.code()),
+                    began.elapsed().as_secs(),
+                )
             },
             send
         );
@@ -194,12 +176,12 @@ mod tests {
             let mut held = account.take(0)?;
             let body = Full::new(Bytes::from(vec![7; bytes]));
             let whole = read(body, 1 << 20, |bytes| hold(&mut held, bytes)).await?;
-            Ok::<_, BodyFault>(held.around(whole))
+            Ok::<_, Refusal>(held.around(whole))
         };
         let first = read_whole(65_536).await.expect("the share");
         let fault = read_whole(4_096).await.expect_err("over it");
-        assert!(fault.code == Code::ResourceExhausted && fault.text.contains("memory_max"));
-        assert_eq!(fault.status().outcome(), Outcome::NotExecuted);
+        assert!(is_exhausted(&fault, "memory_max"));
+        assert_eq!(fault.status.outcome(), Outcome::NotExecuted);
         drop(first);
         assert!(read_whole(65_536).await.is_ok(), "given back");
         assert!(read_whole(65_537).await.is_err());
@@ -222,7 +204,7 @@ mod tests {
             .await
         };
         let (read, ()) = tokio::join!(read, send);
-        assert_eq!(read.expect_err("no memory").code, Code::ResourceExhausted);
+        assert_eq!(read.expect_err("no memory").status.code(), Code::ResourceExhausted);
         assert_eq!(seen, [0, 5_000, 10_000, 15_000]);
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     GatewayRequest, GatewayState,
     authentication::AuthenticatedCaller,
-    body::{BodyFault, Unread},
+    body::Unread,
     codec::{self, Codec, PREFIX_BYTES},
     connect_error::METADATA,
     request::{CallHeaders, Form},
@@ -27,8 +27,8 @@ use crate::{
 use hyper::{Response, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Cell for the error of reading a body, which a call's status does not express completely.
-type SharedBodyFault = Arc<Mutex<Option<BodyFault>>>;
+/// Cell for the refusal of a body, which a call's status does not express completely.
+type BodyRefusal = Arc<Mutex<Option<Refusal>>>;
 
 impl GatewayState {
     pub(super) async fn call(
@@ -76,8 +76,8 @@ impl GatewayState {
         call_head: GatewayCall,
         form: Form,
         body: &Unread,
-    ) -> (ReplyFuture, SharedBodyFault) {
-        let (state, shared, body) = (self.clone(), SharedBodyFault::default(), body.clone());
+    ) -> (ReplyFuture, BodyRefusal) {
+        let (state, shared, body) = (self.clone(), BodyRefusal::default(), body.clone());
         let converter = self.conversions.of(&call_head.caller);
         let fault = shared.clone();
         let call = Box::pin(async move {
@@ -89,7 +89,7 @@ impl GatewayState {
                     Form::Connect(codec) => (codec, PREFIX_BYTES),
                 };
                 let (bytes, held) = body.read(most + extra, &memory).await.map_err(|found| {
-                    let status = found.status();
+                    let status = found.status.clone();
                     *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                     status
                 })?;
@@ -189,7 +189,7 @@ fn error_stream(format: StreamFormat, status: &Status) -> GatewayResponse {
     answer
 }
 
-fn refused(status: Status, fault: &SharedBodyFault) -> Refusal {
+fn refused(status: Status, fault: &BodyRefusal) -> Refusal {
     let fault = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-    fault.map_or_else(|| status.into(), Refusal::from)
+    fault.unwrap_or_else(|| status.into())
 }

@@ -222,7 +222,7 @@ impl GatewayState {
         browser_origin: BrowserOrigin,
     ) -> Result<GatewayResponse, Refusal> {
         if let Framing::Bad(fault) = request.framing {
-            return Err(invalid(fault).closing());
+            return Err(Refusal::invalid(fault).closing());
         }
         let route = RequestRoute::of(&request.uri)?;
         if browser_origin == BrowserOrigin::Foreign {
@@ -286,8 +286,4 @@ impl GatewayState {
         };
         caller.is_still_valid(&context, SystemTime::now())
     }
-}
-
-fn invalid(text: impl Into<String>) -> Refusal {
-    Status::not_executed(Code::InvalidArgument, text).into()
 }

@@ -66,9 +66,7 @@ impl Form {
             }
         }
     }
-}
 
-impl Form {
     /// Smallest size of the message for a body of at least this size. A JSON body may become a
     /// message of any size.
     pub(super) const fn message_bytes_min(self, body_bytes_min: usize) -> usize {
@@ -103,7 +101,9 @@ impl CallHeaders {
     /// A header is invalid.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         if one(headers, &VERSION)?.is_some_and(|version| version != "1") {
-            return Err(invalid("connect-protocol-version is not 1, the only one there is"));
+            return Err(Refusal::invalid(
+                "connect-protocol-version is not 1, the only one there is",
+            ));
         }
         for name in [header::CONTENT_ENCODING, STREAM_ENCODING] {
             if one(headers, &name)?.is_some_and(|coding| coding != "identity") {
@@ -124,9 +124,10 @@ impl CallHeaders {
         for (name, value) in headers {
             let Some(key) = name.as_str().strip_prefix(METADATA) else { continue };
             let value = std::str::from_utf8(value.as_bytes());
-            let value = value.map_err(|_| invalid(format!("the header {name} is not UTF-8")))?;
+            let value =
+                value.map_err(|_| Refusal::invalid(format!("the header {name} is not UTF-8")))?;
             if key.is_empty() || is_reserved(key) {
-                return Err(invalid(format!(
+                return Err(Refusal::invalid(format!(
                     "the header {name} is not allowed as metadata of a caller"
                 )));
             }
@@ -145,11 +146,11 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
     let is_number =
         text.bytes().all(|byte| byte.is_ascii_digit()) && (1..=10).contains(&text.len());
     match text.parse() {
-        Ok(0) => Err(invalid("connect-timeout-ms is 0; a call needs time")),
+        Ok(0) => Err(Refusal::invalid("connect-timeout-ms is 0; a call needs time")),
         Ok(millis) if is_number => Ok(Duration::from_millis(millis)),
-        _ => {
-            Err(invalid("connect-timeout-ms is not a number of milliseconds of at most ten digits"))
-        }
+        _ => Err(Refusal::invalid(
+            "connect-timeout-ms is not a number of milliseconds of at most ten digits",
+        )),
     }
 }
 
@@ -167,10 +168,6 @@ fn is_traceparent(text: &str) -> bool {
         && !is_zero(parts[2])
 }
 
-fn invalid(text: impl Into<String>) -> Refusal {
-    Status::not_executed(Code::InvalidArgument, text).into()
-}
-
 /// Value of a header that may occur only once.
 pub(super) fn one<'h>(
     headers: &'h HeaderMap,
@@ -179,10 +176,10 @@ pub(super) fn one<'h>(
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(invalid(format!("the header {name} occurs more than once")));
+        return Err(Refusal::invalid(format!("the header {name} occurs more than once")));
     }
     let text = first.map(HeaderValue::to_str).transpose();
-    text.map_err(|_| invalid(format!("the header {name} is not plain text")))
+    text.map_err(|_| Refusal::invalid(format!("the header {name} is not plain text")))
 }
 
 #[cfg(test)]

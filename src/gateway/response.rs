@@ -89,9 +89,9 @@ impl Refusal {
         Self { http: Some(http), ..Status::not_executed(code, text).into() }
     }
 
-    /// Sets another HTTP status.
-    pub(super) fn with_http(self, http: StatusCode) -> Self {
-        Self { http: Some(http), ..self }
+    /// The request is invalid.
+    pub(super) fn invalid(text: impl Into<String>) -> Self {
+        Status::not_executed(Code::InvalidArgument, text).into()
     }
 
     /// Adds a header.

@@ -4,10 +4,11 @@
 use super::response::Refusal;
 use crate::{
     limits::HTTP_PATH_BYTES_MAX,
-    name::{MethodName, MethodPath, Name, ServiceName},
-    status::{Code, Status},
+    name::{MethodName, MethodPath, Name, NameError, ServiceName},
+    status::Code,
 };
 use hyper::{Method, StatusCode, Uri};
+use std::str::FromStr;
 
 /// Target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl RequestRoute {
         };
         if uri.query().is_some() {
             let text = "this path takes no query (`?...`); put the parameters of a call into its body and headers";
-            return Err(Status::not_executed(Code::InvalidArgument, text).into());
+            return Err(Refusal::invalid(text));
         }
         Ok(route)
     }
@@ -77,17 +78,11 @@ fn not_found() -> Refusal {
 
 /// Parses one segment of the path as a name. Text that was encoded twice, or that contains an
 /// encoded slash, is not a name.
-fn parsed<T: std::str::FromStr<Err = crate::name::NameError>>(
-    what: &str,
-    segment: &str,
-) -> Result<T, Refusal> {
+fn parsed<T: FromStr<Err = NameError>>(what: &str, segment: &str) -> Result<T, Refusal> {
     let decoded = decoded(segment).ok_or_else(|| {
-        let text = format!("the {what} in the path is not percent-encoded UTF-8");
-        Refusal::from(Status::not_executed(Code::InvalidArgument, text))
+        Refusal::invalid(format!("the {what} in the path is not percent-encoded UTF-8"))
     })?;
-    decoded.parse().map_err(|fault: crate::name::NameError| {
-        Status::not_executed(Code::InvalidArgument, fault.to_string()).into()
-    })
+    decoded.parse().map_err(|fault: NameError| Refusal::invalid(fault.to_string()))
 }
 
 /// Decodes percent-encoding, once.
