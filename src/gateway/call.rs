@@ -8,11 +8,11 @@ use super::{
     connect_error::METADATA,
     request::{CallHeaders, Form},
     response::{
-        GatewayResponse, Refusal, ResponseBody, add_metadata, full_response, of_type,
-        set_content_type, set_outcome,
+        GatewayResponse, Refusal, ResponseBody, add_metadata, full_response, of_type, set_outcome,
     },
     stream::{
-        AuthenticationEnd, StreamBody, StreamFormat, ending, no_longer_authenticated, no_stream,
+        AuthenticationEnd, StreamBody, StreamFormat, StreamState, ending, no_longer_authenticated,
+        no_stream,
     },
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     status::{Outcome, Status},
     wire::CallKind,
 };
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Cell for the refusal of a body, which a call's status does not express completely.
@@ -40,7 +40,8 @@ impl GatewayState {
         body: &Unread,
     ) -> Result<GatewayResponse, Refusal> {
         let form = Form::of(&request.headers)?;
-        let CallHeaders { timeout, traceparent, metadata } = CallHeaders::of(&request.headers)?;
+        let CallHeaders { timeout, traceparent, metadata } =
+            CallHeaders::of(&request.headers)?;
         let kind = match form {
             Form::Unary(_) => CallKind::Unary,
             Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,
@@ -139,16 +140,16 @@ impl GatewayState {
     ) -> Result<GatewayResponse, Status> {
         let context = (self.conversions.of(&caller.name), self.authentication_end(caller));
         let early = tokio::time::timeout(HTTP_STREAM_HEAD_WAIT_MAX, &mut call).await;
-        let (body, metadata) = match early {
+        let (state, metadata) = match early {
             Ok(reply) => {
                 let Reply { body, metadata, .. } = reply?;
                 let Body::Messages(messages) = body else { return Err(no_stream()) };
-                (StreamBody::replying(format, messages, context), metadata)
+                (StreamState::Replying(messages), metadata)
             }
-            Err(_elapsed) => (StreamBody::calling(format, call, context), Metadata::default()),
+            Err(_elapsed) => (StreamState::Calling(call), Metadata::default()),
         };
-        let mut answer = Response::new(ResponseBody::Stream(Box::new(body)));
-        set_content_type(&mut answer, stream_type(format));
+        let body = ResponseBody::Stream(Box::new(StreamBody::new(format, state, context)));
+        let mut answer = of_type(StatusCode::OK, stream_type(format), body);
         // The outcome is not known before the end of the stream, which carries it.
         set_outcome(&mut answer, Outcome::Unknown);
         add_metadata(answer.headers_mut(), METADATA, &metadata);

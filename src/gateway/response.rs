@@ -150,12 +150,8 @@ pub(super) fn of_type(
 ) -> GatewayResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = http;
-    set_content_type(&mut answer, content_type);
-    answer
-}
-
-pub(super) fn set_content_type(answer: &mut GatewayResponse, content_type: &'static str) {
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
 }
 
 pub(super) fn set_outcome(answer: &mut GatewayResponse, outcome: Outcome) {

@@ -37,8 +37,9 @@ pub(super) type StreamContext = (Converter, AuthenticationEnd);
 /// Conversion of a message to the format.
 type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
 
-enum StreamState {
-    /// The call has no reply yet.
+/// Progress of the call of a streaming response.
+pub(super) enum StreamState {
+    /// It has no reply yet.
     Calling(ReplyFuture),
     Replying(Messages),
     Over,
@@ -60,21 +61,7 @@ pub(super) struct StreamBody {
 }
 
 impl StreamBody {
-    /// Body of a call that has a reply.
-    pub(super) fn replying(
-        format: StreamFormat,
-        messages: Messages,
-        context: StreamContext,
-    ) -> Self {
-        Self::new(format, StreamState::Replying(messages), context)
-    }
-
-    /// Body of a call that has no reply yet.
-    pub(super) fn calling(format: StreamFormat, call: ReplyFuture, context: StreamContext) -> Self {
-        Self::new(format, StreamState::Calling(call), context)
-    }
-
-    fn new(
+    pub(super) fn new(
         format: StreamFormat,
         state: StreamState,
         (converter, authentication_end): StreamContext,
@@ -258,6 +245,10 @@ mod tests {
         until(std::future::pending())
     }
 
+    fn replying(format: StreamFormat, messages: Messages, context: StreamContext) -> StreamBody {
+        StreamBody::new(format, StreamState::Replying(messages), context)
+    }
+
     async fn all(mut body: StreamBody) -> Vec<String> {
         let mut pieces = Vec::new();
         while let Some(piece) = std::future::poll_fn(|cx| body.poll_next(cx)).await {
@@ -283,8 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_are_one_a_message_and_one_for_the_end() {
-        let body =
-            StreamBody::replying(StreamFormat::Events, messages(Next::End(pairs())).await, never());
+        let body = replying(StreamFormat::Events, messages(Next::End(pairs())).await, never());
         let expected = [
             "data: 1\n\n",
             "data: \"a\\n\"\n\n",
@@ -292,11 +282,7 @@ mod tests {
         ];
         assert_eq!(all(body).await, expected);
         let status = Status::new(Code::Aborted, "enough");
-        let body = StreamBody::replying(
-            StreamFormat::Events,
-            messages(Next::Failed(status)).await,
-            never(),
-        );
+        let body = replying(StreamFormat::Events, messages(Next::Failed(status)).await, never());
         let last = all(body).await.pop().expect("an end");
         let data = last.strip_prefix("event: error\ndata: ").expect("an error");
         let data: Value = serde_json::from_str(data).expect("JSON");
@@ -310,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn envelopes_carry_the_messages_and_the_last_one_the_status() {
         let format = StreamFormat::Connect(Codec::Json);
-        let body = StreamBody::replying(format, messages(Next::End(pairs())).await, never());
+        let body = replying(format, messages(Next::End(pairs())).await, never());
         let pieces = all(body).await;
         assert_eq!(pieces[..2], ["\0\0\0\0\x011", "\0\0\0\0\x05\"a\\n\""]);
         let end: Value = serde_json::from_str(&pieces[2][5..]).expect("JSON");
@@ -319,7 +305,7 @@ mod tests {
             json!({"metadata": {"dialback-metadata-rows": ["2", "3"], "dialback-outcome": ["ok"]}});
         assert_eq!(end, expected);
         let failed = Next::Failed(Status::unknown(Code::Unavailable, "lost"));
-        let body = StreamBody::replying(format, messages(failed).await, never());
+        let body = replying(format, messages(failed).await, never());
         let last = all(body).await.pop().expect("an end");
         let end: Value = serde_json::from_str(&last[5..]).expect("JSON");
         assert_eq!(end["error"], json!({"code": "unavailable", "message": "lost"}));
@@ -330,8 +316,7 @@ mod tests {
     async fn a_silent_stream_sends_keep_alives_and_ends_with_its_authentication() {
         let (_sender, messages) = Messages::channel(1);
         let authentication_end = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
-        let pieces =
-            all(StreamBody::replying(StreamFormat::Events, messages, authentication_end)).await;
+        let pieces = all(replying(StreamFormat::Events, messages, authentication_end)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(
             pieces.len() == 3 && pieces[2].contains("\"code\":\"unauthenticated\""),
@@ -353,7 +338,7 @@ mod tests {
             let (no_longer_authenticated, authentication_end) =
                 tokio::sync::oneshot::channel::<()>();
             let context = until(async { drop(authentication_end.await) });
-            let mut body = StreamBody::replying(format, messages, context);
+            let mut body = replying(format, messages, context);
             let mut pieces = Vec::new();
             let mut next = async || std::future::poll_fn(|cx| body.poll_next(cx)).await;
             pieces.push(next().await.expect("a piece"));
