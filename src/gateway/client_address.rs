@@ -29,10 +29,8 @@ impl FromStr for IpRange {
 
     fn from_str(text: &str) -> Result<Self, IpRangeError> {
         let fault = || IpRangeError { text: text.chars().take(80).collect() };
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| fault())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let is_number = |bits: &&str| !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());

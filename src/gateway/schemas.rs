@@ -1,6 +1,7 @@
 //! Parts of the OpenAPI document that are the same for every caller: errors, headers,
 //! authentication.
 
+use super::connect_error::connect_code;
 use crate::status::{Code, Outcome};
 use serde_json::{Value, json};
 
@@ -67,14 +68,6 @@ pub(super) fn answer_headers() -> Value {
         "dialback-outcome": { "$ref": "#/components/headers/outcome" },
         "dialback-call-id": { "$ref": "#/components/headers/callId" },
     })
-}
-
-/// Name of a code in Connect: the name in gRPC in lower case, with one exception.
-fn connect_code(code: Code) -> String {
-    match code {
-        Code::Cancelled => "canceled".into(),
-        other => other.as_str().to_ascii_lowercase(),
-    }
 }
 
 fn codes() -> Vec<String> {
