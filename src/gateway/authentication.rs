@@ -17,7 +17,6 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use std::{
-    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -45,12 +44,18 @@ enum Credential {
 
 /// Configuration that credentials are verified against.
 pub(super) struct AuthContext<'a> {
-    pub(super) tokens: Option<&'a TokenVerifier>,
-    pub(super) credentials: &'a Credentials,
+    pub(super) tokens: Arc<Option<TokenVerifier>>,
+    pub(super) credentials: Credentials,
     pub(super) anonymous: Option<&'a PeerName>,
     /// True if the request names this machine. Required of anonymous requests, so that pages of
     /// other sites cannot send them.
     pub(super) is_local: bool,
+}
+
+impl AuthContext<'_> {
+    fn tokens(&self) -> Option<&TokenVerifier> {
+        (*self.tokens).as_ref()
+    }
 }
 
 impl AuthenticatedCaller {
@@ -64,35 +69,28 @@ impl AuthenticatedCaller {
         match &self.credential {
             Credential::Anonymous => true,
             Credential::Token(token) => context
-                .tokens
+                .tokens()
                 .is_some_and(|verifier| verifier(token, now).is_ok_and(|name| name == self.name)),
             Credential::Certificate(peer) => peer
                 .shown
                 .as_ref()
-                .is_some_and(|shown| shown.revalidate(context.credentials, now).is_ok()),
+                .is_some_and(|shown| shown.revalidate(&context.credentials, now).is_ok()),
         }
     }
 }
 
 /// Reason why a request is not authenticated.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum AuthError {
     /// No credential was presented.
+    #[error("it presented neither a token nor a certificate")]
     Missing,
     /// No credential was presented, and an anonymous request does not name this machine.
+    #[error("anonymous requests must name localhost")]
     NotLoopback,
     /// The presented credential is invalid.
+    #[error("{0}")]
     Invalid(String),
-}
-
-impl fmt::Display for AuthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("it presented neither a token nor a certificate"),
-            Self::NotLoopback => f.write_str("anonymous requests must name localhost"),
-            Self::Invalid(why) => f.write_str(why),
-        }
-    }
 }
 
 /// Verifies the credential of a request: a token first, then a certificate, then the caller for
@@ -108,7 +106,7 @@ fn verify(
     }
     if let Some(shown) = &peer.shown {
         let expired = |why: crate::tls::RevalidationError| AuthError::Invalid(why.to_string());
-        shown.revalidate(context.credentials, now).map_err(expired)?;
+        shown.revalidate(&context.credentials, now).map_err(expired)?;
         let caller = shown.identity().peer_name().clone();
         if caller.role == Role::Node {
             return Err(AuthError::Invalid(format!("{caller} is a node, and nodes do not call")));
@@ -139,8 +137,9 @@ fn verify_token(
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let token = token.ok_or_else(|| bad("the authorization header is not `Bearer TOKEN`"))?;
-    let verifier =
-        context.tokens.ok_or_else(|| bad("it presented a token, and this gateway accepts none"))?;
+    let verifier = context
+        .tokens()
+        .ok_or_else(|| bad("it presented a token, and this gateway accepts none"))?;
     let caller = verifier(token, now).map_err(AuthError::Invalid)?;
     Ok(AuthenticatedCaller {
         name: caller,
@@ -239,9 +238,8 @@ mod tests {
         let caller = AuthenticatedCaller { name: peer("caller/ops"), credential };
         let is_valid = |answer: Result<PeerName, String>| {
             let verifier: TokenVerifier = Arc::new(move |_, _| answer.clone());
-            let tokens = Some(&verifier);
-            let (credentials, anonymous) = (&credentials, None);
-            let context = AuthContext { tokens, credentials, anonymous, is_local: false };
+            let (tokens, credentials) = (Arc::new(Some(verifier)), credentials.clone());
+            let context = AuthContext { tokens, credentials, anonymous: None, is_local: false };
             caller.is_still_valid(&context, now)
         };
         assert!(is_valid(Ok(peer("caller/ops"))));

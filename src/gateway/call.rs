@@ -39,9 +39,9 @@ impl GatewayState {
         method: MethodPath,
         body: &Unread,
     ) -> Result<GatewayResponse, Refusal> {
-        let form = Form::of(&request.headers)?;
+        let form = Form::of(&request.head.headers)?;
         let CallHeaders { timeout, traceparent, metadata } =
-            CallHeaders::of(&request.headers)?;
+            CallHeaders::of(&request.head.headers)?;
         let kind = match form {
             Form::Unary(_) => CallKind::Unary,
             Form::Connect(_) | Form::Events(_) => CallKind::ServerStream,

@@ -39,8 +39,9 @@ use authentication::{AuthContext, AuthenticatedCaller, Authenticator};
 use body::Unread;
 use client_address::BrowserOrigin;
 use hyper::{
-    HeaderMap, Method, Request, StatusCode, Version,
+    Method, Request, StatusCode, Version,
     header::{self, HeaderValue},
+    http::request::Parts,
 };
 use response::{GatewayResponse, Refusal, ResponseBody, finish, full_response, set_outcome};
 use route::RequestRoute;
@@ -131,9 +132,7 @@ struct GatewayState {
 
 /// A request without its body.
 struct GatewayRequest {
-    uri: hyper::Uri,
-    method: Method,
-    headers: HeaderMap,
+    head: Parts,
     framing: Framing,
     peer: Arc<Peer>,
     call_id: CallId,
@@ -178,17 +177,9 @@ impl Answers for GatewayState {
     ) -> GatewayResponse {
         let call_id = self.ingress.next_call_id();
         let (head, body) = request.into_parts();
-        let is_http_1 = head.version < Version::HTTP_2;
         let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
-        let request = GatewayRequest {
-            uri: head.uri,
-            method: head.method,
-            headers: head.headers,
-            framing,
-            peer,
-            call_id,
-        };
-        let browser_origin = client_address::browser_origin(&request.headers, &self.origins);
+        let request = GatewayRequest { head, framing, peer, call_id };
+        let browser_origin = client_address::browser_origin(&request.head.headers, &self.origins);
         let body = Unread::new(body);
         let mut answer = match self.respond(&request, &body, browser_origin).await {
             Ok(answer) => answer,
@@ -202,10 +193,10 @@ impl Answers for GatewayState {
         };
         finish(&mut answer, call_id);
         if browser_origin == BrowserOrigin::Allowed {
-            client_address::add_cors_headers(&request.headers, answer.headers_mut());
+            client_address::add_cors_headers(&request.head.headers, answer.headers_mut());
         }
         // HTTP/2 has no `Connection` header.
-        if !is_http_1 {
+        if request.head.version >= Version::HTTP_2 {
             answer.headers_mut().remove(header::CONNECTION);
         } else if framing != Framing::Plain || self.ingress.is_draining() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -224,20 +215,20 @@ impl GatewayState {
         if let Framing::Bad(fault) = request.framing {
             return Err(Refusal::invalid(fault).closing());
         }
-        let route = RequestRoute::of(&request.uri)?;
+        let route = RequestRoute::of(&request.head.uri)?;
         if browser_origin == BrowserOrigin::Foreign {
             let text = "requests from pages of this origin are not allowed; add the origin to cors_origins";
             return Err(Status::not_executed(Code::PermissionDenied, text).into());
         }
-        if browser_origin == BrowserOrigin::Allowed && request.method == Method::OPTIONS {
+        if browser_origin == BrowserOrigin::Allowed && request.head.method == Method::OPTIONS {
             let mut answer = full_response(StatusCode::NO_CONTENT, "text/plain", "");
             set_outcome(&mut answer, crate::status::Outcome::NotExecuted);
-            client_address::add_preflight_headers(&request.headers, answer.headers_mut());
+            client_address::add_preflight_headers(&request.head.headers, answer.headers_mut());
             return Ok(answer);
         }
         let verb = route.verb();
-        if request.method != verb {
-            let text = format!("method {} is not allowed; use {verb}", request.method);
+        if request.head.method != verb {
+            let text = format!("method {} is not allowed; use {verb}", request.head.method);
             let allowed =
                 HeaderValue::from_str(verb.as_str()).unwrap_or(HeaderValue::from_static("POST"));
             let refusal = Refusal::with(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, text);
@@ -254,21 +245,17 @@ impl GatewayState {
     }
 
     fn authenticate(&self, request: &GatewayRequest) -> Result<AuthenticatedCaller, Refusal> {
-        let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
-        let is_local = client_address::names_loopback(&request.uri, &request.headers);
-        let context = AuthContext {
-            tokens: tokens.as_ref().as_ref(),
-            credentials: &credentials,
-            anonymous: self.anonymous.as_ref(),
-            is_local,
-        };
-        let from = client_address::client_address(
-            &request.headers,
-            request.peer.address.ip(),
-            &self.proxies,
-        );
+        let (uri, headers) = (&request.head.uri, &request.head.headers);
+        let context = self.auth_context(client_address::names_loopback(uri, headers));
+        let from = request.peer.address.ip();
+        let from = client_address::client_address(headers, from, &self.proxies);
         let peer = (&request.peer, from.to_canonical());
-        self.authenticator.authenticate(&request.headers, peer, &context, self.ingress.observer())
+        self.authenticator.authenticate(headers, peer, &context, self.ingress.observer())
+    }
+
+    fn auth_context(&self, is_local: bool) -> AuthContext<'_> {
+        let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
+        AuthContext { tokens, credentials, anonymous: self.anonymous.as_ref(), is_local }
     }
 
     fn refused(&self, address: IpAddr, claim: Option<&Claim>, reason: &dyn fmt::Display) {
@@ -277,13 +264,6 @@ impl GatewayState {
 
     /// True if a caller is still authenticated.
     fn is_still_authenticated(&self, caller: &AuthenticatedCaller) -> bool {
-        let (tokens, credentials) = (self.tokens.get(), self.ingress.credentials());
-        let context = AuthContext {
-            tokens: tokens.as_ref().as_ref(),
-            credentials: &credentials,
-            anonymous: self.anonymous.as_ref(),
-            is_local: true,
-        };
-        caller.is_still_valid(&context, SystemTime::now())
+        caller.is_still_valid(&self.auth_context(true), SystemTime::now())
     }
 }
