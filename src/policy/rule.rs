@@ -53,34 +53,16 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     calls: u32,
-    per: RateUnit,
+    per_seconds: u64,
 }
 
-/// The time that a [`Rate`] counts in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum RateUnit {
-    Second,
-    Minute,
-    Hour,
-}
-
-impl RateUnit {
-    const ALL: [(&'static str, Self); 3] =
-        [("s", Self::Second), ("m", Self::Minute), ("h", Self::Hour)];
-
-    const fn time(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Second => 1,
-            Self::Minute => 60,
-            Self::Hour => 3_600,
-        })
-    }
-}
+/// Units of time of a [`Rate`], in seconds.
+const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
 
 impl Rate {
     /// Calls a second, from 1 to 1,000,000; a value out of range becomes the nearer of the two.
     pub fn per_second(calls: u32) -> Self {
-        Self { calls: calls.clamp(1, RATE_CALLS_MAX), per: RateUnit::Second }
+        Self { calls: calls.clamp(1, RATE_CALLS_MAX), per_seconds: 1 }
     }
 
     /// Number of calls per unit of time, and the burst.
@@ -90,7 +72,7 @@ impl Rate {
 
     /// The time.
     pub const fn per(&self) -> Duration {
-        self.per.time()
+        Duration::from_secs(self.per_seconds)
     }
 }
 
@@ -113,11 +95,11 @@ impl FromStr for Rate {
         if calls.is_empty() || !calls.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(fault("has no whole number before the /, as 100/s"));
         }
-        let known = RateUnit::ALL.into_iter().find(|(name, _)| *name == unit);
-        let (_, per) =
+        let known = RATE_UNITS.into_iter().find(|(name, _)| *name == unit);
+        let (_, per_seconds) =
             known.ok_or_else(|| fault("has an unknown time after the /; write s, m or h"))?;
         match calls.parse() {
-            Ok(calls) if (1..=RATE_CALLS_MAX).contains(&calls) => Ok(Self { calls, per }),
+            Ok(calls) if (1..=RATE_CALLS_MAX).contains(&calls) => Ok(Self { calls, per_seconds }),
             _ => Err(fault("has a number of calls that is not from 1 to 1000000")),
         }
     }
@@ -126,7 +108,7 @@ impl FromStr for Rate {
 /// As it is written in a file.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = RateUnit::ALL.into_iter().find(|(_, unit)| *unit == self.per);
+        let unit = RATE_UNITS.into_iter().find(|(_, seconds)| *seconds == self.per_seconds);
         write!(f, "{}/{}", self.calls, unit.map_or("s", |(name, _)| name))
     }
 }
