@@ -148,8 +148,8 @@ impl LinkFault {
     fn handshake(rejected_by: RejectedBy, alert: u8, text: &str) -> Self {
         let explanation = tls::explain(HandshakeFault { rejected_by, alert, text });
         Self::Handshake {
-            is_identity: explanation.is_identity(),
-            is_not_valid_yet: explanation.is_not_valid_yet(),
+            is_identity: explanation.is_identity,
+            is_not_valid_yet: explanation.is_not_valid_yet,
             reason: explanation.reason,
             remedy: explanation.remedy.to_string(),
         }

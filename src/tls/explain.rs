@@ -2,10 +2,7 @@
 
 use super::{certificate_info::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 /// A handshake that TLS ended, as the link saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,46 +24,19 @@ pub(crate) enum RejectedBy {
     Peer,
 }
 
-/// Class of a failed handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FaultKind {
-    /// A certificate was rejected: UNAUTHENTICATED.
-    Identity,
-    /// The two sides speak different protocols or versions.
-    Protocol,
-    /// TLS failed in some other way; another attempt may succeed.
-    Other,
-}
-
-/// Explanation of a failed handshake. Displayed as one sentence and its remedy.
+/// Explanation of a failed handshake: one sentence and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Explanation {
-    /// Identity, protocol or other.
-    pub kind: FaultKind,
+    /// A certificate was rejected: UNAUTHENTICATED. Otherwise another attempt may succeed, or the
+    /// two sides speak different versions.
+    pub is_identity: bool,
+    /// A certificate was rejected because it is not valid yet by the clock of the side that
+    /// rejected it.
+    pub is_not_valid_yet: bool,
     /// The fact and its cause.
     pub reason: String,
     /// The remedy.
     pub remedy: &'static str,
-    is_not_valid_yet: bool,
-}
-
-impl Explanation {
-    /// A certificate was rejected because it is not valid yet by the clock of the side that
-    /// rejected it.
-    pub(crate) fn is_not_valid_yet(&self) -> bool {
-        self.is_not_valid_yet
-    }
-
-    /// The failure is about identity (UNAUTHENTICATED).
-    pub(crate) fn is_identity(&self) -> bool {
-        self.kind == FaultKind::Identity
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.reason, self.remedy)
-    }
 }
 
 /// Explains a failed handshake.
@@ -78,8 +48,12 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
-    let (kind, remedy) = (cause.kind(), cause.remedy(fault.rejected_by));
-    Explanation { kind, reason, remedy, is_not_valid_yet: cause == RejectionCause::NotValidYet }
+    Explanation {
+        is_identity: !matches!(cause, RejectionCause::OtherVersion | RejectionCause::Unknown),
+        is_not_valid_yet: cause == RejectionCause::NotValidYet,
+        reason,
+        remedy: cause.remedy(fault.rejected_by),
+    }
 }
 
 /// Cause of a rejection, derived from the TLS alert and the error text.
@@ -130,14 +104,6 @@ impl RejectionCause {
         }
     }
 
-    const fn kind(self) -> FaultKind {
-        match self {
-            Self::OtherVersion => FaultKind::Protocol,
-            Self::Unknown => FaultKind::Other,
-            _ => FaultKind::Identity,
-        }
-    }
-
     fn fact(self, rejected_by: RejectedBy) -> String {
         let description = self.description(rejected_by);
         let (peer, certificate) = match rejected_by {
@@ -179,62 +145,54 @@ impl RejectionCause {
     }
 
     const fn remedy(self, rejected_by: RejectedBy) -> &'static str {
-        match (self, rejected_by) {
-            (Self::Expired, RejectedBy::Us) => {
-                "issue the peer's certificate again with `dialback certs issue ROLE NAME`, or check the clock here"
+        let [ours, theirs] = match self {
+            Self::Expired => [
+                "issue the peer's certificate again with `dialback certs issue ROLE NAME`, or check the clock here",
+                "issue our certificate again with `dialback certs issue ROLE NAME`, or check the peer's clock",
+            ],
+            Self::NotValidYet => [
+                "the clock here may be behind: check it, and the one where the certificate was made",
+                "the peer's clock may be behind: check it, and the one where the certificate was made",
+            ],
+            Self::UnknownIssuer => [
+                "compare our ca.pem (for a node: node_ca, if it is set) with the CA that signed the peer's certificate",
+                "compare the peer's ca.pem (for a node: node_ca, if it is set) with the CA that signed our certificate",
+            ],
+            Self::Revoked => [
+                "if that was not intended, issue a new certificate for the peer",
+                "ask the operator of the CA for a new certificate",
+            ],
+            Self::CrlExpired => [
+                "sign the list again with `dialback certs crl` and install the new crl.pem here",
+                "sign the list again with `dialback certs crl` and install the new crl.pem at the peer",
+            ],
+            Self::CrlSilent => [
+                "add the revocation list of that CA to our crl.pem",
+                "add the revocation list of our CA to the peer's crl.pem",
+            ],
+            Self::WrongHost => [
+                "dial a name that it contains, or issue it again with `dialback certs issue node NAME --san HOST`",
+                "issue it again with `dialback certs issue node NAME --san HOST`, where HOST is what is dialled",
+            ],
+            Self::Unfit | Self::WrongUsage => [
+                "check the address that was dialled, and that the peer was started with a certificate of its own role",
+                "start this side with a certificate of its own role and of the peer's trust domain",
+            ],
+            Self::BadSignature | Self::Unreadable => {
+                ["make the certificate and its key again with `dialback certs issue ROLE NAME --force`";
+                    2]
             }
-            (Self::Expired, RejectedBy::Peer) => {
-                "issue our certificate again with `dialback certs issue ROLE NAME`, or check the peer's clock"
+            Self::NoCertificate => {
+                ["start the peer with --cert and --key", "start this side with --cert and --key"]
             }
-            (Self::NotValidYet, RejectedBy::Us) => {
-                "the clock here may be behind: check it, and the one where the certificate was made"
+            Self::OtherVersion => {
+                ["check that dialback listens on the port, and run one release on both sides"; 2]
             }
-            (Self::NotValidYet, RejectedBy::Peer) => {
-                "the peer's clock may be behind: check it, and the one where the certificate was made"
-            }
-            (Self::UnknownIssuer, RejectedBy::Us) => {
-                "compare our ca.pem (for a node: node_ca, if it is set) with the CA that signed the peer's certificate"
-            }
-            (Self::UnknownIssuer, RejectedBy::Peer) => {
-                "compare the peer's ca.pem (for a node: node_ca, if it is set) with the CA that signed our certificate"
-            }
-            (Self::Revoked, RejectedBy::Us) => {
-                "if that was not intended, issue a new certificate for the peer"
-            }
-            (Self::Revoked, RejectedBy::Peer) => "ask the operator of the CA for a new certificate",
-            (Self::CrlExpired, RejectedBy::Us) => {
-                "sign the list again with `dialback certs crl` and install the new crl.pem here"
-            }
-            (Self::CrlExpired, RejectedBy::Peer) => {
-                "sign the list again with `dialback certs crl` and install the new crl.pem at the peer"
-            }
-            (Self::CrlSilent, RejectedBy::Us) => {
-                "add the revocation list of that CA to our crl.pem"
-            }
-            (Self::CrlSilent, RejectedBy::Peer) => {
-                "add the revocation list of our CA to the peer's crl.pem"
-            }
-            (Self::WrongHost, RejectedBy::Us) => {
-                "dial a name that it contains, or issue it again with `dialback certs issue node NAME --san HOST`"
-            }
-            (Self::WrongHost, RejectedBy::Peer) => {
-                "issue it again with `dialback certs issue node NAME --san HOST`, where HOST is what is dialled"
-            }
-            (Self::Unfit | Self::WrongUsage, RejectedBy::Us) => {
-                "check the address that was dialled, and that the peer was started with a certificate of its own role"
-            }
-            (Self::Unfit | Self::WrongUsage, RejectedBy::Peer) => {
-                "start this side with a certificate of its own role and of the peer's trust domain"
-            }
-            (Self::BadSignature | Self::Unreadable, _) => {
-                "make the certificate and its key again with `dialback certs issue ROLE NAME --force`"
-            }
-            (Self::NoCertificate, RejectedBy::Us) => "start the peer with --cert and --key",
-            (Self::NoCertificate, RejectedBy::Peer) => "start this side with --cert and --key",
-            (Self::OtherVersion, _) => {
-                "check that dialback listens on the port, and run one release on both sides"
-            }
-            (Self::Unknown, _) => "try again; if it persists, see the log of the other side",
+            Self::Unknown => ["try again; if it persists, see the log of the other side"; 2],
+        };
+        match rejected_by {
+            RejectedBy::Us => ours,
+            RejectedBy::Peer => theirs,
         }
     }
 }
@@ -275,10 +233,12 @@ mod tests {
     #[test]
     fn every_alert_of_a_certificate_is_about_identity_and_alpn_is_about_the_protocol() {
         for alert in [42, 43, 44, 45, 46, 48, 49, 51, 116] {
-            assert!(explained(RejectedBy::Peer, alert, "").is_identity(), "alert {alert}");
+            assert!(explained(RejectedBy::Peer, alert, "").is_identity, "alert {alert}");
         }
-        assert_eq!(explained(RejectedBy::Peer, 120, "").kind, FaultKind::Protocol);
-        assert_eq!(explained(RejectedBy::Peer, 40, "").kind, FaultKind::Other);
+        for (alert, reason) in [(120, "no common protocol version"), (40, "TLS handshake failed")] {
+            let explained = explained(RejectedBy::Peer, alert, "");
+            assert!(!explained.is_identity && explained.reason.contains(reason), "{explained:?}");
+        }
     }
 
     #[test]
@@ -297,9 +257,9 @@ mod tests {
     fn the_explanation_depends_on_the_side_that_rejected() {
         let (ours, theirs) =
             (explained(RejectedBy::Us, 48, ""), explained(RejectedBy::Peer, 48, ""));
-        assert!(ours.to_string().starts_with("rejected the peer's certificate: unknown CA"));
-        assert!(theirs.to_string().starts_with("the peer rejected our certificate: unknown CA"));
-        assert!(theirs.to_string().contains("the peer's ca.pem"));
+        assert!(ours.reason.starts_with("rejected the peer's certificate: unknown CA"));
+        assert!(theirs.reason.starts_with("the peer rejected our certificate: unknown CA"));
+        assert!(theirs.remedy.contains("the peer's ca.pem"));
     }
 
     #[test]
@@ -318,7 +278,7 @@ mod tests {
     fn control_characters_of_a_peer_are_escaped_and_long_texts_are_truncated() {
         let explained =
             explained(RejectedBy::Peer, 48, &format!("\x1b[31m\n{}", "a".repeat(1_000)));
-        assert!(!explained.to_string().chars().any(char::is_control));
+        assert!(!explained.reason.chars().any(char::is_control));
         assert!(explained.reason.len() < 500);
     }
 }

@@ -4,7 +4,7 @@
 mod chains;
 mod separate_cas;
 
-use super::explain::{Explanation, FaultKind};
+use super::explain::Explanation;
 use super::{
     CertificateInfo, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
     RejectedBy, RevokedSerial, crypto, explain,
@@ -171,9 +171,10 @@ fn accepted(agent: Peer, node: Peer) -> Met {
 fn refused(agent: Peer, node: Peer, by: Side, word: &str) -> Refusal {
     let refusal = meet(agent, node).err().expect("a refusal");
     assert_eq!(refusal.by, by, "{refusal:?}");
-    assert!(refusal.ours.is_identity() && refusal.theirs.is_identity(), "{refusal:?}");
-    for message in [&refusal.ours, &refusal.theirs] {
-        assert!(message.to_string().contains(word), "{message} does not say {word:?}");
+    assert!(refusal.ours.is_identity && refusal.theirs.is_identity, "{refusal:?}");
+    for explanation in [&refusal.ours, &refusal.theirs] {
+        let texts = [&explanation.reason, explanation.remedy];
+        assert!(texts.concat().contains(word), "{explanation:?} does not say {word:?}");
     }
     refusal
 }
@@ -288,7 +289,7 @@ fn an_expired_revocation_list_loads_and_admits_no_peer() {
     let old = checking(&list(now - DAY));
     let refusal = meet(Peer::agent(&ca), Peer::of(&old)).err().expect("a refusal");
     assert!(refusal.ours.reason.contains("our revocation list has expired"), "{refusal:?}");
-    assert!(refusal.ours.is_identity() && refusal.by == Side::Accepting);
+    assert!(refusal.ours.is_identity && refusal.by == Side::Accepting);
     assert!(old.crl_next_update().is_some_and(|until| until < now));
     accepted(Peer::agent(&ca), Peer::of(&checking(&list(now + DAY))));
 }
@@ -393,7 +394,7 @@ fn a_node_is_accepted_only_under_the_hosts_of_its_leaf() {
         let refusal = meet_at(host, Peer::agent(&ca), Peer::node(&ca)).err().expect("a refusal");
         assert_eq!(refusal.by, Side::Dialling);
         assert!(refusal.ours.reason.contains("not valid for the host"), "{refusal:?}");
-        assert!(refusal.ours.is_identity() && refusal.theirs.is_identity());
+        assert!(refusal.ours.is_identity && refusal.theirs.is_identity);
     }
 }
 
@@ -403,10 +404,10 @@ fn a_protocol_mismatch_is_not_an_identity_error() {
     let mut older = Peer::agent(&ca);
     older.client.alpn_protocols = vec![b"dialback/0".to_vec()];
     let refusal = meet(older, Peer::node(&ca)).err().expect("a refusal");
-    assert_eq!(
-        (refusal.ours.kind, refusal.theirs.kind),
-        (FaultKind::Protocol, FaultKind::Protocol)
-    );
+    for explanation in [refusal.ours, refusal.theirs] {
+        assert!(!explanation.is_identity, "{explanation:?}");
+        assert!(explanation.reason.contains("no common protocol version"), "{explanation:?}");
+    }
 }
 
 #[test]
