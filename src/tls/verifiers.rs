@@ -20,6 +20,36 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{fmt, iter, slice, sync::Arc};
 use tokio::time::Instant;
 
+/// The methods of rustls' two verifier traits that check a signature of the handshake: a certificate
+/// that is shown without its key is rejected, after `$rejected` has run for its leaf.
+macro_rules! signature_methods {
+    ($self:ident, $leaf:ident => $rejected:expr) => {
+        fn verify_tls12_signature(
+            &$self,
+            message: &[u8],
+            $leaf: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, $leaf, signature, &algorithms())
+                .inspect_err(|_| $rejected)
+        }
+
+        fn verify_tls13_signature(
+            &$self,
+            message: &[u8],
+            $leaf: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, $leaf, signature, &algorithms())
+                .inspect_err(|_| $rejected)
+        }
+
+        fn supported_verify_schemes(&$self) -> Vec<SignatureScheme> {
+            algorithms().supported_schemes()
+        }
+    };
+}
+
 /// Verifies the chain and the trust domain of clients, whose role may be any of the three.
 #[derive(Debug)]
 pub(super) struct ClientChains {
@@ -91,30 +121,7 @@ impl ClientCertVerifier for ClientVerifier {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signature, &algorithms())
-            .inspect_err(|_| self.keep_claim(leaf))
-    }
-
-    /// Rejects a certificate that is shown without its key.
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &algorithms())
-            .inspect_err(|_| self.keep_claim(leaf))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    signature_methods!(self, leaf => self.keep_claim(leaf));
 }
 
 fn chain_of<'a>(
@@ -225,27 +232,7 @@ impl<C: ServerChains> ServerCertVerifier for ServerVerifier<C> {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, leaf, signature, &algorithms())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    signature_methods!(self, leaf => ());
 }
 
 /// Mark before our text in errors that rustls prints.
