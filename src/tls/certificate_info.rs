@@ -1,8 +1,7 @@
 //! Information in certificates and revocation lists, unverified: for people, and for dates, serials
 //! and numbers.
 
-use super::{hex::hex, pem, pem_error::PemError};
-use rustls_pki_types::SignatureVerificationAlgorithm;
+use super::{crypto, hex::hex, pem, pem_error::PemError};
 use std::{
     fmt,
     net::IpAddr,
@@ -10,8 +9,9 @@ use std::{
 };
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
-    num_bigint::BigUint,
-    prelude::{ASN1Time, FromDer, X509Certificate},
+    prelude::{ASN1Time, FromDer, X509Certificate, X509Error},
+    revocation_list::CertificateRevocationList,
+    x509::SubjectPublicKeyInfo,
 };
 
 /// Information in one certificate, unverified.
@@ -57,11 +57,7 @@ impl CertificateInfo {
 
     /// Reads one certificate in DER.
     pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
-        let (rest, parsed) = x509_parser::parse_x509_certificate(der)
-            .map_err(|error| PemError::Damaged { why: error.to_string() })?;
-        if !rest.is_empty() {
-            return Err(PemError::Damaged { why: "bytes follow the certificate".into() });
-        }
+        let parsed = whole::<X509Certificate<'_>>(der, "certificate")?;
         let mut info = Self::without_extensions(&parsed);
         for extension in parsed.iter_extensions() {
             info.add(extension.parsed_extension());
@@ -98,7 +94,7 @@ impl CertificateInfo {
         Self {
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
-            serial: hex_of_number(&parsed.serial),
+            serial: hex(&parsed.serial.to_bytes_be()),
             not_before: system_time(parsed.validity().not_before),
             not_after: system_time(parsed.validity().not_after),
             uri_sans: vec![],
@@ -129,12 +125,11 @@ impl CertificateInfo {
             }
             ParsedExtension::ExtendedKeyUsage(usage) => {
                 let known = [
-                    (usage.any, "any"),
-                    (usage.server_auth, "server authentication"),
-                    (usage.client_auth, "client authentication"),
+                    usage.any.then_some("any"),
+                    usage.server_auth.then_some("server authentication"),
+                    usage.client_auth.then_some("client authentication"),
                 ];
-                self.extended_key_usages =
-                    known.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).into()).collect();
+                self.extended_key_usages = known.into_iter().flatten().map(str::to_owned).collect();
                 self.extended_key_usages.extend(usage.other.iter().map(ToString::to_string));
             }
             ParsedExtension::SubjectKeyIdentifier(id) => self.subject_key_id = Some(hex(id.0)),
@@ -210,11 +205,7 @@ pub struct RevokedSerial {
 impl CrlInfo {
     /// Reads one list in DER.
     pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
-        let (rest, parsed) = x509_parser::parse_x509_crl(der)
-            .map_err(|error| PemError::Damaged { why: error.to_string() })?;
-        if !rest.is_empty() {
-            return Err(PemError::Damaged { why: "bytes follow the revocation list".into() });
-        }
+        let parsed = whole::<CertificateRevocationList<'_>>(der, "revocation list")?;
         Ok(Self {
             issuer: parsed.issuer().to_string(),
             number: parsed.crl_number().and_then(|number| u64::try_from(number).ok()),
@@ -223,7 +214,7 @@ impl CrlInfo {
             revoked: parsed
                 .iter_revoked_certificates()
                 .map(|entry| RevokedSerial {
-                    serial: hex_of_number(entry.serial()),
+                    serial: hex(&entry.serial().to_bytes_be()),
                     since: system_time(entry.revocation_date),
                 })
                 .collect(),
@@ -250,40 +241,36 @@ impl fmt::Display for CrlInfo {
     }
 }
 
-/// True if a list in DER is signed with this key (a `SubjectPublicKeyInfo`), by any of the
-/// algorithms.
-pub(super) fn is_list_signed_by(
-    list: &[u8],
-    public_key_der: &[u8],
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
+/// Parses bytes of DER that are one object of this kind and nothing else.
+pub(super) fn whole<'a, T: FromDer<'a, X509Error>>(
+    der: &'a [u8],
+    kind: &str,
+) -> Result<T, PemError> {
+    match T::from_der(der) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err(PemError::Damaged { why: format!("bytes follow the {kind}") }),
+        Err(error) => Err(PemError::Damaged { why: error.to_string() }),
+    }
+}
+
+/// True if a list in DER is signed with this key, a `SubjectPublicKeyInfo`.
+pub(super) fn is_list_signed_by(list: &[u8], public_key_der: &[u8]) -> bool {
     x509_parser::parse_x509_crl(list).is_ok_and(|(_, list)| {
-        let signed = list.tbs_cert_list.as_ref();
-        is_signature_of(public_key_der, signed, &list.signature_value.data, algorithms)
+        is_signed(list.tbs_cert_list.as_ref(), &list.signature_value.data, public_key_der)
     })
 }
 
 /// True if a certificate is signed with this key.
-pub(super) fn is_signed_by(
-    certificate: &[u8],
-    public_key_der: &[u8],
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
-    x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, certificate)| {
-        let signed = certificate.tbs_certificate.as_ref();
-        is_signature_of(public_key_der, signed, &certificate.signature_value.data, algorithms)
+pub(super) fn is_signed_by(certificate: &[u8], public_key_der: &[u8]) -> bool {
+    x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, one)| {
+        is_signed(one.tbs_certificate.as_ref(), &one.signature_value.data, public_key_der)
     })
 }
 
-fn is_signature_of(
-    public_key_der: &[u8],
-    signed: &[u8],
-    signature: &[u8],
-    algorithms: &[&dyn SignatureVerificationAlgorithm],
-) -> bool {
-    let key = x509_parser::x509::SubjectPublicKeyInfo::from_der(public_key_der);
-    key.is_ok_and(|(_, key)| {
-        let key = &key.subject_public_key.data;
+/// True if this is a signature with this key by any of the algorithms of TLS.
+pub(super) fn is_signed(signed: &[u8], signature: &[u8], public_key_der: &[u8]) -> bool {
+    SubjectPublicKeyInfo::from_der(public_key_der).is_ok_and(|(_, key)| {
+        let (key, algorithms) = (&key.subject_public_key.data, crypto::algorithms().all);
         algorithms.iter().any(|one| one.verify_signature(key, signed, signature).is_ok())
     })
 }
@@ -321,10 +308,6 @@ fn system_time(time: ASN1Time) -> SystemTime {
 fn address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
     v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
-}
-
-fn hex_of_number(number: &BigUint) -> String {
-    hex(&number.to_bytes_be())
 }
 
 pub(super) fn line(

@@ -162,9 +162,8 @@ impl Certificate<'_> {
     }
 
     fn is_signed_by(&self, other: &Self) -> bool {
-        let algorithms = crypto::algorithms().all;
         self.info.issuer == other.info.subject
-            && certificate_info::is_signed_by(self.der, &other.info.public_key_der, algorithms)
+            && certificate_info::is_signed_by(self.der, &other.info.public_key_der)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Information in certificate requests: the key, and what is requested, which the CA may ignore.
 
-use super::{certificate_info, crypto::algorithms, key_kind, pem, pem_error::PemError};
+use super::{certificate_info, key_kind, pem, pem_error::PemError};
 use std::fmt;
 use x509_parser::{
-    certification_request::X509CertificationRequest, extensions::ParsedExtension, prelude::FromDer,
+    certification_request::X509CertificationRequest, extensions::ParsedExtension,
     signature_algorithm::RsaSsaPssParams, x509::AlgorithmIdentifier,
 };
 
@@ -21,12 +21,8 @@ pub struct CsrInfo {
 impl CsrInfo {
     /// Reads one request in DER and checks that it is signed with its own key.
     pub fn from_der(der: &[u8]) -> Result<Self, PemError> {
-        let damaged = |why: String| PemError::Damaged { why };
-        let (rest, parsed) =
-            X509CertificationRequest::from_der(der).map_err(|error| damaged(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(damaged("bytes follow the certificate request".into()));
-        }
+        let parsed: X509CertificationRequest<'_> =
+            certificate_info::whole(der, "certificate request")?;
         key_kind::expect_supported(&parsed.certification_request_info.subject_pki)?;
         expect_own_signature(&parsed)?;
         let info = &parsed.certification_request_info;
@@ -50,15 +46,10 @@ impl CsrInfo {
 
 /// Verifies with the algorithms of rcgen and those of TLS: P-521 is not among the former.
 fn expect_own_signature(request: &X509CertificationRequest<'_>) -> Result<(), PemError> {
-    let (key, signature) =
-        (&request.certification_request_info.subject_pki, &request.signature_value.data);
-    let signed = request.certification_request_info.raw;
-    let known = algorithms().all;
-    let is_proof = request.verify_signature().is_ok()
-        || known.iter().any(|one| {
-            one.verify_signature(&key.subject_public_key.data, signed, signature).is_ok()
-        });
-    if is_proof {
+    let (info, signature) = (&request.certification_request_info, &request.signature_value.data);
+    if request.verify_signature().is_ok()
+        || certificate_info::is_signed(info.raw, signature, info.subject_pki.raw)
+    {
         return Ok(());
     }
     if !is_known_signature(&request.signature_algorithm) {

@@ -4,7 +4,6 @@
 use super::{
     authorities::Authorities,
     certificate_info::{self, CertificateInfo, CrlInfo},
-    crypto,
     error::CredentialsError,
     files::{CredentialPem, CrlScope, SourceNames},
     pem,
@@ -116,7 +115,6 @@ fn expect_known(
     let intermediates = chain.iter().skip(1).filter_map(|one| CertificateInfo::from_der(one).ok());
     let intermediates: Vec<CertificateInfo> = intermediates.collect();
     let known = || authorities.known.iter().chain(&intermediates);
-    let algorithms = crypto::algorithms().all;
     let mut is_any_known = false;
     for (list, der) in found {
         let mut issuers = known().filter(|ca| ca.subject == list.issuer).peekable();
@@ -124,9 +122,7 @@ fn expect_known(
             continue;
         }
         is_any_known = true;
-        if !issuers
-            .any(|ca| certificate_info::is_list_signed_by(der, &ca.public_key_der, algorithms))
-        {
+        if !issuers.any(|ca| certificate_info::is_list_signed_by(der, &ca.public_key_der)) {
             let issuer = list.issuer.clone();
             return Err(CredentialsError::ForgedList { location: sources.crl.clone(), issuer });
         }
