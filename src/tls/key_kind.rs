@@ -75,6 +75,10 @@ impl KeyKind {
             "2.16.840.1.101.3.4.3.19" => ("ML-DSA-87", false),
             other => return Self::unknown(format!("the algorithm {other}")),
         };
+        Self::known(name, is_supported)
+    }
+
+    fn known(name: impl Into<String>, is_supported: bool) -> Self {
         Self { name: name.into(), is_supported, is_known: true }
     }
 
@@ -84,17 +88,12 @@ impl KeyKind {
 
     fn rsa(bits: Option<usize>) -> Self {
         let name = bits.map_or_else(|| "RSA".into(), |bits| format!("RSA of {bits} bits"));
-        Self {
-            name,
-            is_supported: bits.is_none_or(|bits| (2048..=8192).contains(&bits)),
-            is_known: true,
-        }
+        Self::known(name, bits.is_none_or(|bits| (2048..=8192).contains(&bits)))
     }
 
     fn curve(oid: Option<&Oid<'_>>) -> Self {
         let Some(oid) = oid.map(Oid::to_id_string) else {
-            let name = "ECDSA with explicit curve parameters".into();
-            return Self { name, is_supported: false, is_known: true };
+            return Self::known("ECDSA with explicit curve parameters", false);
         };
         let (name, is_supported) = match oid.as_str() {
             "1.2.840.10045.3.1.7" => ("P-256", true),
@@ -109,35 +108,25 @@ impl KeyKind {
             "1.2.156.10197.1.301" => ("SM2", false),
             other => return Self::unknown(format!("ECDSA over the curve {other}")),
         };
-        Self { name: format!("ECDSA {name}"), is_supported, is_known: true }
+        Self::known(format!("ECDSA {name}"), is_supported)
     }
 
     /// Of PKCS #8, SEC 1, PKCS #1 or the older form of DSA. `None` if it is none of them.
     fn of_private(der: &[u8]) -> Option<Self> {
         let parts = parts(der)?;
-        if let [version, algorithm, key, ..] = parts.as_slice()
-            && version.header.tag().0 == 2
-            && algorithm.header.tag().0 == 16
-            && key.header.tag().0 == 4
-        {
-            let (after, _) = Any::from_der(Any::from_der(der).ok()?.1.data).ok()?;
-            let (_, algorithm) = AlgorithmIdentifier::from_der(after).ok()?;
-            return Some(Self::of(
-                &algorithm,
-                self::parts(key.data).and_then(|parts| modulus_bits(&parts)),
-            ));
-        }
-        match parts.as_slice() {
-            [version, key, rest @ ..] if version.header.tag().0 == 2 && key.header.tag().0 == 4 => {
-                let curve = rest.iter().find(|part| part.header.tag().0 == 0)?;
+        match tags(&parts).as_slice() {
+            [INTEGER, SEQUENCE, OCTETS, ..] => {
+                let (after, _) = Any::from_der(Any::from_der(der).ok()?.1.data).ok()?;
+                let (_, algorithm) = AlgorithmIdentifier::from_der(after).ok()?;
+                let numbers = self::parts(parts[2].data);
+                Some(Self::of(&algorithm, numbers.and_then(|numbers| modulus_bits(&numbers))))
+            }
+            [INTEGER, OCTETS, rest @ ..] => {
+                let curve = &parts[2 + rest.iter().position(|tag| *tag == 0)?];
                 Some(Self::curve(Oid::from_der(curve.data).ok().map(|(_, oid)| oid).as_ref()))
             }
-            numbers
-                if numbers.len() == 6 && numbers.iter().all(|part| part.header.tag().0 == 2) =>
-            {
-                Some(Self { name: "DSA".into(), is_supported: false, is_known: true })
-            }
-            numbers if numbers.len() >= 9 => Some(Self::rsa(modulus_bits(numbers))),
+            tags if tags == [INTEGER; 6] => Some(Self::known("DSA", false)),
+            tags if tags.len() >= 9 => Some(Self::rsa(modulus_bits(&parts))),
             _ => None,
         }
     }
@@ -152,10 +141,20 @@ impl KeyKind {
     }
 }
 
+const INTEGER: u32 = 2;
+const BITS: u32 = 3;
+const OCTETS: u32 = 4;
+const OID: u32 = 6;
+const SEQUENCE: u32 = 16;
+
+fn tags(parts: &[Any<'_>]) -> Vec<u32> {
+    parts.iter().map(|part| part.header.tag().0).collect()
+}
+
 /// The elements of a SEQUENCE.
 fn parts(der: &[u8]) -> Option<Vec<Any<'_>>> {
     let (_, outer) = Any::from_der(der).ok()?;
-    if outer.header.tag().0 != 16 {
+    if outer.header.tag().0 != SEQUENCE {
         return None;
     }
     let (mut rest, mut found) = (outer.data, vec![]);
@@ -169,7 +168,7 @@ fn parts(der: &[u8]) -> Option<Vec<Any<'_>>> {
 
 /// Of the numbers of an RSA key: version, modulus, and more.
 fn modulus_bits(numbers: &[Any<'_>]) -> Option<usize> {
-    let modulus = numbers.get(1).filter(|part| part.header.tag().0 == 2)?.data;
+    let modulus = numbers.get(1).filter(|part| part.header.tag().0 == INTEGER)?.data;
     let modulus = &modulus[modulus.iter().position(|byte| *byte != 0)?..];
     Some(modulus.len() * 8 - modulus[0].leading_zeros() as usize)
 }
@@ -181,33 +180,28 @@ pub(super) fn describe_binary(bytes: &[u8]) -> String {
     let Some(parts) = parts(bytes) else {
         return OTHER_BINARY.into();
     };
-    let is_oid = |part: &Any<'_>, wanted: &str| {
-        part.header.tag().0 == 6
-            && part.clone().oid().is_ok_and(|oid| oid.to_id_string().starts_with(wanted))
+    let is_pkcs_7 = || {
+        let kind = parts.first().and_then(|kind| kind.clone().oid().ok());
+        kind.is_some_and(|oid| oid.to_id_string().starts_with("1.2.840.113549.1.7."))
     };
-    let (what, command) = match parts.as_slice() {
+    let (what, command) = match tags(&parts).as_slice() {
         _ if x509_parser::parse_x509_certificate(bytes).is_ok() => {
             ("a certificate in DER", "openssl x509 -inform der -in FILE -out NEW")
         }
         _ if x509_parser::parse_x509_crl(bytes).is_ok() => {
             ("a revocation list in DER", "openssl crl -inform der -in FILE -out NEW")
         }
-        [kind, ..] if is_oid(kind, "1.2.840.113549.1.7.") => {
+        [OID, ..] if is_pkcs_7() => {
             ("PKCS #7 in DER", "openssl pkcs7 -inform der -print_certs -in FILE -out NEW")
         }
-        [version, content, ..] if version.data == [3] && content.header.tag().0 == 16 => {
+        [_, SEQUENCE, ..] if parts[0].data == [3] => {
             ("a PKCS #12 file", "openssl pkcs12 -nodes -in FILE -out NEW")
         }
-        [version, ..] if version.header.tag().0 == 2 => {
-            ("a private key in DER", "openssl pkey -inform der -in FILE -out NEW")
-        }
-        [info, algorithm, signature]
-            if [info, algorithm].map(|part| part.header.tag().0) == [16, 16]
-                && signature.header.tag().0 == 3 =>
-        {
+        [INTEGER, ..] => ("a private key in DER", "openssl pkey -inform der -in FILE -out NEW"),
+        [SEQUENCE, SEQUENCE, BITS] => {
             ("a certificate request in DER", "openssl req -inform der -in FILE -out NEW")
         }
-        [algorithm, key] if algorithm.header.tag().0 == 16 && key.header.tag().0 == 4 => {
+        [SEQUENCE, OCTETS] => {
             ("an encrypted private key in DER", "openssl pkey -inform der -in FILE -out NEW")
         }
         _ => return OTHER_BINARY.into(),
