@@ -70,27 +70,23 @@ pub(super) fn revalidate(
     let now = crypto::unix_time(now);
     let host = host.map(ServerName::try_from).transpose();
     let host = host.map_err(|_| distrusted("the dialled name is not a host name".into()))?;
-    match trust.verify(leaf, intermediates, host.as_ref(), now) {
-        Ok(()) => Ok(()),
-        Err(Error::InvalidCertificate(Fault::Revoked)) => Err(RevalidationError::Revoked),
-        Err(Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => Err(
-            RevalidationError::Expired(trust.end_of(chain).and_then(ChainBound::into_intermediate)),
-        ),
-        Err(Error::InvalidCertificate(
-            Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. },
-        )) => {
-            if revoked.names(chain) {
-                Err(RevalidationError::Revoked)
-            } else {
-                Ok(())
+    let Err(error) = trust.verify(leaf, intermediates, host.as_ref(), now) else { return Ok(()) };
+    let Error::InvalidCertificate(fault) = &error else {
+        return Err(distrusted(error.to_string()));
+    };
+    Err(match fault {
+        Fault::Expired | Fault::ExpiredContext { .. } => {
+            RevalidationError::Expired(trust.end_of(chain).and_then(ChainBound::into_intermediate))
+        }
+        Fault::Revoked => RevalidationError::Revoked,
+        Fault::ExpiredRevocationList | Fault::ExpiredRevocationListContext { .. } => {
+            if !revoked.names(chain) {
+                return Ok(());
             }
+            RevalidationError::Revoked
         }
-        Err(Error::InvalidCertificate(Fault::UnknownIssuer)) => {
-            Err(distrusted("unknown CA".into()))
-        }
-        Err(Error::InvalidCertificate(Fault::UnknownRevocationStatus)) => {
-            Err(distrusted("no revocation list covers its CA".into()))
-        }
-        Err(other) => Err(distrusted(other.to_string())),
-    }
+        Fault::UnknownIssuer => distrusted("unknown CA".into()),
+        Fault::UnknownRevocationStatus => distrusted("no revocation list covers its CA".into()),
+        _ => distrusted(error.to_string()),
+    })
 }
