@@ -8,10 +8,10 @@ use super::{
     config,
     error::CredentialsError,
     files::{self, CredentialFiles, CredentialPem, CrlScope, SourceNames},
-    identity::{Identity, IdentityError},
+    identity::Identity,
     lists::{self, Lists, Mark},
     revalidation::{self, RevalidationError, Revoked},
-    sections::{certificates, certified_key, damaged},
+    sections::{certificates, certified_key, damaged, identity_of},
     trust::{CaTrust, CaTrustParts},
 };
 use crate::name::{PeerName, Role};
@@ -120,12 +120,13 @@ impl Credentials {
         dir: impl AsRef<Path>,
         role: Role,
     ) -> Result<CredentialFiles, CredentialsError> {
-        CredentialFiles::of_only(dir.as_ref(), role)
+        CredentialFiles::find_in_dir(dir.as_ref(), role)
     }
 
     fn load(pem: &CredentialPem<'_>, sources: &SourceNames) -> Result<Self, CredentialsError> {
         let chain = certificates(pem.cert, &sources.cert)?;
-        let identity = own_identity(&chain, &sources.cert)?;
+        let identity = identity_of(&chain, &sources.cert)?;
+        expect_current(&identity, SystemTime::now(), &sources.cert)?;
         let own = certified_key(chain, pem.key, &sources.cert, &sources.key)?;
         let authorities = Authorities::read(pem, sources)?;
         let validity = authorities
@@ -314,18 +315,6 @@ fn trust_mark(pem: &CredentialPem<'_>) -> u64 {
     let CredentialPem { cert: _, key: _, ca, node_ca, crl, crl_scope } = pem;
     (ca, node_ca, crl, *crl_scope == CrlScope::Chain).hash(&mut hasher);
     hasher.finish()
-}
-
-fn own_identity(
-    chain: &[CertificateDer<'_>],
-    location: &str,
-) -> Result<Identity, CredentialsError> {
-    let leaf = chain.first().ok_or(IdentityError::NoCertificate);
-    let identity = leaf
-        .and_then(Identity::of_leaf)
-        .map_err(|source| CredentialsError::NoIdentity { location: location.into(), source })?;
-    expect_current(&identity, SystemTime::now(), location)?;
-    Ok(identity)
 }
 
 fn expect_current(

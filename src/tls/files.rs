@@ -94,7 +94,7 @@ impl CredentialFiles {
     }
 
     /// The files of the only peer of a role in a directory.
-    pub(super) fn of_only(dir: &Path, role: Role) -> Result<Self, CredentialsError> {
+    pub(super) fn find_in_dir(dir: &Path, role: Role) -> Result<Self, CredentialsError> {
         let stems = stems_of(dir, role)?;
         match stems.as_slice() {
             [] => Err(CredentialsError::NoneInDir { dir: dir.into(), role, remedy: HOW_TO_MAKE }),

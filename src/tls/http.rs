@@ -164,10 +164,7 @@ impl ClientCertificate {
         chain: Vec<CertificateDer<'static>>,
         credentials: &Credentials,
     ) -> Result<Self, CredentialsError> {
-        let identity = chain.first().ok_or(super::IdentityError::NoCertificate);
-        let identity = identity.and_then(Identity::of_leaf).map_err(|source| {
-            CredentialsError::NoIdentity { location: "the caller's certificate".into(), source }
-        })?;
+        let identity = sections::identity_of(&chain, "the caller's certificate")?;
         let verified = Mutex::new(Verification::new(credentials, &chain, &identity));
         Ok(Self { chain, identity, verified })
     }
@@ -193,9 +190,8 @@ impl ClientCertificate {
             *verified = Verification::new(credentials, &self.chain, &self.identity);
         }
         if now > verified.ends.at() {
-            return Err(RevalidationError::Expired(
-                verified.ends.intermediate().map(str::to_owned),
-            ));
+            let intermediate = verified.ends.clone().into_intermediate();
+            return Err(RevalidationError::Expired(intermediate));
         }
         Ok(())
     }

@@ -46,8 +46,7 @@ impl Identity {
 
     /// Reads the identity from a leaf in whatever trust domain it names.
     pub(super) fn of_leaf(leaf: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let info = CertificateInfo::from_der(leaf)
-            .map_err(|error| IdentityError::Unreadable { why: error.to_string() })?;
+        let info = CertificateInfo::from_der(leaf)?;
         if info.is_ca {
             return Err(IdentityError::Authority);
         }

@@ -1,6 +1,12 @@
 //! Reads the PEM texts of credentials.
 
-use super::{crypto, error::CredentialsError, key_kind, pem, pem_error::PemError};
+use super::{
+    crypto,
+    error::CredentialsError,
+    identity::{Identity, IdentityError},
+    key_kind, pem,
+    pem_error::PemError,
+};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
@@ -12,6 +18,16 @@ pub(super) fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let found = wanted_sections(text, pem::PemKind::Certificate, "certificate", location)?;
     Ok(found.into_iter().map(CertificateDer::from).collect())
+}
+
+/// The identity in the leaf of a chain.
+pub(super) fn identity_of(
+    chain: &[CertificateDer<'_>],
+    location: &str,
+) -> Result<Identity, CredentialsError> {
+    let leaf = chain.first().ok_or(IdentityError::NoCertificate);
+    leaf.and_then(Identity::of_leaf)
+        .map_err(|source| CredentialsError::NoIdentity { location: location.into(), source })
 }
 
 pub(super) fn wanted_sections(
