@@ -217,15 +217,10 @@ impl<'a> Marker<'a> {
             return None;
         }
         let bare = line.trim_ascii_end();
-        for (start, make) in [
-            ("-----BEGIN ", Self::Begin as fn(&'a str) -> Self),
-            ("-----END ", Self::End as fn(&'a str) -> Self),
-        ] {
-            let label =
-                bare.strip_prefix(start.as_bytes()).and_then(|rest| rest.strip_suffix(b"-----"));
-            if let Some(label) = label.and_then(label_of) {
-                return Some(Ok(make(label)));
-            }
+        let label = |start: &[u8]| label_of(bare.strip_prefix(start)?.strip_suffix(b"-----")?);
+        let begin = label(b"-----BEGIN ").map(Self::Begin);
+        if let Some(marker) = begin.or_else(|| label(b"-----END ").map(Self::End)) {
+            return Some(Ok(marker));
         }
         malformed(line).map(Err)
     }
@@ -290,35 +285,32 @@ fn framed(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
         let number = index + 1;
         // Files with a mark of their own may have been joined.
         let line = without_marks(line);
-        let at = |part: &[u8]| part.as_ptr() as usize - text.as_ptr() as usize;
-        match (Marker::read(line), open) {
-            (None, _) => {}
-            (Some(Err(why)), _) => {
-                return Err(unusable(format!(
-                    "line {number} looks like the start or the end of a PEM block and is not: {why}"
-                )));
-            }
-            (Some(Ok(Marker::Begin(label))), None) => {
-                open = Some((label, number, at(line) + line.len()));
-            }
-            (Some(Ok(Marker::Begin(_))), Some((label, begun, _))) => {
+        let Some(marker) = Marker::read(line) else { continue };
+        let marker = marker.map_err(|why| {
+            unusable(format!(
+                "line {number} looks like the start or the end of a PEM block and is not: {why}"
+            ))
+        })?;
+        let at = line.as_ptr() as usize - text.as_ptr() as usize;
+        match (marker, open.take()) {
+            (Marker::Begin(label), None) => open = Some((label, number, at + line.len())),
+            (Marker::Begin(_), Some((label, begun, _))) => {
                 return Err(not_pem(format!(
                     "the block {label} that begins in line {begun} has no END before the next BEGIN in line {number}"
                 )));
             }
-            (Some(Ok(Marker::End(label))), None) => {
+            (Marker::End(label), None) => {
                 return Err(not_pem(format!(
                     "the END of a block {label} in line {number} has no BEGIN"
                 )));
             }
-            (Some(Ok(Marker::End(end))), Some((label, begun, from))) => {
-                if end != label {
-                    return Err(not_pem(format!(
-                        "the block {label} that begins in line {begun} ends in line {number} as {end}"
-                    )));
-                }
-                open = None;
-                found.push(block(label, begun, &text[from..at(line)]));
+            (Marker::End(end), Some((label, begun, _))) if end != label => {
+                return Err(not_pem(format!(
+                    "the block {label} that begins in line {begun} ends in line {number} as {end}"
+                )));
+            }
+            (Marker::End(_), Some((label, begun, from))) => {
+                found.push(block(label, begun, &text[from..at]));
             }
         }
     }
