@@ -113,26 +113,21 @@ pub(super) fn end_of(
 /// a certificate has expired, and not which.
 pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
     let (leaf, others) = chain.split_first()?;
-    let of = |der: &CertificateDer<'_>| CertificateInfo::from_der(der).ok();
-    let is_blamed = |one: &CertificateInfo| match error {
-        Error::InvalidCertificate(Fault::ExpiredContext { not_after, .. }) => {
-            crypto::unix_time(one.not_after) == *not_after
+    let Error::InvalidCertificate(fault) = error else { return None };
+    let (limit, limit_of, what): (_, fn(&CertificateInfo) -> SystemTime, _) = match fault {
+        Fault::ExpiredContext { not_after, .. } => (*not_after, |one| one.not_after, "has expired"),
+        Fault::NotValidYetContext { not_before, .. } => {
+            (*not_before, |one| one.not_before, "is not valid yet")
         }
-        Error::InvalidCertificate(Fault::NotValidYetContext { not_before, .. }) => {
-            crypto::unix_time(one.not_before) == *not_before
-        }
-        _ => false,
+        _ => return None,
     };
+    let of = |der: &CertificateDer<'_>| CertificateInfo::from_der(der).ok();
+    let is_blamed = |one: &CertificateInfo| crypto::unix_time(limit_of(one)) == limit;
     if is_blamed(&of(leaf)?) {
         return None;
     }
     let one = others.iter().take(CERTIFICATES_MAX).filter_map(of).find(is_blamed)?;
-    let name = name_of(&one);
-    let what = match error {
-        Error::InvalidCertificate(Fault::ExpiredContext { .. }) => "has expired",
-        _ => "is not valid yet",
-    };
-    Some(format!("intermediate certificate {name} in its chain {what}"))
+    Some(format!("intermediate certificate {} in its chain {what}", name_of(&one)))
 }
 
 /// Subject of a certificate, for people. Its issuer chose the text.
