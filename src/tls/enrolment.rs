@@ -82,9 +82,7 @@ impl ToEnroller {
         ca_fingerprint: [u8; DIGEST_BYTES],
         alpn: &[u8],
     ) -> Result<Self, CredentialsError> {
-        let enrollers =
-            EnrollersOnly { known: KnownCa::Fingerprint(ca_fingerprint), trust_domain: None };
-        Self::with(enrollers, None, alpn)
+        Self::with(EnrollersOnly::OfCa(ca_fingerprint), None, alpn)
     }
 
     /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
@@ -99,8 +97,7 @@ impl ToEnroller {
         let (cas, chain) = (read(&at.ca)?, read(&at.cert)?);
         let key = files::read_key(&at.key)?;
         let own = certified_key(chain, &key, &name(&at.cert), &name(&at.key))?;
-        let known = KnownCa::Roots(roots(cas)?);
-        let enrollers = EnrollersOnly { known, trust_domain: Some(trust_domain.into()) };
+        let enrollers = EnrollersOnly::OfDomain(roots(cas)?, trust_domain.into());
         Self::with(enrollers, Some(own), alpn)
     }
 
@@ -127,29 +124,22 @@ fn roots(cas: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Credentials
     Ok(store)
 }
 
-/// The trust anchor by which an enroller is recognised.
-#[derive(Debug)]
-enum KnownCa {
-    /// Its CA has this fingerprint.
-    Fingerprint([u8; DIGEST_BYTES]),
-    /// Its CA is one of these.
-    Roots(RootCertStore),
-}
-
 /// Trusts only enrollers of a known CA. The host that was dialled does not matter: an enroller
 /// signs its own certificate and does not know under which names it is reached, and its CA signs
 /// one enroller's name only.
 #[derive(Debug)]
-struct EnrollersOnly {
-    known: KnownCa,
-    trust_domain: Option<String>,
+enum EnrollersOnly {
+    /// Those whose CA has this fingerprint.
+    OfCa([u8; DIGEST_BYTES]),
+    /// Those of one of these CAs and of this trust domain.
+    OfDomain(RootCertStore, String),
 }
 
 impl EnrollersOnly {
     fn roots(&self, shown: &[CertificateDer<'_>]) -> Result<RootCertStore, Error> {
-        let wanted = match &self.known {
-            KnownCa::Roots(roots) => return Ok(roots.clone()),
-            KnownCa::Fingerprint(wanted) => wanted,
+        let wanted = match self {
+            Self::OfDomain(roots, _) => return Ok(roots.clone()),
+            Self::OfCa(wanted) => wanted,
         };
         let ca = shown.iter().find(|ca| is_same(&sha256(ca), wanted));
         let ca = ca.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
@@ -166,9 +156,9 @@ impl EnrollersOnly {
             }
             _ => None,
         };
-        let is_wanted = |domain: &str| match &self.trust_domain {
-            Some(wanted) => domain == wanted,
-            None => check_trust_domain(domain).is_ok(),
+        let is_wanted = |domain: &str| match self {
+            Self::OfDomain(_, wanted) => domain == wanted,
+            Self::OfCa(_) => check_trust_domain(domain).is_ok(),
         };
         if domain.is_some_and(is_wanted) && !info.is_ca {
             return Ok(());
