@@ -187,7 +187,7 @@ impl GatewayBuilder {
         let fault = |source| GatewayError::Socket { address, source };
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
-        let tls = self.has_tls.then(|| Arc::new(HttpTls::new(self.certificate)));
+        let tls = self.has_tls.then(|| Arc::new(HttpTls(self.certificate)));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (node_tasks, tasks) = (self.ingress.tasks(), Tasks::default());
         let state = Arc::new(GatewayState {

@@ -99,7 +99,7 @@ impl Gateway {
     /// gateway without TLS.
     pub fn set_certificate(&self, certificate: Option<ServerCertificate>) {
         if self.state.tls.get().is_some() {
-            self.state.tls.set(Some(Arc::new(HttpTls::new(certificate))));
+            self.state.tls.set(Some(Arc::new(HttpTls(certificate))));
         }
     }
 }

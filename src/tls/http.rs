@@ -76,11 +76,8 @@ impl fmt::Debug for ServerCertificate {
     }
 }
 
-/// TLS of one gateway.
-pub(crate) struct HttpTls {
-    /// Certificate of the gateway, unless it uses the node's own.
-    certificate: Option<ServerCertificate>,
-}
+/// TLS of one gateway, which shows this certificate, or the node's own.
+pub(crate) struct HttpTls(pub(crate) Option<ServerCertificate>);
 
 /// A handshake that failed because a certificate was refused, with the claim of that certificate.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +88,6 @@ pub(crate) struct RejectedCertificate {
 }
 
 impl HttpTls {
-    /// Shows this certificate, or the node's own.
-    pub(crate) fn new(certificate: Option<ServerCertificate>) -> Self {
-        Self { certificate }
-    }
-
     /// Performs the handshake, with the present credentials.
     ///
     /// # Errors
@@ -110,7 +102,7 @@ impl HttpTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let slot = ClaimSlot::default();
-        let own = self.certificate.as_ref().map(|own| &own.own);
+        let own = self.0.as_ref().map(|own| &own.own);
         // Made for each handshake, because each has a slot of its own: a few allocations in
         // addition to the handshake's signatures.
         let config = credentials.http_config(own, &[H2, HTTP_1], &slot);
@@ -174,11 +166,7 @@ impl ClientCertificate {
         &self.identity
     }
 
-    /// True if it still is as good as in a handshake of this moment. Costs a verified chain where
-    /// trust has changed.
-    ///
-    /// # Errors
-    /// The reason.
+    /// Checks that a handshake would accept it now. Costs a verified chain where trust has changed.
     pub(crate) fn revalidate(
         &self,
         credentials: &Credentials,
