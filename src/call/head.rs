@@ -8,7 +8,7 @@ use crate::{
     limits::TIMEOUT_CEILING,
     name::{CallId, MethodPath, NameError, PeerName},
     status::{Code, Status},
-    wire::{CallKind, RequestHead, Route, WireError},
+    wire::{CallKind, RequestHead, RouteKind, WireError},
 };
 use std::{
     sync::{Arc, OnceLock},
@@ -36,10 +36,10 @@ impl Head {
         }
         let invalid =
             |fault: NameError| Status::not_executed(Code::InvalidArgument, fault.to_string());
-        let target = match head.route() {
-            Route::Here => Target::Here,
-            Route::Agent(name) => Target::Agent(name.parse().map_err(invalid)?),
-            Route::Service => Target::Service,
+        let target = match (head.route, head.agent) {
+            (RouteKind::Agent, Some(name)) => Target::Agent(name.parse().map_err(invalid)?),
+            (RouteKind::Service, _) => Target::Service,
+            _ => Target::Here,
         };
         let method: MethodPath = head.method.parse().map_err(invalid)?;
         check_forward(&method, head.kind, &target)?;

@@ -42,17 +42,6 @@ impl TryFrom<u8> for RouteKind {
     }
 }
 
-/// Target of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route<'a> {
-    /// The side that accepted the stream.
-    Here,
-    /// To the agent of this name.
-    Agent(&'a str),
-    /// To any agent that may answer for the service.
-    Service,
-}
-
 /// Metadata as it travels: an array of pairs.
 pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
@@ -123,15 +112,6 @@ impl<'a> RequestHead<'a> {
         }
         check_pairs(&head.metadata)?;
         Ok(head)
-    }
-
-    /// Target of the call.
-    pub(crate) fn route(&self) -> Route<'a> {
-        match (self.route, self.agent) {
-            (RouteKind::Agent, Some(agent)) => Route::Agent(agent),
-            (RouteKind::Service, _) => Route::Service,
-            _ => Route::Here,
-        }
     }
 
     /// The metadata as an owned list.
@@ -223,8 +203,8 @@ mod tests {
         encode_fields(&mut bytes, &head()).expect("encodes");
         let mut back = RequestHead::decode(&bytes).expect("decodes");
         assert_eq!(
-            (back.method, back.route(), back.timeout_ms),
-            ("HelloService/Hello", Route::Agent("warehouse"), 5_000)
+            (back.method, back.route, back.agent, back.timeout_ms),
+            ("HelloService/Hello", RouteKind::Agent, Some("warehouse"), 5_000)
         );
         assert_eq!((back.attempt, back.priority, back.caller), (1, 0, Some("caller/ops")));
         assert_eq!(back.take_metadata().get("k"), Some("v"));
@@ -275,9 +255,9 @@ mod tests {
         for key in [1, 2, 6, 7, 8, 9, 10, 11, 12, 13] {
             let bytes = head(key, &[0xf6]);
             let read = RequestHead::decode(&bytes).unwrap_or_else(|fault| panic!("{key}: {fault}"));
-            let absent = (Route::Here, 1, 0, None, 0, false);
-            let RequestHead { attempt, priority, caller, wait, .. } = read;
-            let have = (read.route(), attempt, priority, caller, read.metadata.len(), wait);
+            let absent = (RouteKind::Here, None, 1, 0, None, 0, false);
+            let RequestHead { route, agent, attempt, priority, caller, metadata, wait, .. } = read;
+            let have = (route, agent, attempt, priority, caller, metadata.len(), wait);
             assert_eq!(have, absent, "key {key}");
             for other in [&[0xfb, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0xf7]] {
                 assert!(RequestHead::decode(&head(key, other)).is_err(), "{key}: {other:02x?}");

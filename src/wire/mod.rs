@@ -28,7 +28,7 @@ pub(crate) use error::WireError;
 pub(crate) use frame::{
     Batch, Chunks, Header, Kind, head_chunk, reply_chunks, request_chunks, status_chunk,
 };
-pub(crate) use head::{ReplyHead, RequestHead, Route, RouteKind, metadata_fault, pairs};
+pub(crate) use head::{ReplyHead, RequestHead, RouteKind, metadata_fault, pairs};
 #[cfg(feature = "certs")]
 pub(crate) use join::{Ask, JoinReply, JoinRequest};
 #[cfg(feature = "certs")]
