@@ -41,46 +41,46 @@ mod verifiers;
 
 pub use certificate_info::{CertificateInfo, CrlInfo, RevokedSerial, Utc};
 pub use chain::{ChainBound, Validity};
-pub(crate) use claim::{Claim, ClaimSlot};
 pub use credentials::Credentials;
-pub(crate) use crypto::{fill_random, random_bytes};
 #[cfg(feature = "certs")]
 pub use csr::CsrInfo;
-#[cfg(any(feature = "certs", feature = "gateway"))]
-pub(crate) use digest::{DIGEST_BYTES, is_same, sha256};
-#[cfg(feature = "certs")]
-pub(crate) use enrolment::{EnrollerTls, ToEnroller, enroller_uri, fingerprints};
 pub use error::CredentialsError;
-pub(crate) use expiry_warnings::ExpiryWarnings;
-pub(crate) use explain::{HandshakeFault, RejectedBy, explain};
-#[cfg(feature = "gateway")]
-pub(crate) use files::exposed_mode;
-#[cfg(any(feature = "config", feature = "gateway"))]
-pub(crate) use files::open_regular;
-#[cfg(feature = "certs")]
-pub(crate) use files::requested_key;
 pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
-#[cfg(feature = "certs")]
-pub(crate) use hex::fill_from_hex;
-#[cfg(feature = "gateway")]
-pub(crate) use hex::push_hex;
-#[cfg(any(feature = "certs", feature = "gateway"))]
-pub(crate) use hex::{from_hex, hex};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;
-#[cfg(feature = "gateway")]
-pub(crate) use http::{ClientCertificate, HttpTls, RejectedCertificate};
 pub use identity::{Identity, IdentityError};
-#[cfg(feature = "certs")]
-pub(crate) use identity::{check_trust_domain, spiffe_uri};
-#[cfg(feature = "certs")]
-pub(crate) use key_digest::key_digest;
-#[cfg(feature = "certs")]
-pub(crate) use key_kind::fault_of as key_fault;
-pub(crate) use mac::MacKey;
-#[cfg(feature = "certs")]
-pub(crate) use pem::{PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key};
 pub use pem_error::PemError;
-pub(crate) use revalidation::RevalidationError;
+
+pub(crate) use self::{
+    claim::{Claim, ClaimSlot},
+    crypto::{fill_random, random_bytes},
+    expiry_warnings::ExpiryWarnings,
+    explain::{HandshakeFault, RejectedBy, explain},
+    mac::MacKey,
+    revalidation::RevalidationError,
+};
+#[cfg(any(feature = "certs", feature = "gateway"))]
+pub(crate) use self::{
+    digest::{DIGEST_BYTES, is_same, sha256},
+    hex::{from_hex, hex},
+};
+#[cfg(feature = "certs")]
+pub(crate) use self::{
+    enrolment::{EnrollerTls, ToEnroller, enroller_uri, fingerprints},
+    files::requested_key,
+    hex::fill_from_hex,
+    identity::{check_trust_domain, spiffe_uri},
+    key_digest::key_digest,
+    key_kind::fault_of as key_fault,
+    pem::{PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key},
+};
+#[cfg(feature = "gateway")]
+pub(crate) use self::{
+    files::exposed_mode,
+    hex::push_hex,
+    http::{ClientCertificate, HttpTls, RejectedCertificate},
+};
+#[cfg(any(feature = "config", feature = "gateway"))]
+pub(crate) use files::open_regular;
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;
