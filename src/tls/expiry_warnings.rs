@@ -73,10 +73,11 @@ impl ExpiryWarnings {
 }
 
 fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String {
-    let ends = &credentials.validity().ends;
-    let (end, what) =
-        (ends.at(), ends.subject(&format!("the certificate of {}", credentials.peer_name())));
-    let peer = credentials.peer_name();
+    let (peer, ends) = (credentials.peer_name(), &credentials.validity().ends);
+    let what = ends.subject(&format!("the certificate of {peer}"));
+    let (left, end) = (rough(ends.at(), now), Utc(ends.at()));
+    let list_ends = credentials.crl_next_update().unwrap_or(now);
+    let (list_left, list_end) = (rough(list_ends, now), Utc(list_ends));
     let remedy = match ends.intermediate() {
         None if warning == Warning::HasEnded => format!(
             "renew it with `dialback certs renew {} {} --expired`, or join again by a token",
@@ -85,29 +86,21 @@ fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String 
         None => "renew it with `dialback certs renew`".to_owned(),
         Some(_) => "append the current certificate of that CA to the leaf in the file".to_owned(),
     };
-    let list_end = credentials.crl_next_update().unwrap_or(now);
     match warning {
         Warning::EndsSoon => format!(
-            "{what} ends in {}, at {}: {remedy}; the new one is loaded without a restart",
-            rough(end, now),
-            Utc(end)
+            "{what} ends in {left}, at {end}: {remedy}; the new one is loaded without a restart"
         ),
         Warning::HasEnded => format!(
-            "{what} expired at {}: no peer accepts it; {remedy}; the new one is loaded without a restart",
-            Utc(end)
+            "{what} expired at {end}: no peer accepts it; {remedy}; the new one is loaded without a restart"
         ),
         Warning::IsRevoked => format!(
-            "the certificate of {} is revoked by the revocation list here: peers with that list reject it; issue another with `dialback certs issue`; it is loaded without a restart",
-            credentials.peer_name()
+            "the certificate of {peer} is revoked by the revocation list here: peers with that list reject it; issue another with `dialback certs issue`; it is loaded without a restart"
         ),
         Warning::ListEndsSoon => format!(
-            "the revocation list ends in {}, at {}: create the next one with `dialback certs crl`; it is loaded without a restart",
-            rough(list_end, now),
-            Utc(list_end)
+            "the revocation list ends in {list_left}, at {list_end}: create the next one with `dialback certs crl`; it is loaded without a restart"
         ),
         Warning::ListHasEnded => format!(
-            "the revocation list expired at {}: new links are rejected until there is a new one; create it with `dialback certs crl`",
-            Utc(list_end)
+            "the revocation list expired at {list_end}: new links are rejected until there is a new one; create it with `dialback certs crl`"
         ),
     }
 }
