@@ -23,14 +23,13 @@ impl<'a> Authority<'a> {
         if !is_host(host) {
             return None;
         }
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            None => return None,
-            Some("") => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().ok()?)
+        let port = match rest {
+            "" | ":" => None,
+            _ => {
+                let digits = rest.strip_prefix(':')?;
+                let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+                Some(digits.parse().ok().filter(|_| is_number)?)
             }
-            Some(_) => return None,
         };
         Some(Self { host, port })
     }
@@ -67,13 +66,8 @@ fn is_host(host: &str) -> bool {
 }
 
 /// `unreserved` and `sub-delims` of RFC 3986.
-const fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~')
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
 #[cfg(test)]
