@@ -98,16 +98,16 @@ impl Credentials {
             crl: None,
             crl_scope: at.crl_scope,
         };
-        let Some(crl) = &at.crl else { return Self::load(&pem, &SourceNames::of(at)) };
-        let crl = match files::read_lists(crl) {
+        let sources = SourceNames::of(at);
+        let crl = match at.crl.as_deref().map(files::read_lists).transpose() {
             // An expired certificate is reported first: a new one brings its list with it.
             Err(missing @ CredentialsError::MissingList { .. }) => {
-                return Self::load(&pem, &SourceNames::of(at)).and(Err(missing));
+                return Self::load(&pem, &sources).and(Err(missing));
             }
             read => read?,
         };
-        pem.crl = Some(&crl);
-        Self::load(&pem, &SourceNames::of(at))
+        pem.crl = crl.as_deref();
+        Self::load(&pem, &sources)
     }
 
     /// Loads PEM texts in memory.

@@ -47,16 +47,13 @@ impl<'a> StatusHead<'a> {
     /// The status of a failure. Texts and bytes over their limits are truncated, so that a failure
     /// can always be sent.
     pub(crate) fn failed(status: &'a Status) -> Self {
+        let keep_details = status.details().len() <= DETAILS_BYTES_MAX;
         let keep_metadata = metadata_fault(status.metadata()).is_none();
         Self {
             code: status.code().number(),
             outcome: status.outcome().number(),
             message: Cow::Borrowed(truncated(status.message(), MESSAGE_TEXT_BYTES_MAX)),
-            details: if status.details().len() <= DETAILS_BYTES_MAX {
-                CborBytes::new(status.details())
-            } else {
-                Default::default()
-            },
+            details: CborBytes::new(if keep_details { status.details() } else { &[] }),
             metadata: if keep_metadata { pairs(status.metadata()) } else { Vec::new() },
         }
     }
