@@ -163,9 +163,6 @@ impl Authenticator {
     /// Authenticates a request from this address. A client that guesses tokens is soon refused
     /// without further log lines. A valid token is always accepted, so that a guesser in the same
     /// network does no harm.
-    ///
-    /// # Errors
-    /// The request is not authenticated.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,

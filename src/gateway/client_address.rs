@@ -114,7 +114,6 @@ pub(super) enum BrowserOrigin {
     Foreign,
 }
 
-/// Reads the `Origin` of a request.
 pub(super) fn browser_origin(headers: &HeaderMap, allowed: &[String]) -> BrowserOrigin {
     match headers.get(header::ORIGIN) {
         None => BrowserOrigin::None,

@@ -262,7 +262,6 @@ impl GatewayState {
         self.ingress.observer().report(Event::HttpRefused { address, claim, reason });
     }
 
-    /// True if a caller is still authenticated.
     fn is_still_authenticated(&self, caller: &AuthenticatedCaller) -> bool {
         caller.is_still_valid(&self.auth_context(true), SystemTime::now())
     }

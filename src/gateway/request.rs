@@ -37,9 +37,6 @@ const ACCEPTED: &str =
 
 impl Form {
     /// Reads the format from `Content-Type` and `Accept`.
-    ///
-    /// # Errors
-    /// The content type is not supported.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let content_type = one(headers, &header::CONTENT_TYPE)?.unwrap_or_default();
         let (kind, rest) = content_type.split_once(';').unwrap_or((content_type, ""));
@@ -96,9 +93,6 @@ pub(super) struct CallHeaders {
 impl CallHeaders {
     /// Reads the headers that the gateway uses. All others are ignored, including any identity that
     /// they claim.
-    ///
-    /// # Errors
-    /// A header is invalid.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         if one(headers, &VERSION)?.is_some_and(|version| version != "1") {
             return Err(Refusal::invalid(

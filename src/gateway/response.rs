@@ -64,7 +64,6 @@ impl Body for ResponseBody {
     }
 }
 
-/// A response.
 pub(super) type GatewayResponse = Response<ResponseBody>;
 
 /// An error response in Connect's format, with an HTTP status.
@@ -94,7 +93,6 @@ impl Refusal {
         Status::not_executed(Code::InvalidArgument, text).into()
     }
 
-    /// Adds a header.
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -111,7 +109,6 @@ impl Refusal {
         Self { held_back: Some(wait), ..self }.closing()
     }
 
-    /// HTTP status of the response.
     pub(super) fn http_status(&self) -> StatusCode {
         self.http.unwrap_or_else(|| match (self.status.code(), self.status.outcome()) {
             // Clients and proxies repeat a 429 by themselves: only where nothing was started.
@@ -142,7 +139,6 @@ pub(super) fn full_response(
     of_type(http, content_type, body)
 }
 
-/// A response with this body.
 pub(super) fn of_type(
     http: StatusCode,
     content_type: &'static str,

@@ -29,9 +29,6 @@ pub(super) enum GatewayPage {
 
 impl RequestRoute {
     /// Parses path and query of a request.
-    ///
-    /// # Errors
-    /// The path is unknown, or a name in it is invalid.
     pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
         let path = uri.path();
         if path.len() > HTTP_PATH_BYTES_MAX {

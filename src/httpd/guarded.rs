@@ -85,7 +85,6 @@ impl<S> Guarded<S> {
         self.is_flooded
     }
 
-    /// Returns `true` if the last write was complete, so that a frame can follow.
     pub(super) const fn is_between_writes(&self) -> bool {
         self.is_between_writes
     }

@@ -50,7 +50,6 @@ use tokio::{
 
 /// Client of a connection.
 pub(crate) struct Peer {
-    /// Remote address.
     pub(crate) address: SocketAddr,
     /// The certificate that it has shown.
     pub(crate) shown: Option<ClientCertificate>,
@@ -64,7 +63,6 @@ impl Peer {
         Self { address, shown, is_done: AtomicBool::new(false), owner }
     }
 
-    /// Marks the connection as authenticated: it is not evicted any more.
     pub(crate) fn set_known(&self) {
         self.owner.set_known();
     }
@@ -77,7 +75,6 @@ impl Peer {
 
 /// Owner of the server: answers its requests.
 pub(crate) trait Answers: Send + Sync + 'static {
-    /// Body of a response.
     type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
 
     /// Admission of this address.

@@ -37,10 +37,7 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The same into these bytes.
-///
-/// # Panics
-/// As [`random_bytes`].
+/// The same into these bytes, as [`random_bytes`].
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
     provider().secure_random.fill(bytes).expect("the system gives random bytes");

@@ -3,7 +3,6 @@
 use super::crypto::sha256_suite;
 use subtle::ConstantTimeEq as _;
 
-/// Bytes of a digest.
 pub(crate) const DIGEST_BYTES: usize = 32;
 
 /// The SHA-256 of some bytes.

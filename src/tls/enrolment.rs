@@ -67,7 +67,6 @@ impl EnrollerTls {
         Ok(Self(Arc::new(config::accepting(own, clients, true, &[alpn])?)))
     }
 
-    /// TLS for the side that accepts.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.0.clone()
     }
@@ -110,7 +109,6 @@ impl ToEnroller {
         Ok(Self(Arc::new(config::dialling(own, verifier, true, alpn)?)))
     }
 
-    /// TLS for the side that dials.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         self.0.clone()
     }

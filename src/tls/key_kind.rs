@@ -27,9 +27,6 @@ struct KeyKind {
 }
 
 /// Refuses a public key that neither TLS nor the signing of certificates could use.
-///
-/// # Errors
-/// [`PemError::Unusable`] with the name of its kind.
 #[cfg(feature = "certs")]
 pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), PemError> {
     let bits = match key.parsed() {

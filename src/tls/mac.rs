@@ -16,7 +16,6 @@ impl MacKey {
     /// are.
     pub(crate) const KEY_BYTES: usize = 64;
 
-    /// Bytes of a tag.
     pub(crate) const TAG_BYTES: usize = 32;
 
     /// Takes a key. `None` if the provider has no SHA-256, which QUIC itself demands.

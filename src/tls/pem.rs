@@ -101,9 +101,6 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
 }
 
 /// The bodies of all blocks of one kind: certificates, revocation lists or requests.
-///
-/// # Errors
-/// As [`blocks`], or a body is not base64.
 pub(crate) fn bodies(text: &[u8], wanted: PemKind) -> Result<Vec<Vec<u8>>, PemError> {
     let mut found = vec![];
     for block in blocks(text)? {

@@ -17,9 +17,6 @@ pub(crate) struct UpstreamTls {
 
 impl UpstreamTls {
     /// Trusts the CAs of a PEM text for a host, which may be a name or an IP address.
-    ///
-    /// # Errors
-    /// The CAs or the host cannot be read.
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is not a host name or address"))?;
@@ -42,9 +39,6 @@ impl UpstreamTls {
     }
 
     /// Shakes hands over a connection. Nothing of a request was written when it fails.
-    ///
-    /// # Errors
-    /// The host's certificate was rejected, or the connection failed.
     pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         stream: S,

@@ -159,7 +159,6 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    /// Encodes the frame.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         let mut out = Vec::with_capacity(64);
         match self {
@@ -176,7 +175,6 @@ impl Control {
         Ok(out)
     }
 
-    /// Decodes a frame of the control stream.
     pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Self, WireError> {
         Ok(match kind {
             Kind::Hello => Self::Hello(decode_fields(payload, CONTROL_ITEMS_MAX)?),

@@ -45,9 +45,6 @@ impl ServiceInfo {
 }
 
 /// Checks that these services fit one registration.
-///
-/// # Errors
-/// They do not fit; with the sizes.
 pub(crate) fn expect_registrable(services: &[ServiceInfo]) -> Result<(), WireError> {
     let register = Register { generation: u64::MAX, services: services.to_vec() };
     Control::Register(register).encode().map(drop)

@@ -91,9 +91,7 @@ impl Kind {
 /// Header of a frame: kind and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Kind of the frame.
     pub(crate) kind: Kind,
-    /// Bytes of payload.
     pub(crate) payload_bytes: usize,
     /// Bytes of the header itself, 2 to 9.
     pub(crate) header_bytes: usize,
@@ -134,7 +132,7 @@ fn push_varint(out: &mut Vec<u8>, value: usize) {
     }
 }
 
-/// Appends a frame whose payload is CBOR of `words`. The length is always written in two bytes
+/// Appends a frame whose payload is CBOR of `fields`. The length is always written in two bytes
 /// (four for long control frames), so that the payload is encoded in place.
 pub(crate) fn push_map<T: serde::Serialize>(
     out: &mut Vec<u8>,
@@ -238,7 +236,6 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Adds a message.
     pub(crate) fn push(&mut self, message: Bytes) {
         self.small.push(Kind::Message.byte());
         push_varint(&mut self.small, message.len());
@@ -254,7 +251,6 @@ impl Batch {
         self.large.is_some() || self.small.len() > COPY_BYTES_MAX
     }
 
-    /// Returns `true` if there is nothing in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.small.is_empty() && self.end.is_empty()
     }

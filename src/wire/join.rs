@@ -67,7 +67,6 @@ impl JoinRequest {
         Ask::ALL.into_iter().find(|ask| *ask as u8 == self.ask)
     }
 
-    /// Encodes the request.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         encode(self)
     }
@@ -113,7 +112,6 @@ impl JoinReply {
         Self { crl, ..Self::default() }
     }
 
-    /// Refuses the request.
     pub(crate) fn refused(why: JoinRefusal, text: impl Into<String>) -> Self {
         Self { code: why.number(), text: text.into(), ..Self::default() }
     }
@@ -125,12 +123,10 @@ impl JoinReply {
         (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))
     }
 
-    /// Encodes the reply.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, WireError> {
         encode(self)
     }
 
-    /// Decodes a reply.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         decode_fields(bytes, HEAD_ITEMS_MAX)
     }

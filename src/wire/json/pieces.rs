@@ -27,9 +27,6 @@ impl JsonText {
     /// Checks a message.
     ///
     /// Memory: eight bytes for each key of the maps that are open at one time.
-    ///
-    /// # Errors
-    /// Malformed CBOR, with its offset.
     pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
         let (dropped, left) = check(&cbor)?;
         Ok(Self { cbor, dropped, walk: Walk::again(), left })
