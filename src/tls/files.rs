@@ -178,8 +178,7 @@ pub(super) fn read_lists(path: &Path) -> Result<Vec<u8>, CredentialsError> {
 
 /// The whole of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
-    let file = open_regular(path).map_err(|error| unreadable(path, error))?;
-    read_open(file, path)
+    open_regular(path).and_then(read_open).map_err(|error| unreadable(path, error))
 }
 
 /// Opens a file that can be read again when it changes: a pipe would keep its reader waiting, and
@@ -196,29 +195,24 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// Reads a key file after a check of its permissions. Both use the same open file, so that the file
 /// cannot be replaced in between.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
-    let file = open_regular(path).map_err(|error| unreadable(path, error))?;
-    expect_private(&file, path)?;
-    read_open(file, path).map(Zeroizing::new)
+    let unreadable = |error| unreadable(path, error);
+    let file = open_regular(path).map_err(unreadable)?;
+    if let Some(mode) = exposed_mode(&file).map_err(unreadable)? {
+        return Err(CredentialsError::ExposedKey { path: path.into(), mode });
+    }
+    read_open(file).map(Zeroizing::new).map_err(unreadable)
 }
 
-fn read_open(file: File, path: &Path) -> Result<Vec<u8>, CredentialsError> {
+fn read_open(file: File) -> io::Result<Vec<u8>> {
     // Room for the whole at once, so that no half copies of a key stay behind in memory.
     let len = file.metadata().map_or(0, |metadata| metadata.len()).min(FILE_BYTES_MAX);
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1);
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(path, error))?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Mounted secrets are 0640 or 0440; anything that lets others in, or lets the group write, is
-/// refused.
-fn expect_private(file: &File, path: &Path) -> Result<(), CredentialsError> {
-    match exposed_mode(file).map_err(|error| unreadable(path, error))? {
-        None => Ok(()),
-        Some(mode) => Err(CredentialsError::ExposedKey { path: path.into(), mode }),
-    }
-}
-
-/// The mode of a file with a secret, if it exposes the secret to other users.
+/// The mode of a file with a secret, if it exposes the secret to other users. Mounted secrets are
+/// 0640 or 0440; anything that lets others in, or lets the group write, is refused.
 #[cfg(unix)]
 pub(crate) fn exposed_mode(file: &File) -> io::Result<Option<u32>> {
     use std::os::unix::fs::PermissionsExt;
@@ -294,7 +288,7 @@ mod tests {
         fs::write(&path, "key").expect("written");
         let with_mode = |mode| {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
-            expect_private(&File::open(&path).expect("opened"), &path)
+            read_key(&path)
         };
         for fit in [0o600, 0o640, 0o700, 0o400, 0o440] {
             // Root opens what its mode would close, so 0400 is checked like the others.
