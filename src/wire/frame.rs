@@ -173,10 +173,6 @@ impl Chunks {
         Self { pieces: [piece, Bytes::new(), Bytes::new()], used: 1 }
     }
 
-    const fn three(pieces: [Bytes; 3]) -> Self {
-        Self { pieces, used: 3 }
-    }
-
     /// Bytes that the transport has not taken out yet.
     pub(crate) fn bytes_left(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
@@ -202,7 +198,7 @@ fn around_message(
     };
     if message.len() > COPY_BYTES_MAX {
         let (first, last) = (with_scratch(push_before)?, with_scratch(after)?);
-        return Ok(Chunks::three([first, message.clone(), last]));
+        return Ok(Chunks { pieces: [first, message.clone(), last], used: 3 });
     }
     let all = with_scratch(|out| {
         push_before(out)?;
@@ -269,7 +265,7 @@ impl Batch {
     pub(crate) fn into_chunks(self) -> Chunks {
         let Self { small, large, end } = self;
         match large {
-            Some(message) => Chunks::three([small.into(), message, end.into()]),
+            Some(message) => Chunks { pieces: [small.into(), message, end.into()], used: 3 },
             None if end.is_empty() => Chunks::one(small.into()),
             None => Chunks::one([small, end].concat().into()),
         }
