@@ -6,7 +6,7 @@
 use crate::status::{Code, Status};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use hyper::{StatusCode, header::HeaderName};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Header with the outcome of the call.
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("dialback-outcome");
@@ -50,14 +50,12 @@ pub(super) fn connect_code(code: Code) -> String {
 
 /// JSON of an error in Connect.
 pub(super) fn error_json(status: &Status) -> Value {
-    let mut error = Map::new();
-    error.insert("code".into(), connect_code(status.code()).into());
-    error.insert("message".into(), status.message().into());
+    let mut error = json!({ "code": connect_code(status.code()), "message": status.message() });
     if !status.details().is_empty() {
         let value = STANDARD_NO_PAD.encode(status.details());
-        error.insert("details".into(), json!([{ "type": DETAILS_TYPE, "value": value }]));
+        error["details"] = json!([{ "type": DETAILS_TYPE, "value": value }]);
     }
-    error.into()
+    error
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Bodies of `GET /v1/agents` and `GET /v1/services`: the directory of one caller, as JSON.
 
 use crate::directory::{Directory, ListedMethod, ListedService};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, with an object for each agent as in
 /// `dialback agents --json`.
@@ -24,33 +24,29 @@ pub fn services_page(directory: &Directory) -> Value {
 
 fn service(service: &ListedService) -> Value {
     let ListedService { name, description, methods } = service;
-    let mut object = Map::new();
-    object.insert("name".into(), name.as_str().into());
+    let methods: Value = methods.iter().map(method).collect();
+    let mut object = json!({ "name": name, "methods": methods });
     insert_text(&mut object, "description", description);
-    object.insert("methods".into(), methods.iter().map(method).collect());
-    object.into()
+    object
 }
 
 fn method(method: &ListedMethod) -> Value {
     let ListedMethod { name, kind, description, request_schema, reply_schema, agents, hosts } =
         method;
-    let mut object = Map::new();
-    object.insert("name".into(), name.as_str().into());
-    object.insert("kind".into(), kind.as_str().into());
+    let mut object =
+        json!({ "name": name, "kind": kind.as_str(), "agents": agents, "hosts": hosts });
     insert_text(&mut object, "description", description);
     for (key, text) in [("request_schema", request_schema), ("reply_schema", reply_schema)] {
         if let Some(schema) = schema(text) {
-            object.insert(key.into(), schema);
+            object[key] = schema;
         }
     }
-    object.insert("agents".into(), json!(agents));
-    object.insert("hosts".into(), json!(hosts));
-    object.into()
+    object
 }
 
-fn insert_text(object: &mut Map<String, Value>, key: &str, text: &str) {
+fn insert_text(object: &mut Value, key: &str, text: &str) {
     if !text.is_empty() {
-        object.insert(key.into(), text.into());
+        object[key] = text.into();
     }
 }
 

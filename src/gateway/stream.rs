@@ -186,14 +186,13 @@ pub(super) fn ending(
     let trailing = ended.as_ref().unwrap_or_else(Status::metadata);
     match format {
         StreamFormat::Connect(_) => {
-            let mut end = Map::new();
-            if let Err(status) = &ended {
-                end.insert("error".into(), error_json(status));
-            }
             let mut pairs = grouped(&[late, trailing], METADATA);
             pairs.insert(OUTCOME.as_str().into(), json!([outcome.as_str()]));
-            end.insert("metadata".into(), pairs.into());
-            enveloped(END_STREAM, Value::from(end).to_string().as_bytes())
+            let mut end = json!({ "metadata": pairs });
+            if let Err(status) = &ended {
+                end["error"] = error_json(status);
+            }
+            enveloped(END_STREAM, end.to_string().as_bytes())
         }
         StreamFormat::Events => {
             let (name, mut data) = match &ended {
