@@ -6,7 +6,7 @@ use crate::{
     name::NodeAddress,
     printable::printable,
     system,
-    tls::{self, HandshakeFault, RejectedBy},
+    tls::{self, RejectedBy},
     wire::{CloseCode, Reaction},
 };
 use std::io;
@@ -146,7 +146,7 @@ impl LinkFault {
     }
 
     fn handshake(rejected_by: RejectedBy, alert: u8, text: &str) -> Self {
-        let explanation = tls::explain(HandshakeFault { rejected_by, alert, text });
+        let explanation = tls::explain(rejected_by, alert, text);
         Self::Handshake {
             is_identity: explanation.is_identity,
             is_not_valid_yet: explanation.is_not_valid_yet,

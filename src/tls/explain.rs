@@ -4,17 +4,6 @@ use super::{certificate_info::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
 use std::time::{Duration, SystemTime};
 
-/// A handshake that TLS ended, as the link saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HandshakeFault<'a> {
-    /// The side that rejected the other.
-    pub rejected_by: RejectedBy,
-    /// The TLS alert: RFC 8446 section 6; in QUIC the error code less 0x100.
-    pub alert: u8,
-    /// The error of rustls, of this side or of the peer. The peer's text is only a hint.
-    pub text: &'a str,
-}
-
 /// The side that ended a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RejectedBy {
@@ -39,12 +28,15 @@ pub(crate) struct Explanation {
     pub remedy: &'static str,
 }
 
-/// Explains a failed handshake.
-pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
-    let cause = RejectionCause::of(fault.alert, fault.text);
-    let fact = cause.fact(fault.rejected_by);
+/// Explains a handshake that this side or the peer ended.
+///
+/// `alert` is that of TLS: RFC 8446 section 6; in QUIC the error code less 0x100. `text` is the error
+/// of rustls, of this side or of the peer, whose text is only a hint.
+pub(crate) fn explain(rejected_by: RejectedBy, alert: u8, text: &str) -> Explanation {
+    let cause = RejectionCause::of(alert, text);
+    let fact = cause.fact(rejected_by);
     let is_about_time = matches!(cause, RejectionCause::Expired | RejectionCause::NotValidYet);
-    let reason = match detail(&if is_about_time { dated(fault.text) } else { fault.text.into() }) {
+    let reason = match detail(&if is_about_time { dated(text) } else { text.into() }) {
         detail if detail.is_empty() => fact,
         detail => format!("{fact} ({detail})"),
     };
@@ -52,7 +44,7 @@ pub(crate) fn explain(fault: HandshakeFault<'_>) -> Explanation {
         is_identity: !matches!(cause, RejectionCause::OtherVersion | RejectionCause::Unknown),
         is_not_valid_yet: cause == RejectionCause::NotValidYet,
         reason,
-        remedy: cause.remedy(fault.rejected_by),
+        remedy: cause.remedy(rejected_by),
     }
 }
 
@@ -224,11 +216,7 @@ fn detail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn explained(rejected_by: RejectedBy, alert: u8, text: &str) -> Explanation {
-        explain(HandshakeFault { rejected_by, alert, text })
-    }
+    use super::{explain as explained, *};
 
     #[test]
     fn every_alert_of_a_certificate_is_about_identity_and_alpn_is_about_the_protocol() {

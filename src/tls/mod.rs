@@ -55,7 +55,7 @@ pub(crate) use self::{
     claim::{Claim, ClaimSlot},
     crypto::{fill_random, random_bytes},
     expiry_warnings::ExpiryWarnings,
-    explain::{HandshakeFault, RejectedBy, explain},
+    explain::{RejectedBy, explain},
     mac::MacKey,
     revalidation::RevalidationError,
 };

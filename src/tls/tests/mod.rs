@@ -6,8 +6,8 @@ mod separate_cas;
 
 use super::explain::Explanation;
 use super::{
-    CertificateInfo, CredentialPem, Credentials, CredentialsError, HandshakeFault, Identity,
-    RejectedBy, RevokedSerial, crypto, explain,
+    CertificateInfo, CredentialPem, Credentials, CredentialsError, Identity, RejectedBy,
+    RevokedSerial, crypto, explain,
 };
 use crate::{
     certs::{Ca, LeafPem, LeafProfile, Usage},
@@ -155,9 +155,8 @@ fn refusal(by: Side, error: &Error, met: &mut Met) -> Refusal {
         panic!("{error} was not told: {message:?}")
     };
     let alert = u8::from(alert);
-    let ours =
-        explain(HandshakeFault { rejected_by: RejectedBy::Us, alert, text: &error.to_string() });
-    let theirs = explain(HandshakeFault { rejected_by: RejectedBy::Peer, alert, text: "" });
+    let ours = explain(RejectedBy::Us, alert, &error.to_string());
+    let theirs = explain(RejectedBy::Peer, alert, "");
     Refusal { by, ours, theirs }
 }
 
