@@ -15,9 +15,9 @@ use std::{
 
 /// The body of a request, read by one at a time.
 #[derive(Clone)]
-pub(crate) struct RequestBody(Arc<Shared>);
+pub(crate) struct RequestBody(Arc<BodyState>);
 
-struct Shared {
+struct BodyState {
     body: Mutex<Incoming>,
     /// The client sends it only when it is asked to (`100 Continue`).
     is_awaited: bool,
@@ -29,7 +29,7 @@ struct Shared {
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, is_awaited: bool, allowance: Arc<Allowance>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(BodyState {
             is_over: AtomicBool::new(body.is_end_stream()),
             body: Mutex::new(body),
             is_awaited,
