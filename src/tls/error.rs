@@ -248,14 +248,9 @@ pub enum CredentialsError {
     #[error("TLS cannot be set up with these credentials")]
     Tls {
         /// The error of rustls.
+        #[from]
         source: rustls::Error,
     },
-}
-
-impl From<rustls::Error> for CredentialsError {
-    fn from(source: rustls::Error) -> Self {
-        Self::Tls { source }
-    }
 }
 
 impl From<PemError> for IdentityError {
