@@ -174,15 +174,11 @@ impl Authenticator {
             Ok(caller) => return Ok(caller),
             Err(error) => error,
         };
-        let (source, now) = (Prefix::host(from), Instant::now());
-        let is_attempt = matches!(error, AuthError::Invalid(_));
-        if is_attempt
-            && !self
-                .wrong_tokens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .allows(source, now, true)
-        {
+        let may_try = || {
+            let mut wrong_tokens = self.wrong_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            wrong_tokens.allows(Prefix::host(from), Instant::now(), true)
+        };
+        if matches!(error, AuthError::Invalid(_)) && !may_try() {
             return Err(too_many_attempts());
         }
         // The certificate of an open connection that is no longer valid.

@@ -81,13 +81,12 @@ fn is_known_signature(algorithm: &AlgorithmIdentifier<'_>) -> bool {
             let parameters = parameters.and_then(|any| RsaSsaPssParams::try_from(any).ok());
             parameters.is_some_and(|parameters| {
                 let hash = parameters.hash_algorithm_oid().to_id_string();
-                let length = match hash.as_str() {
-                    "2.16.840.1.101.3.4.2.1" => 32,
-                    "2.16.840.1.101.3.4.2.2" => 48,
-                    "2.16.840.1.101.3.4.2.3" => 64,
-                    _ => return false,
-                };
-                parameters.salt_length() == length
+                matches!(
+                    (hash.as_str(), parameters.salt_length()),
+                    ("2.16.840.1.101.3.4.2.1", 32)
+                        | ("2.16.840.1.101.3.4.2.2", 48)
+                        | ("2.16.840.1.101.3.4.2.3", 64)
+                )
             })
         }
         _ => false,

@@ -133,7 +133,11 @@ pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>,
     let line = first.line;
     match first.kind {
         PemKind::Key(_) => {}
-        PemKind::EncryptedKey => return Err(encrypted(line)),
+        PemKind::EncryptedKey => {
+            return Err(unusable(format!(
+                "the private key in line {line} is encrypted, and dialback does not ask for passphrases; write it without one with `openssl pkey -in FILE -out NEW`"
+            )));
+        }
         _ => {
             let label = first.label;
             let remedy = match label {
@@ -363,12 +367,6 @@ fn wide_encoding(text: &[u8]) -> Option<&'static str> {
     let first_zero = text.iter().position(|byte| *byte == 0)?;
     let is_wide = text.windows(BEGIN.len()).take(4096).any(|part| part == BEGIN);
     is_wide.then_some(if first_zero % 2 == 0 { "UTF-16BE" } else { "UTF-16LE" })
-}
-
-fn encrypted(line: usize) -> PemError {
-    unusable(format!(
-        "the private key in line {line} is encrypted, and dialback does not ask for passphrases; write it without one with `openssl pkey -in FILE -out NEW`"
-    ))
 }
 
 fn foreign_certificate(block: &PemBlock<'_>) -> PemError {
