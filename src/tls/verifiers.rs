@@ -20,8 +20,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{fmt, iter, slice, sync::Arc};
 use tokio::time::Instant;
 
-/// The methods of rustls' two verifier traits that check a signature of the handshake: a certificate
-/// that is shown without its key is rejected, after `$rejected` has run for its leaf.
+/// The methods of rustls' two verifier traits that check a signature of the handshake: a
+/// certificate that is shown without its key is rejected, after `$rejected` has run for its leaf.
 macro_rules! signature_methods {
     ($self:ident, $leaf:ident => $rejected:expr) => {
         fn verify_tls12_signature(
