@@ -76,15 +76,20 @@ where
     // Allocated at once: a growing buffer is copied, and up to three times as large.
     let mut whole = BytesMut::with_capacity(declared);
     loop {
-        let data = match timeout_at(step_ends, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        let frame = match timeout_at(step_ends, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
             Ok(None) => return Ok(whole.freeze()),
             Ok(Some(Err(fault))) => {
                 let text = format!("the body broke off: {fault}");
                 return Err(Refusal::invalid(text));
             }
-            Err(_elapsed) => Bytes::new(),
+            Err(_elapsed) if step_bytes >= HTTP_STEP_BYTES_MIN => {
+                (step_ends, step_bytes) = (Instant::now() + HTTP_STEP, 0);
+                continue;
+            }
+            Err(_elapsed) => return Err(too_slow()),
         };
+        let Ok(data) = frame.into_data() else { continue };
         step_bytes += data.len();
         if whole.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
