@@ -50,11 +50,13 @@ def blank(text):
 
 
 def block_end(code, start):
-    """Returns the end of the block that opens after `start`."""
-    depth = 0
-    for found in re.compile(r"[{};]").finditer(code, start):
-        depth += {"{": 1, "}": -1, ";": 0}[found.group(0)]
-        if depth == 0:
+    """The end of the block that opens after `start`, or of the declaration without one."""
+    depth, brackets = 0, 0
+    for found in re.compile(r"[{};()\[\]]").finditer(code, start):
+        one = found.group(0)
+        brackets += {"(": 1, "[": 1, ")": -1, "]": -1}.get(one, 0)
+        depth += {"{": 1, "}": -1}.get(one, 0)
+        if depth == 0 and (one == "}" or one == ";" and brackets == 0):
             return found.end()
     return len(code)
 
