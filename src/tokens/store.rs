@@ -122,9 +122,7 @@ impl TokenFile {
 }
 
 fn replace(path: &Path, text: &[u8]) -> Result<(), TokensError> {
-    let text = String::from_utf8_lossy(text);
-    files::replace(path, text.as_bytes(), Audience::AsBefore)
-        .map_err(|error| unwritable(path, error))
+    files::replace(path, text, Audience::AsBefore).map_err(|error| unwritable(path, error))
 }
 
 fn unwritable(path: &Path, source: io::Error) -> TokensError {
