@@ -1,6 +1,8 @@
 //! HTTP server with limits on connections, sizes and times. Its owner answers the requests.
 
+mod answers;
 mod authority;
+mod connection;
 mod discard;
 mod frames;
 mod guarded;
@@ -11,7 +13,8 @@ mod server;
 mod slots;
 mod watched;
 
+pub(crate) use answers::{Answers, Peer};
 pub(crate) use head::Framing;
 pub(crate) use request_body::RequestBody;
-pub(crate) use server::{Answers, Peer, serve};
+pub(crate) use server::serve;
 pub(crate) use slots::Admission;

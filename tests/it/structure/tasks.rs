@@ -22,6 +22,7 @@ const STARTERS: &[&str] = &[
     "src/enroll/listener.rs",
     "src/enroll/renew.rs",
     "src/gateway/builder.rs",
+    "src/httpd/connection.rs",
     "src/httpd/server.rs",
     "src/link/keeper/mod.rs",
     "src/net/runtime.rs",

@@ -1,0 +1,244 @@
+//! Serves HTTP/1.1 or HTTP/2 on one connection until its end.
+
+use super::{
+    answers::{Answers, Peer},
+    discard, frames,
+    guarded::Guarded,
+    head::{self, Found},
+    persistence::Persistence,
+    request_body::RequestBody,
+    watched::{Activity, WatchedBody},
+};
+use crate::{
+    drain::{SignalListener, Tasks},
+    limits::{
+        HTTP_CHECK_EVERY, HTTP_DISCARD_STEP, HTTP_DISCARD_WAIT_MAX, HTTP_HEAD_BYTES_MAX,
+        HTTP_HEAD_WAIT_MAX, HTTP_HEADERS_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_IDLE_MAX,
+        HTTP2_PING_EVERY, HTTP2_RESETS_PENDING_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX,
+    },
+};
+use hyper::{
+    HeaderMap, Request, Response, body::Incoming, header, server::conn, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+/// A connection whose requests are answered.
+pub(super) struct Connection<A> {
+    pub(super) answers: Arc<A>,
+    pub(super) tasks: Tasks,
+    pub(super) peer: Arc<Peer>,
+    pub(super) is_h2: bool,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<A: Answers> Connection<A> {
+    /// Serves until the end. Returns the reason if the client was closed because it broke the
+    /// rules.
+    pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        self,
+        mut stream: Guarded<S>,
+        mut draining: Option<[SignalListener; 2]>,
+    ) -> Option<&'static str> {
+        let keeps_alive = draining.is_some();
+        // Waiting for the drain includes the last bytes of the connection.
+        let [drain, _end] = draining.get_or_insert_default();
+        let is_to_linger = if self.is_h2 {
+            stream.count_frames(self.activity.allowance.clone());
+            self.serve_http_2(&mut stream, drain).await
+        } else {
+            let found = stream.look_at_heads();
+            self.serve_http_1(&mut stream, found, keeps_alive, drain).await
+        };
+        if stream.is_flooded() {
+            if stream.is_between_writes() {
+                let last = stream.write_all(&frames::ENHANCE_YOUR_CALM);
+                drop(timeout(HTTP_DISCARD_STEP, last).await);
+            }
+            drop(timeout(HTTP_DISCARD_STEP, stream.shutdown()).await);
+            return Some("it sends HTTP/2 frames without end that carry no request forward");
+        }
+        if is_to_linger
+            && let Ok(Ok(())) = timeout(HTTP_DISCARD_STEP, stream.shutdown()).await
+            && let Some(unended) = stream.unended()
+        {
+            discard::connection(unended).await;
+        }
+        None
+    }
+
+    /// Returns true if the client may still be sending, and its bytes must be discarded.
+    async fn serve_http_2<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        &self,
+        stream: &mut Guarded<S>,
+        drain: &mut SignalListener,
+    ) -> bool {
+        let streams = Streams { tasks: self.tasks.clone(), activity: self.activity.clone() };
+        let mut http = conn::http2::Builder::new(streams);
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(HTTP_HEAD_BYTES_MAX as u32)
+            .max_send_buf_size(HTTP2_STREAM_WINDOW_BYTES as usize)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_PENDING_MAX)
+            .keep_alive_interval(HTTP2_PING_EVERY)
+            .keep_alive_timeout(HTTP2_PING_EVERY);
+        let service = service_fn(|request| self.answer(request, None));
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let drain_by = conn::http2::Connection::graceful_shutdown;
+        let state = (&*self.peer, &*self.activity);
+        until_over(connection, drain_by, state, Some(HTTP2_IDLE_MAX), drain).await
+    }
+
+    /// Returns true if the client may still be sending, and its bytes must be discarded.
+    async fn serve_http_1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        &self,
+        stream: &mut Guarded<S>,
+        found: Found,
+        keeps_alive: bool,
+        drain: &mut SignalListener,
+    ) -> bool {
+        let mut http = conn::http1::Builder::new();
+        // Without a timer hyper silently ignores its limit on heads.
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HTTP_HEAD_WAIT_MAX)
+            .max_buf_size(HTTP_HEAD_BYTES_MAX)
+            .max_headers(HTTP_HEADERS_MAX)
+            .keep_alive(keeps_alive);
+        let service = service_fn(|request| self.answer(request, Some(&found)));
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let drain_by = conn::http1::Connection::graceful_shutdown;
+        until_over(connection, drain_by, (&self.peer, &self.activity), None, drain).await
+    }
+
+    /// Answers one request. `found` has the framing of the heads of HTTP/1.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        found: Option<&Found>,
+    ) -> impl Future<Output = Result<Response<WatchedBody<A::Body>>, Infallible>> + Send + use<A>
+    {
+        let answered = self.activity.answered();
+        let (mut head, body) = request.into_parts();
+        let framing = found.map_or_else(|| head::of_http_2(&head), Found::next);
+        head.extensions.insert(framing);
+        let persistence = found.map(|_| Persistence::of(&head));
+        let is_awaited = found.is_some() && waits_for_continue(&head.headers);
+        let body = RequestBody::new(body, is_awaited, self.activity.allowance.clone());
+        let request = Request::from_parts(head, body.clone());
+        let answer = self.answers.clone().answer(request, self.peer.clone());
+        let (peer, tasks) = (self.peer.clone(), self.tasks.clone());
+        async move {
+            if peer.is_done() {
+                std::future::pending::<()>().await;
+            }
+            let mut response = answer.await;
+            if let Some(persistence) = persistence {
+                persistence.write(response.headers_mut(), body.is_kept_back());
+            }
+            Ok(response.map(|answer| {
+                let watched = WatchedBody::new(answer, answered);
+                if !body.has_rest() {
+                    return watched;
+                }
+                watched.then(move |answered| {
+                    tasks.spawn_until_stopped(async move {
+                        discard::body(body).await;
+                        drop(answered);
+                    });
+                })
+            }))
+        }
+    }
+}
+
+/// Returns `true` if an HTTP/1 client waits for `100 Continue` before it sends the body (RFC 9110
+/// section 10.1.1).
+fn waits_for_continue(headers: &HeaderMap) -> bool {
+    let expectation = headers.get(header::EXPECT);
+    expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Executor of HTTP/2: one task per request. Dropping a task before its end resets the stream of
+/// that request only.
+#[derive(Clone)]
+struct Streams {
+    tasks: Tasks,
+    activity: Arc<Activity>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    /// Called once for each request, right after that was begun.
+    fn execute(&self, work: F) {
+        let reset = self.activity.last_reset();
+        self.tasks.spawn_until_stopped(async move {
+            tokio::select! {
+                biased;
+                () = work => {}
+                () = reset => {}
+            }
+        });
+    }
+}
+
+/// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout. Returns
+/// `true` if the client may still be sending, and its bytes must be discarded.
+async fn until_over<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    graceful_shutdown: fn(Pin<&mut C>),
+    (peer, activity): (&Peer, &Activity),
+    idle_max: Option<std::time::Duration>,
+    drain: &mut SignalListener,
+) -> bool {
+    let mut connection = pin!(connection);
+    let mut look = tokio::time::interval(HTTP_CHECK_EVERY);
+    let (mut has_left, mut was_idle) = (false, false);
+    let mut done_by = None;
+    loop {
+        tokio::select! {
+            // After a protocol error of HTTP/2 nothing more is read.
+            ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
+            () = drain.notified() => {
+                was_idle |= activity.idle_since().is_some();
+                graceful_shutdown(connection.as_mut());
+                has_left = true;
+                drain.done();
+            }
+            now = look.tick() => {
+                activity.allowance.waited();
+                if activity.is_stalled(now) {
+                    return false;
+                }
+                if peer.is_done() {
+                    let done_by = *done_by.get_or_insert(now + HTTP_DISCARD_WAIT_MAX);
+                    if now >= done_by || activity.idle_since().is_some() {
+                        return true;
+                    }
+                }
+                let Some(since) = activity.idle_since() else { continue };
+                if idle_max.is_some() && !activity.has_had_request() && now >= since + HTTP_HEAD_WAIT_MAX {
+                    return false;
+                }
+                match idle_max {
+                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return false,
+                    Some(idle_max) if now >= since + idle_max && !has_left => {
+                        was_idle = true;
+                        graceful_shutdown(connection.as_mut());
+                        has_left = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
