@@ -177,8 +177,8 @@ impl<'a> Table<'a> {
         Some(array.iter().filter_map(|value| self.read_value(key, value, &read)).collect())
     }
 
-    /// Reads each value of an array that must not be empty. An array whose only value has a fault is
-    /// not empty.
+    /// Reads each value of an array that must not be empty. An array whose only value has a fault
+    /// is not empty.
     pub(super) fn each_of_some<T>(
         &mut self,
         key: &'static str,

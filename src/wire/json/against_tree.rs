@@ -169,14 +169,14 @@ fn the_last_of_many_equal_keys_wins_or_duplicates_are_refused() {
 }
 
 #[test]
-fn millions_of_small_maps_take_the_room_of_their_json() {
-    let maps = 1_398_000;
+fn many_small_maps_take_the_room_of_their_json() {
+    let maps = 350_000;
     let cbor = [&[0x9f][..], &[0xa1, 0x60, 0x00].repeat(maps), &[0xff]].concat();
     let text = cbor_to_text(&cbor).expect("well-formed");
     assert_eq!(text.len(), 1 + 7 * maps);
     let back = text_to_cbor(&text).expect("JSON");
     assert_eq!(back.len(), 5 + 3 * maps);
-    assert_eq!(back[..8], [0x9a, 0x00, 0x15, 0x54, 0xf0, 0xa1, 0x60, 0x00]);
+    assert_eq!(back[..8], [0x9a, 0x00, 0x05, 0x57, 0x30, 0xa1, 0x60, 0x00]);
 }
 
 #[test]
@@ -197,18 +197,18 @@ fn a_text_is_in_pieces_whatever_its_message_is_made_of() {
         [&[first][..], &u32::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat()
     };
     let of_all = |items: &[u8]| [&[0x9f][..], items, &[0xff]].concat();
-    let bytes: Vec<u8> = (0..=255).cycle().take(1_000_001).collect();
+    let bytes: Vec<u8> = (0..=255).cycle().take(250_001).collect();
     for cbor in [
         string(0x5a, &bytes),
-        string(0x7a, &[1; 1_000_000]),
-        string(0x7a, "é\"".repeat(300_000).as_bytes()),
+        string(0x7a, &[1; 250_000]),
+        string(0x7a, "é\"".repeat(75_000).as_bytes()),
         [&[0x5f][..], &string(0x5a, &bytes), &string(0x5a, &bytes), &[0x41, 7, 0xff]].concat(),
         // As a key within an array that is a key.
         [&[0xa1, 0x81][..], &string(0x7a, &[1; 100_000]), &[0]].concat(),
-        of_all(&[0xf4].repeat(1_000_000)),
-        of_all(&[0xf9, 0, 1].repeat(300_000)),
+        of_all(&[0xf4].repeat(250_000)),
+        of_all(&[0xf9, 0, 1].repeat(75_000)),
         // Left out but for the last.
-        [&[0xbf][..], &[0x60, 0x83, 1, 2, 3].repeat(300_000), &[0xff]].concat(),
+        [&[0xbf][..], &[0x60, 0x83, 1, 2, 3].repeat(75_000), &[0xff]].concat(),
     ] {
         let text = cbor_to_text(&cbor).expect("well-formed");
         let value: Value = serde_json::from_slice(&text).expect("JSON");
@@ -220,7 +220,7 @@ fn a_text_is_in_pieces_whatever_its_message_is_made_of() {
 #[test]
 fn a_large_key_among_many_small_ones_is_not_compared_with_each() {
     // Each an array, so that it has to be written before it can be compared.
-    let large = [&[0x9a, 0, 0x10, 0, 0][..], &[0xf4].repeat(1 << 20), &[0]].concat();
+    let large = [&[0x9a, 0, 0x04, 0, 0][..], &[0xf4].repeat(1 << 18), &[0]].concat();
     let small: Vec<u8> = (0..60_000_u32)
         .flat_map(|n| [&[0x81, 0x1a][..], &n.to_be_bytes(), &[0]].concat())
         .collect();
