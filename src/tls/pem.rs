@@ -160,7 +160,7 @@ pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>,
 }
 
 /// Description of a text without the required kind.
-pub(crate) fn what_is_there(text: &[u8]) -> &'static str {
+pub(crate) fn describe_content(text: &[u8]) -> &'static str {
     match blocks(text) {
         _ if text.is_empty() => "it is empty",
         Err(_) => "it is cut off or damaged",

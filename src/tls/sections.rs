@@ -44,7 +44,7 @@ pub(super) fn wanted_sections(
 }
 
 fn lacking(text: &[u8], wanted: &'static str, location: &str) -> CredentialsError {
-    let found = pem::what_is_there(text);
+    let found = pem::describe_content(text);
     CredentialsError::Lacking { location: location.into(), wanted, found }
 }
 
