@@ -5,30 +5,25 @@ use crate::wire::{Batch, WireError};
 use crate::{metadata::Metadata, status::Status};
 use std::task::{Context, Poll};
 
-/// End of a stream of messages.
 #[derive(Debug)]
 pub(super) enum End {
     /// All messages have arrived, followed by these pairs.
     Complete(Metadata),
-    /// The stream failed.
     Failed(Status),
 }
 
 /// Gathers what a stream has ready.
 pub(super) struct Gatherer {
-    /// The stream.
     pub(super) messages: Messages,
     message_bytes_max: usize,
     ended: Option<End>,
     bytes: u64,
 }
 
-/// Result of gathering.
 #[derive(Debug)]
 pub(super) struct Gathered {
     /// Frames to write; may be empty.
     pub(super) batch: Batch,
-    /// The end of the stream, if it has come.
     pub(super) end: Option<End>,
 }
 
@@ -42,8 +37,7 @@ impl Gatherer {
         self.bytes
     }
 
-    /// Waits for the first message or the end, and takes what else is ready without waiting. `one`
-    /// takes a single frame.
+    /// Waits for a message or the end, and takes what else is ready; a single frame if `one`.
     pub(super) async fn gather(&mut self, batch: Batch, one: bool) -> Gathered {
         let mut batch = Some(batch);
         let mut count = 0;

@@ -28,8 +28,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Target of calls: an agent through a node, or the peer at the other end of a link. Cloning is
-/// cheap.
+/// Target of calls: an agent through a node, or the peer of a link. Cloning is cheap.
 #[derive(Clone)]
 pub struct Callee(Arc<CalleeState>);
 
@@ -49,9 +48,7 @@ pub(crate) struct CallOrigin<'a> {
     pub(crate) handler: SharedHandler,
     /// Name of the caller.
     pub(crate) peer: &'a PeerName,
-    /// Names its calls.
     pub(crate) call_ids: &'a Arc<CallIds>,
-    /// Its limits.
     pub(crate) limits: &'a Limits,
     /// Its tasks: a call whose request is a stream has one.
     pub(crate) tasks: &'a Tasks,
@@ -120,9 +117,8 @@ impl Callee {
         self.call_with(method, Ok(Bytes::new()))
     }
 
-    /// A connection of TCP to one of the agent's forwards: `tcp("db")` to `tcp:db`. `.await` gives
-    /// the [`ByteStream`](super::ByteStream) when the agent has connected to its upstream. Needs a
-    /// tokio runtime.
+    /// A TCP connection to one of the agent's forwards: `tcp("db")` to `tcp:db`. `.await` gives the
+    /// [`ByteStream`](super::ByteStream) when its upstream is connected. Needs a tokio runtime.
     ///
     /// The connection counts as a call in flight at every hop for as long as it lives. It may live
     /// for 24 h unless set otherwise; five minutes without a byte end it, unless the agent's owner
@@ -223,8 +219,7 @@ impl<R, S: Shape> Call<R, S> {
         self.call_id
     }
 
-    /// Sets how long the call may take in all, from the moment it is awaited. Zero is refused, more
-    /// than a year is a year.
+    /// Sets the maximum time from when it is awaited. Zero is refused, more than a year is a year.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -236,8 +231,7 @@ impl<R, S: Shape> Call<R, S> {
         self
     }
 
-    /// Waits, within the timeout, for an agent to attach. Without it a call of an agent that is not
-    /// attached ends at once.
+    /// Waits, within the timeout, for an agent to attach. Default: an absent agent ends the call.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
@@ -256,8 +250,7 @@ impl<R, S: Shape> Call<R, S> {
         self
     }
 
-    /// Everything that happens before the first wait. A stream of messages replaces the single
-    /// message.
+    /// Everything that happens before the first wait. A stream of messages replaces the message.
     pub(super) fn begin(self, messages: Option<Messages>) -> Result<ReplyFuture, Status> {
         let (method, message) = self.what?;
         if self.timeout.is_zero() {
@@ -278,12 +271,10 @@ impl<R, S: Shape> Call<R, S> {
         Ok(handler.clone().call_boxed(request))
     }
 
-    /// Returns `true` if it waits for an agent.
     pub(super) const fn waits(&self) -> bool {
         self.wait
     }
 
-    /// Tasks of this call.
     pub(super) fn tasks(&self) -> Tasks {
         self.callee.0.tasks.clone()
     }

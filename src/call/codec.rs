@@ -8,12 +8,10 @@ use crate::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Encodes the message of a request.
 pub(super) fn encode_request<T: Serialize + ?Sized>(message: &T) -> Result<Bytes, Status> {
     encode_value(message).map_err(|fault| invalid(format!("the message does not encode: {fault}")))
 }
 
-/// Status of a call with an invalid argument.
 pub(super) fn invalid(text: String) -> Status {
     Status::not_executed(Code::InvalidArgument, text)
 }
@@ -44,7 +42,6 @@ pub(super) fn decode_reply<T: DeserializeOwned>(message: &[u8]) -> Result<T, Sta
     })
 }
 
-/// Encodes a message of a reply.
 pub(super) fn encode_reply<R: Serialize>(value: &R) -> Result<Bytes, Status> {
     encode_value(value).map_err(|fault| {
         Status::unknown(Code::Internal, format!("the reply does not encode: {fault}"))

@@ -16,9 +16,8 @@ use std::{fmt, marker::PhantomData};
 /// Sender of a stream: messages of type `T` to the peer.
 ///
 /// Back-pressure: a slow receiver delays it. On the initiator it is half of a call:
-/// [`Outbound::finish`] closes this half and keeps the other open; dropping it before that resets
-/// the call, because an abandoned stream must differ from a finished one. A handler does not finish
-/// it: the return of the handler ends the reply.
+/// [`Outbound::finish`] closes this half only; dropping it before that resets the call, because an
+/// abandoned stream must differ from a finished one. In a handler, its return ends the reply.
 pub struct Outbound<T> {
     sender: MessageSender,
     _message: PhantomData<fn(T)>,
@@ -82,8 +81,7 @@ pub(super) enum Side {
     Responder,
 }
 
-/// Receiver of a stream: messages of type `T` from the peer. Dropping it before its end resets the
-/// call.
+/// Receiver of a stream of `T` from the peer. Dropping it before its end resets the call.
 ///
 /// Back-pressure: a slow reader delays the writer.
 pub struct Inbound<T> {
@@ -97,12 +95,10 @@ impl<T> Inbound<T> {
         Self { messages, side, _message: PhantomData }
     }
 
-    /// The next message; `None` once all have come. A reply that ends without its status is an
-    /// error, never `None`.
+    /// The next message; `None` once all have come. A reply without its status is an error.
     ///
     /// # Errors
-    /// The reason of the reset, with code and outcome; or a message that does not decode. May be
-    /// dropped and called again.
+    /// The reset, with code and outcome, or a message that does not decode. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<T, Status>>
     where
         T: DeserializeOwned,

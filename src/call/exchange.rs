@@ -21,14 +21,12 @@ use serde_bytes::ByteArray;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Limits of an initiator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InitiatorLimits {
     pub(super) message_bytes_max: usize,
     queue_wait_max: Duration,
     pub(super) stream_idle_max: Duration,
-    /// Time past the deadline to wait for STATUS, once the whole request was handed to the
-    /// transport.
+    /// Time past the deadline to wait for STATUS, once the whole request was handed over.
     pub(super) grace: Duration,
 }
 
@@ -40,9 +38,8 @@ impl From<&Limits> for InitiatorLimits {
 }
 
 impl InitiatorLimits {
-    /// Limits of a node that relays a call and has waited for a permit. Permit and stream credit
-    /// share one bound. The grace is shorter, so that the node's reply arrives while the caller
-    /// still waits.
+    /// Limits of a node that relays a call and has waited for a permit, whose bound stream credit
+    /// shares. The grace is shorter, so that the node's reply arrives while the caller still waits.
     pub(crate) fn relaying(limits: &Limits, permit: &Permit) -> Self {
         let own = Self::from(limits);
         let queue_wait_max = own.queue_wait_max.saturating_sub(permit.waited());
@@ -72,8 +69,7 @@ impl Progress {
         }
     }
 
-    /// Lowers the progress for a stream that a draining peer has not accepted: it was never
-    /// started.
+    /// Lowers the progress for a stream that a draining peer has not accepted, so never started.
     pub(super) fn unless_past_drain(self, link: &Link, stream_id: u64) -> Self {
         if link.is_past_drain(stream_id) { Self::BeforeEnd } else { self }
     }
@@ -131,8 +127,7 @@ pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> 
     progress.failed(Code::Unavailable, format!("the link to {} was lost: {fault}", link.peer()))
 }
 
-/// Sends a whole unary request, or the head of a streaming one. Returns `false` if the peer has
-/// already refused it: its reply decides.
+/// Sends a whole unary request, or the head of a streaming one. `false` if the peer refused it.
 pub(super) async fn send_request(
     link: &Link,
     stream: &mut CallStream,

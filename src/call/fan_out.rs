@@ -16,7 +16,6 @@ use std::{collections::VecDeque, future::Future, pin::Pin, task::Poll, time::Dur
 
 /// One unary call, to be made of many agents.
 pub(crate) struct ToMany {
-    /// The method.
     pub(crate) method: MethodPath,
     message: Bytes,
     timeout: Duration,
@@ -24,9 +23,6 @@ pub(crate) struct ToMany {
 
 impl ToMany {
     /// Encodes the message once for all.
-    ///
-    /// # Errors
-    /// The method name is invalid, or the message does not encode.
     pub(crate) fn new(
         method: impl IntoMethod,
         message: &(impl Serialize + ?Sized),
@@ -36,9 +32,6 @@ impl ToMany {
     }
 
     /// The same with a message that is CBOR already.
-    ///
-    /// # Errors
-    /// The method name is invalid.
     pub(crate) fn encoded(
         method: impl IntoMethod,
         message: Bytes,
@@ -75,8 +68,7 @@ impl ToMany {
     }
 }
 
-/// Runs the calls, at most `at_once` at a time, and returns their outputs in order. Dropping it
-/// cancels the running ones.
+/// Runs the calls, at most `at_once` at a time; outputs are in order. Dropping it cancels the rest.
 async fn some_at_once<F: Future>(calls: Vec<F>, at_once: usize) -> Vec<F::Output> {
     let mut outputs: Vec<Option<F::Output>> = calls.iter().map(|_| None).collect();
     let mut waiting: VecDeque<(usize, F)> = calls.into_iter().enumerate().collect();

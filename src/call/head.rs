@@ -19,9 +19,7 @@ use tokio::time::Instant;
 /// Head of a request. The requester in it is a claim of the peer, which the acceptor verifies.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Metadata of the call.
     pub(crate) meta: CallMeta,
-    /// Requester as claimed by the peer.
     pub(crate) claimed: Option<Box<str>>,
     /// Receives the agent that was picked, if it is recorded.
     pub(crate) picked: Option<Arc<OnceLock<PeerName>>>,
@@ -65,8 +63,7 @@ impl Head {
     }
 }
 
-/// Checks that name and kind agree, because rules allow forwards by name, and that a forward names
-/// its agent.
+/// Checks that name and kind agree (rules allow forwards by name); a forward must name its agent.
 fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result<(), Status> {
     let is_named_so = if kind.is_forward() {
         method.is_forward() && method.service() == kind.as_str()

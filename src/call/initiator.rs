@@ -1,5 +1,4 @@
-//! Initiator of a call: opens a stream, sends the request, awaits the reply. Dropping the future
-//! cancels the call.
+//! Initiator of a call: opens a stream, sends the request, awaits the reply.
 //!
 //! The line between `not_executed` and `unknown`: see `docs/protocol.md`, "What the initiator
 //! concludes". The responder starts a handler only after END, so if the stream is reset before END
@@ -25,10 +24,9 @@ use crate::{
 use std::pin::pin;
 use tokio::time::Instant;
 
-/// Makes a call over a link. `name_caller` is written into the head as the requester; agents trust
-/// it from nodes only. The messages of the reply are counted in `memory`.
-///
-/// Takes the stream of messages out of the request.
+/// Makes a call over a link; takes a stream of messages out of the request. `name_caller` is
+/// written into the head as the requester, which agents trust from nodes only. The messages of the
+/// reply are counted in `memory`. Dropping the future cancels the call.
 pub(crate) async fn ask(
     link: &Link,
     request: &mut Request,
@@ -50,7 +48,6 @@ pub(crate) fn is_retryable_on_next_link(reply: &Result<Reply, Status>, link: &Li
         && reply.as_ref().is_err_and(|fault| is_unavailable(fault) && fault.is_safe_to_retry())
 }
 
-/// A unary call.
 async fn initiate_unary(
     link: &Link,
     request: &Request,
@@ -93,11 +90,7 @@ fn too_late(link: &Link, stream: &mut CallStream, progress: Progress) -> Status 
     progress.failed(Code::DeadlineExceeded, "the deadline passed")
 }
 
-/// Reads `[HEAD] MESSAGE STATUS`, and returns the result that STATUS states. A reply without its
-/// STATUS is never a short success.
-///
-/// # Errors
-/// There is no STATUS, or something before it is wrong.
+/// Reads `[HEAD] MESSAGE STATUS` and returns the result in STATUS; without STATUS it is an error.
 async fn read_reply(
     link: &Link,
     reader: &mut FrameReader,

@@ -1,5 +1,4 @@
-//! Initiator of a streaming call: sends the messages of the request and receives those of the
-//! reply.
+//! Initiator of a streaming call: sends the request's messages and receives the reply's.
 //!
 //! The line between `not_executed` and `unknown` is the first message: the responder starts a
 //! handler when it has received one, or END, and not before.
@@ -144,15 +143,13 @@ async fn one(mut replies: ReplySource) -> Result<Reply, Status> {
 enum Stopped {
     /// The peer reads too slowly, or takes no more messages; or the link is lost.
     Peer(Stall<SendFault>),
-    /// The source of the messages failed.
     Source(Status),
 }
 
 /// Future that sends the messages of the request.
 type Pump = Pin<Box<dyn Future<Output = Result<(), Stopped>> + Send>>;
 
-/// Sends the messages of a request and then END. Resets the stream if it is dropped or fails
-/// before.
+/// Sends the messages of a request and then END. Dropped or failed before, it resets the stream.
 async fn pump(
     mut sender: FrameSender,
     mut gatherer: Gatherer,
@@ -268,8 +265,7 @@ impl ReplySource {
         self.deadline.as_mut().reset(until);
     }
 
-    /// Ready when the time for FIN is over. Reads the clock too: another timer may have woken this
-    /// task for the same instant.
+    /// Ready when the time for FIN is over. Reads the clock: another timer may have woken the task.
     fn poll_fin(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if Instant::now() < self.deadline.deadline() {
             std::task::ready!(self.deadline.as_mut().poll(cx));
@@ -353,7 +349,6 @@ impl ReplySource {
         let grace = std::mem::take(&mut self.grace);
         let may_run = self.sent.progress() == Progress::AfterEnd;
         if may_run && !self.is_started && !grace.is_zero() {
-            // The responder knows whether a handler ran: its STATUS is more precise.
             self.deadline.as_mut().reset(over_at + grace);
             return self.poll_deadline(cx);
         }

@@ -43,8 +43,7 @@ pub struct CallMeta {
     pub target: Target,
     /// Names the call in every log.
     pub call_id: CallId,
-    /// When the call is over, by this machine's clock. It covers queueing, credit, writing, the
-    /// handler and the reply.
+    /// End of the call by this machine's clock, with queueing, credit, writing, handler and reply.
     pub deadline: Instant,
     /// 1 for the first attempt.
     pub attempt: u32,
@@ -59,8 +58,7 @@ pub struct CallMeta {
 }
 
 impl CallMeta {
-    /// A first attempt that does not wait for an agent, without metadata and with the priority of
-    /// its kind.
+    /// A first attempt without metadata and `wait`, with the priority of its kind.
     pub fn new(
         method: MethodPath,
         kind: CallKind,
@@ -215,7 +213,6 @@ impl Reply {
         self
     }
 
-    /// The same with something that may be nothing.
     #[must_use]
     pub(crate) fn holding_some(self, guard: Option<impl Any + Send + Sync>) -> Self {
         match guard {
@@ -281,8 +278,7 @@ impl Drop for CancelGuard {
 }
 
 impl Context {
-    /// Splits a request into its context and its body. Dropping the guard before it is disarmed
-    /// marks the call as cancelled.
+    /// Splits a request into its context and its body, with the guard of its handler.
     pub(crate) fn split(request: Request) -> (Self, Body, CancelGuard) {
         let state = ContextState {
             meta: request.meta,
@@ -335,8 +331,7 @@ impl Context {
         &self.0.meta.metadata
     }
 
-    /// Adds a pair that travels before the reply's messages. After the first message of a stream it
-    /// is too late, and nothing happens.
+    /// Adds a pair that travels before the reply's messages; ignored once a stream has begun.
     pub fn add_reply_metadata(&self, key: impl Into<String>, value: impl Into<String>) {
         self.edit_reply(|pairs| pairs.metadata.insert(key, value));
     }
@@ -351,7 +346,6 @@ impl Context {
         edit(&mut pairs.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The pairs as they are now.
     pub(super) fn reply_pairs(&self) -> ReplyPairs {
         self.0.reply.get().map_or_else(ReplyPairs::default, |pairs| {
             pairs.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -367,8 +361,7 @@ impl Context {
     /// that it started elsewhere.
     pub async fn cancelled(&self) {
         let token = self.0.cancelled.get_or_init(CancellationToken::new);
-        // The guard sets the flag first and looks for a token then, so one of the two sees the
-        // other.
+        // The guard sets the flag first and then looks for a token: one of the two sees the other.
         if !self.is_cancelled() {
             token.cancelled().await;
         }

@@ -20,11 +20,9 @@ use tokio::sync::mpsc;
 pub(crate) enum Next {
     /// Pairs that travel before the messages.
     Head(Metadata),
-    /// One message.
     Message(Bytes),
     /// All messages have arrived, followed by these pairs.
     End(Metadata),
-    /// The stream failed.
     Failed(Status),
 }
 
@@ -33,20 +31,16 @@ pub(crate) trait Source: Send {
     /// The next message, or the end.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next>;
 
-    /// Drives work that continues while no message is polled: the other direction of the call, a
-    /// running handler.
-    ///
-    /// Ready when the stream is known to have failed, which makes a message in hand useless:
-    /// waiting for its reader can stop.
+    /// Drives the other direction of the call, or a running handler, while no message is polled.
+    /// Ready when the stream has failed: waiting for the reader of a message in hand can stop.
     fn poll_background(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         let _ = cx;
         Poll::Pending
     }
 }
 
-/// Encoded messages of one direction of a streaming call. Dropping it resets the stream.
-///
-/// Back-pressure: messages that are not read here hold back the sender.
+/// Encoded messages of one direction of a streaming call. Dropping it resets the stream; unread
+/// messages hold back the sender.
 pub struct Messages(Box<MessagesState>);
 
 /// Boxed: unary requests and replies are moved often, and do not carry its size.
@@ -74,8 +68,7 @@ impl Messages {
         }))
     }
 
-    /// Creates a stream that a program feeds: at most `capacity` messages wait between the two
-    /// ends.
+    /// Creates a stream that a program feeds; at most `capacity` messages wait between the ends.
     pub fn channel(capacity: usize) -> (MessageSender, Self) {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
         (MessageSender(sender), Self::new(Channel(receiver)))
@@ -118,8 +111,7 @@ impl Messages {
         }
     }
 
-    /// The pairs that travelled before the messages, as far as they have come: they are here with
-    /// the first message.
+    /// The pairs that travelled before the messages. They are here with the first message.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -256,7 +248,6 @@ impl MessageSender {
         self.0.closed().await;
     }
 
-    /// The channel itself.
     pub(super) fn into_inner(self) -> mpsc::Sender<Next> {
         self.0
     }
@@ -284,10 +275,7 @@ impl Source for Channel {
     }
 }
 
-/// Awaits the work, and drives the background work of the messages meanwhile.
-///
-/// # Errors
-/// The messages are cut off, and the work was left for that.
+/// Awaits the work while it drives that of the messages; leaves it when the messages are cut off.
 pub(crate) async fn with_background<F: Future>(
     messages: &mut Messages,
     work: F,

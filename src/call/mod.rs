@@ -63,8 +63,7 @@ pub type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, Status>> + Send
 
 /// [`Handler`] behind a pointer, for places that hold many kinds of them.
 pub trait DynHandler: Send + Sync + 'static {
-    /// As [`Handler::call`], boxed: one allocation. The future owns the handler, so that it can go
-    /// anywhere.
+    /// As [`Handler::call`], in one allocation. The future owns the handler.
     fn call_boxed(self: Arc<Self>, request: Request) -> ReplyFuture;
 }
 

@@ -52,10 +52,8 @@ impl Permits {
     }
 
     /// Acquires a permit at once or within `wait_max`, but not after the deadline of the call.
-    ///
-    /// # Errors
-    /// Not executed: `RESOURCE_EXHAUSTED` when the queue is full or no place came in time,
-    /// `DEADLINE_EXCEEDED` when the call's own time was over first.
+    /// Fails, not executed, with `RESOURCE_EXHAUSTED`, or `DEADLINE_EXCEEDED` if the call's time
+    /// was over first.
     pub(crate) async fn acquire(
         &self,
         deadline: Instant,
@@ -115,7 +113,6 @@ impl Permits {
         (self.0.in_flight_max, self.0.queue_max) == bounds
     }
 
-    /// Current calls in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.in_flight_max.saturating_sub(self.0.semaphore.available_permits())
     }

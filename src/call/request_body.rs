@@ -33,12 +33,10 @@ pub(super) struct StreamActivity {
     only_bytes: AtomicU64,
 }
 
-/// Counters of a stream.
 #[derive(Debug, Default)]
 struct Counts {
     activity: AtomicU64,
     bytes_in: AtomicU64,
-    /// Fault of the initiator while the handler ran.
     initiator_fault: OnceLock<InitiatorFault>,
 }
 
@@ -80,7 +78,6 @@ impl StreamActivity {
 /// a status, which a reply can carry too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InitiatorFault {
-    /// Reset the stream.
     Reset,
     /// Violated the protocol or a limit, or sent too slowly, so that this side aborted the call.
     Misbehaved,
@@ -92,8 +89,7 @@ pub(super) struct RequestFault {
     pub(super) status: Status,
     /// Set if the initiator is at fault.
     pub(super) requester: Option<InitiatorFault>,
-    /// Code for STOP_SENDING. Not derived from the status: a slow and a large request have the same
-    /// one.
+    /// Code for STOP_SENDING, not derived from the status: slow and large requests have the same.
     pub(super) stop: StreamCode,
 }
 
@@ -102,7 +98,6 @@ impl RequestFault {
         Self { status, requester: Some(InitiatorFault::Misbehaved), stop }
     }
 
-    /// A request that does not follow the protocol.
     pub(super) fn malformed(text: &str) -> Self {
         let status = Status::not_executed(Code::InvalidArgument, text);
         Self::misbehaved(status, StreamCode::Malformed)
@@ -113,8 +108,7 @@ impl RequestFault {
         Self { status, requester: None, stop: StreamCode::Refused }
     }
 
-    /// Fault to count against the initiator. It does not know a limit of the method's own, so
-    /// exceeding that does not count.
+    /// Fault to count against the initiator; not for the method's own limit, which it cannot know.
     fn counted(&self, has_own_bound: bool) -> Option<InitiatorFault> {
         let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
         self.requester.filter(|_| !is_own_bound)
@@ -123,18 +117,15 @@ impl RequestFault {
 
 /// Body of a request that is not read yet.
 pub(crate) struct PendingRequest<'a> {
-    /// Taken by the source of a stream of messages.
     pub(super) reader: &'a mut Option<FrameReader>,
     pub(super) kind: CallKind,
     pub(super) limits: &'a Limits,
-    /// Deadline of the call.
     pub(super) deadline: Instant,
     /// Set when a handler may start.
     pub(super) complete: &'a AtomicBool,
     pub(super) activity: &'a StreamActivity,
     /// Set when the initiator ended its request.
     pub(super) initiator_fault: &'a OnceLock<InitiatorFault>,
-    /// Account that its messages are counted in.
     pub(super) memory: Option<MemoryAccount>,
 }
 
@@ -145,13 +136,8 @@ impl PendingRequest<'_> {
     }
 
     /// Reads the body: a unary message with END and the end of the stream; of a stream of messages,
-    /// the first message or the end. Called last: a handler starts with the result.
-    ///
-    /// `message_bytes_max` is a limit of the method, below that of this side.
-    ///
-    /// # Errors
-    /// A body that does not match the kind of the call, and a deadline that has passed: not
-    /// executed.
+    /// the first message or the end. Called last: a handler starts with the result, and never after
+    /// a failure. `message_bytes_max` is a lower limit of the method.
     pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
         let side_max = self.limits.message_bytes_max;
         let bytes_max = message_bytes_max.map_or(side_max, |max| max.min(side_max));
@@ -162,8 +148,7 @@ impl PendingRequest<'_> {
             reader.count_in(memory);
         }
         let read = if self.kind.streams_requests() {
-            // A permit is held meanwhile: a silent stream must not hold it for the maximum lifetime
-            // of a stream.
+            // A permit is held meanwhile, which a silent stream must not hold for its lifetime.
             let idle_max = self.limits.stream_idle_max;
             // Boxed: most calls have no stream, and do not carry its size.
             let first = Box::pin(tokio::time::timeout(idle_max, first(reader)));
@@ -181,8 +166,7 @@ impl PendingRequest<'_> {
             }
             fault.status
         })?;
-        // Last check of the deadline before the handler: a slow body or a queue may have used up
-        // the time.
+        // Last check of the deadline before the handler: a body or queue may have used it up.
         if Instant::now() >= self.deadline {
             let text = "the deadline passed before the handler was started";
             return Err(Status::not_executed(Code::DeadlineExceeded, text));
@@ -260,7 +244,6 @@ fn expect_end<F>(frame: Option<F>) -> Result<(), RequestFault> {
     }
 }
 
-/// Next frame of a request.
 async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, RequestFault> {
     read_steadily(reader).await.map_err(|stall| stalled(stall, reader))
 }

@@ -41,8 +41,7 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
         pending: PendingRequest<'_>,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 
-    /// Audit record of the call to complete at its end, if calls are recorded. Called before
-    /// `receive`.
+    /// Audit record to complete at the end, if calls are recorded. Called before `receive`.
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
         let _ = (head, began);
         None
@@ -67,11 +66,9 @@ pub(crate) trait CallAcceptor: Send + Sync + 'static {
     fn is_draining(&self) -> bool;
 }
 
-/// Answers one call on its stream. Completes when the reply was handed to the transport or the call
-/// was reset, after its handler has ended; if the acceptor is draining, when the reply has arrived
-/// at the peer. `peer_message_bytes_max` is the limit of the peer.
-///
-/// Not an async function, which would keep its arguments next to its copies of them.
+/// Answers one call. Completes when the reply was handed to the transport or the call was reset,
+/// after its handler has ended; when draining, once the reply has arrived at the peer. Not an async
+/// function, which would keep its arguments next to its copies of them.
 pub(crate) fn answer<R: CallAcceptor>(
     stream: CallStream,
     acceptor: Arc<R>,
@@ -105,14 +102,11 @@ struct Responder<R> {
     acceptor: Arc<R>,
     limits: Arc<Limits>,
     activity: StreamActivity,
-    /// Fault of the initiator that ended the request. Never derived from a status, which a reply
-    /// can carry too.
+    /// Fault of the initiator that ended the request.
     initiator_fault: OnceLock<InitiatorFault>,
-    /// Policy for an initiator that stalls.
     stall_policy: StallPolicy,
     /// Maximum size of a reply message: the smaller limit of the two sides.
     message_bytes_max: usize,
-    /// Audit record to complete at the end of the call.
     note: Option<Box<CallRecord>>,
 }
 
@@ -137,8 +131,7 @@ impl<R: CallAcceptor> Responder<R> {
                         self.reader = None;
                         // Boxed: most calls have no stream, and do not carry its size.
                         Box::pin(self.deliver(reply, deadline)).await;
-                        // A stream of replies is normally ended by a reset of the initiator; a
-                        // protocol violation is not.
+                        // An initiator may end a stream of replies by a reset, not by a violation.
                         if self.activity.initiator_fault() == Some(InitiatorFault::Misbehaved) {
                             self.acceptor.misbehaved();
                         }
@@ -177,8 +170,7 @@ impl<R: CallAcceptor> Responder<R> {
         arrive(&self.sender, &*self.acceptor).await;
     }
 
-    /// Runs the acceptor with deadline and cancellation armed. `None` if the initiator reset the
-    /// call.
+    /// Runs the acceptor with deadline and cancellation armed. `None` if the call was reset.
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
         let Self { sender, reader, acceptor, limits, activity, initiator_fault, .. } = self;
         let (deadline, kind) = (head.meta.deadline, head.meta.kind);
@@ -261,7 +253,6 @@ impl<R: CallAcceptor> Responder<R> {
         }
     }
 
-    /// Completes the audit record, if calls are recorded.
     fn note_end(&mut self, code: Code, outcome: Outcome, bytes_out: Option<u64>) {
         if let Some(note) = self.note.take() {
             note.ended(code, outcome, [Some(self.activity.bytes_in()), bytes_out]);
@@ -301,8 +292,7 @@ impl<R: CallAcceptor> Responder<R> {
         }
     }
 
-    /// Awaits work on a stream until the deadline, and no longer than `stream_idle_max` without
-    /// activity in either direction.
+    /// Awaits work until the deadline, with at most `stream_idle_max` without activity either way.
     async fn moving<T>(
         &self,
         mut work: Pin<&mut impl Future<Output = T>>,

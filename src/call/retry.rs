@@ -3,8 +3,7 @@
 use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The retries that are left, in hundredths. Every call earns a tenth of one, so that retries stay
-/// a tenth of the traffic.
+/// The retries that are left, in hundredths. Every call earns a tenth of one.
 #[derive(Debug)]
 pub(crate) struct RetryBudget(AtomicU32);
 

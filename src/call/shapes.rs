@@ -31,8 +31,7 @@ pub struct ClientStream<T>(PhantomData<fn(T)>);
 #[derive(Debug)]
 pub struct Bidirectional<T>(PhantomData<fn(T)>);
 
-/// The shape of a call that is a connection of TCP: bytes each way, each direction with an end of
-/// its own.
+/// The shape of a TCP connection: bytes each way, each direction with an end of its own.
 #[derive(Debug)]
 pub enum Tcp {}
 

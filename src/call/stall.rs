@@ -14,8 +14,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Minimum bytes per `STALL_WAIT_MAX` that a peer must send inside an unfinished frame, and must
-/// read of what waits for it: 1 KiB/s.
+/// Minimum per `STALL_WAIT_MAX` that a peer must send of an unfinished frame, and read: 1 KiB/s.
 const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 
 /// Policy for a peer that does not read what waits for it.
@@ -28,7 +27,6 @@ pub(super) enum StallPolicy {
 }
 
 impl StallPolicy {
-    /// Policy for a kind of call.
     pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
         match kind {
             CallKind::Tcp => Self::Wait(stream_idle_max),
@@ -40,9 +38,7 @@ impl StallPolicy {
 /// Error of reading a frame or writing chunks.
 #[derive(Debug)]
 pub(super) enum Stall<F> {
-    /// The peer is too slow.
     Slow,
-    /// Another error.
     Fault(F),
 }
 
@@ -144,8 +140,7 @@ async fn write_within(
         let written = Box::pin(tokio::time::timeout(wait_max, sender.write(chunks))).await;
         match written {
             Ok(result) => return result.map_err(Stall::Fault),
-            // The transport removes accepted bytes from the chunks, so the next write continues
-            // there.
+            // The transport removes accepted bytes from the chunks: the next write continues.
             Err(_elapsed) if chunks.bytes_left() + bytes_min <= left => {}
             Err(_elapsed) => return Err(Stall::Slow),
         }

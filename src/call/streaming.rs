@@ -54,8 +54,7 @@ impl<R: 'static, T: 'static> IntoFuture for Call<R, Bidirectional<T>> {
     }
 }
 
-/// Starts a call whose request is a stream: a task moves its messages both ways, whichever end the
-/// program waits for.
+/// Starts a call with a streamed request: a task moves its messages, whichever end is awaited.
 fn begin<R, S: Shape, T>(call: Call<R, S>) -> Result<(Outbound<T>, Messages), Status> {
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);

@@ -21,7 +21,6 @@ use std::{
     task::{self, Poll},
 };
 
-/// A handler made of a typed function.
 pub(crate) struct TypedHandler<F> {
     pub(crate) function: F,
     /// Decodes a request, runs the function and encodes its replies.
@@ -35,7 +34,6 @@ impl<F: Send + Sync + 'static> DynHandler for TypedHandler<F> {
     }
 }
 
-/// Makes a handler of a typed function.
 pub(crate) fn typed_handler<F: Send + Sync + 'static>(
     function: F,
     answer: fn(Arc<TypedHandler<F>>, Request) -> ReplyFuture,
@@ -61,10 +59,8 @@ impl Source for Once {
     }
 }
 
-/// Answers a request with the one value that a function returns.
-///
-/// Whatever error the function returns is the handler's own answer (outcome `app_error`), even a
-/// status that it got from elsewhere.
+/// Answers a request with the value of a function, whose error is always the handler's own answer
+/// (outcome `app_error`), even a status that it got from elsewhere.
 pub(crate) async fn answer_once<T, R: Serialize, Fut: Future<Output = Result<R, Status>>>(
     request: Request,
     decode: impl FnOnce(Body) -> Result<T, Status>,
@@ -102,11 +98,9 @@ where
     Ok(Reply { metadata: context.reply_pairs().metadata, ..Reply::stream(messages) })
 }
 
-/// Future of a handler.
 type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
 
-/// A running handler with a stream of replies: polling the replies drives it, and dropping them
-/// drops it.
+/// A running handler with a stream of replies: polling them drives it, dropping them drops it.
 struct RunningHandler {
     /// `None` once it has returned.
     work: Option<Work>,

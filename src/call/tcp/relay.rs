@@ -12,8 +12,7 @@ use std::{
 };
 
 impl ByteStream {
-    /// Relays it to a local socket until both directions have ended, and returns the bytes sent and
-    /// received.
+    /// Relays it to a socket until both directions have ended; returns the bytes sent and received.
     ///
     /// A half-close is forwarded in either direction. Any other end of one side resets the other.
     /// Dropping the future resets both.
@@ -35,8 +34,7 @@ impl ByteStream {
                 bytes_in = way.bytes();
                 writer = None;
             }
-            // Bytes received before the reset are still delivered, unless the socket does not
-            // accept them.
+            // Bytes received before the reset are still delivered, unless the socket refuses them.
             if let Some(way) = &writer
                 && way.is_held_back()
                 && let Poll::Ready(status) = failure.as_mut().poll(cx)

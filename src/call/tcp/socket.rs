@@ -19,9 +19,8 @@ use tokio::{
 
 /// Local TCP or Unix socket. Created with `From`.
 ///
-/// A TCP connection that is closed before both directions have ended is reset, also by the
-/// operating system when the process is killed: its peer gets an error instead of a clean end. Unix
-/// sockets have no reset, so an abort looks like an end there.
+/// Closed before both directions have ended, a TCP connection is reset, also when the process is
+/// killed, so that its peer gets an error. Unix sockets have no reset: an abort looks like an end.
 pub struct Socket {
     stream: SocketStream,
     /// Read buffer, allocated when there is something to read: an idle connection holds none.
@@ -95,8 +94,7 @@ impl Socket {
         }
     }
 
-    /// Ready when the peer has reset the connection. For times without reads and writes, which
-    /// would report it.
+    /// Ready when the peer has reset the connection, if no read or write would report it.
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(TCP_CHECK_EVERY)));
         loop {

@@ -20,7 +20,6 @@ pub(crate) enum EndMark {
     Empty,
 }
 
-/// Writes messages to a socket.
 #[derive(Debug)]
 pub(crate) struct SocketWriter {
     mark: EndMark,
@@ -35,7 +34,6 @@ enum WriterState {
     Flows,
     /// The last byte was written; the socket must be shut down for writing.
     Closes,
-    /// The socket is shut down for writing.
     Closed,
 }
 
@@ -54,8 +52,7 @@ impl SocketWriter {
         !self.pending.is_empty()
     }
 
-    /// Moves available bytes. Ready when this direction has ended cleanly, or with its error; not
-    /// to be polled after that.
+    /// Moves available bytes. Ready once, at the clean end of this direction or with its error.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

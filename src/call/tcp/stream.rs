@@ -43,8 +43,7 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
     let waits_for_agent = call.waits();
     let (requests, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
     let (sender, replies) = Messages::channel(STREAM_MESSAGES_AHEAD);
-    // The handler at the other end starts with the first message, and the upstream may be the one
-    // that speaks first.
+    // Starts the handler at the other end: the upstream may be the one that speaks first.
     requests.send(Bytes::new()).await?;
     let requests = requests.into_inner();
     let unsent = Unsent(requests.downgrade());
@@ -75,8 +74,7 @@ async fn open(call: Call<(), Tcp>) -> Result<ByteStream, Status> {
 
 const TOO_SLOW: &str = "the connection was not there in time: the agent or its upstream hangs";
 
-/// Extra wait of the opener, so that `drive`, which knows whether anything was sent, reports the
-/// timeout first.
+/// Lets `drive`, which knows whether anything was sent, report the timeout before the opener.
 const OPENED_GRACE: Duration = Duration::from_secs(1);
 
 /// First message of a request while it is queued: nothing was sent then.
@@ -145,8 +143,7 @@ async fn drive(
     }
 }
 
-/// A connection of TCP through an agent, open in both directions. Made by
-/// [`Callee::tcp`](crate::call::Callee::tcp).
+/// A TCP connection through an agent. Made by [`Callee::tcp`](crate::call::Callee::tcp).
 ///
 /// `AsyncWrite::shutdown` is the half-close: it ends this side's direction and leaves the other
 /// open. Reading returns 0 bytes after the end of the upstream, and an error of the kind
@@ -184,8 +181,7 @@ impl ByteStream {
         }
     }
 
-    /// Completes with the reason when the connection is reset, also without reads. Never completes
-    /// after a clean end.
+    /// Completes with the reason of a reset, also without reads; never after a clean end.
     pub fn failure(&self) -> impl Future<Output = Status> + Send + 'static {
         let mut failure = self.failure.clone();
         async move {
@@ -229,7 +225,6 @@ impl ByteStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for room to send.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_ended[0] {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -251,7 +246,6 @@ fn reset(status: Status) -> io::Error {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// Sender of the bytes.
 pub(super) struct Outgoing(PollSender<Next>);
 
 impl Outgoing {
