@@ -48,8 +48,7 @@ fn handshake_rate(limits: &Limits) -> RateLimit {
     RateLimit::new(bounded(limits.handshakes_burst), every)
 }
 
-/// Accepts unauthenticated peers until the socket is closed. Each is greeted in a task of its own,
-/// limited in time and number.
+/// Accepts peers until the socket is closed, each in a task of its own, limited in time and number.
 pub(super) async fn accept_loop(handshakes: Handshakes) {
     let shared = &handshakes.shared;
     let mut limits = shared.limits.get();

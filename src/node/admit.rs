@@ -1,5 +1,4 @@
-//! Admits authenticated peers: each becomes an agent or a caller of this node, or is refused with a
-//! reason.
+//! Admits authenticated peers as agents or callers of this node, or refuses them with a reason.
 
 use super::{
     admitted::AgentSession,
@@ -48,8 +47,7 @@ pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit
     }
 }
 
-/// Reports a client that was refused. The client decides how often that happens, so the log lines
-/// are limited.
+/// Reports a refused client. It decides how often that happens, so the log lines are limited.
 fn report_refused(shared: &NodeState, from: SocketAddr, not_greeted: &NotGreeted) {
     let NotGreeted { identity, claim, fault } = not_greeted;
     if let (Some(identity), LinkFault::Closed { code: CloseCode::Goodbye, by_peer: true, .. }) =
@@ -62,7 +60,6 @@ fn report_refused(shared: &NodeState, from: SocketAddr, not_greeted: &NotGreeted
     shared.observer.report(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
 }
 
-/// Refuses the link of an authenticated peer.
 fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
     let (peer, address) = (&greeted.identity, greeted.remote_address());
     shared.observer.report(Event::LinkRefused { peer, address, reason: text });
@@ -117,7 +114,6 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
     Err(shared.link_down(&link, fault))
 }
 
-/// Maintains the link of a caller until it ends or is evicted.
 async fn maintain_caller_link(
     shared: &Arc<NodeState>,
     link: &Link,
@@ -137,8 +133,7 @@ async fn maintain_caller_link(
     }
 }
 
-/// Reports and returns the fault of a caller's link that a later link of the same instance has
-/// evicted.
+/// Reports and returns the fault of a link that a later link of the same instance has evicted.
 fn evicted_link_fault(shared: &NodeState, link: &Link) -> LinkFault {
     let (peer, address) = (link.peer(), link.remote_address());
     let limit = "caller_links_max";

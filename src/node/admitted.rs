@@ -1,5 +1,4 @@
-//! One link of an agent from its admission to its end: registered, draining, removed. Each step is
-//! reported here.
+//! One link of an agent from its admission to its end: registered, draining, removed.
 
 use super::{
     registry::{self, Registration, RegistrationError, Times},
@@ -18,8 +17,7 @@ use std::{
     sync::Arc,
 };
 
-/// An agent's link that may be registered. Dropping it removes it from the registry, and no other
-/// link.
+/// An agent's link that may be registered. Dropping it removes that link from the registry.
 pub(super) struct AgentSession<'a> {
     pub(super) shared: &'a Arc<NodeState>,
     pub(super) name: &'a Name,
@@ -37,8 +35,7 @@ impl AgentSession<'_> {
         self.agent.link.remote_address()
     }
 
-    /// Handles a REGISTER. A later one without services takes the link out of service but keeps its
-    /// calls.
+    /// Handles a REGISTER. A later one without services ends service on the link but not its calls.
     pub(super) fn register(&mut self, frame: Register) -> Result<Control, LinkFault> {
         let services = validated(frame.services)?;
         if self.is_registered && services.is_empty() {
@@ -93,7 +90,6 @@ impl AgentSession<'_> {
         Ok(())
     }
 
-    /// Closes the links that this one replaces.
     fn close_replaced(&self, registration: Registration<SharedAgentLink>) {
         for old in registration.superseded {
             old.link.close(CloseCode::Superseded, "a later link of this identity has taken over");
@@ -169,8 +165,7 @@ impl Drop for AgentSession<'_> {
     }
 }
 
-/// Validates services from a peer. Names must follow the grammar and not be reserved, and texts
-/// must be within their limits, or the link ends.
+/// Validates services of a peer: names by the grammar, none reserved, and texts within limits.
 fn validated(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> {
     let bad = |fault: NameError| {
         LinkFault::Broken(format!("a registration with an invalid name: {fault}"))
@@ -204,8 +199,7 @@ fn validated(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> 
     Ok(merged(services))
 }
 
-/// Merges services of the same name, and keeps each method once per kind: the first of duplicates
-/// counts.
+/// Merges services of the same name, and keeps the first of each method and kind.
 fn merged(services: Vec<ServiceInfo>) -> Vec<ServiceInfo> {
     let (mut out, mut places) = (Vec::<ServiceInfo>::new(), HashMap::new());
     for service in services {

@@ -33,18 +33,15 @@ impl CallGrant {
     }
 }
 
-/// A call that the policy allows, with its permit under a rule that counts calls in flight. Held
-/// until the call has ended.
+/// A call that the policy allows, with the permit of a rule that counts calls; held to its end.
 pub(super) struct Authorised {
     pub(super) granted: CallGrant,
     pub(super) in_flight: Option<InFlight>,
 }
 
 /// Authorises the call of a peer and charges it to the quotas of its rule. A refusal is the same
-/// whether the agent exists or not.
-///
-/// A call without a target names only a service. The first rule that allows the method on any agent
-/// counts it; the hosts that may answer are determined when one is picked.
+/// whether the agent exists or not. Without a target, the first rule that allows the method on any
+/// agent counts the call; the hosts that may answer are determined when one is picked.
 pub(super) fn authorise(
     shared: &NodeState,
     requester: &PeerName,

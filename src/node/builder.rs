@@ -75,19 +75,16 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds a service that the node itself hosts for its agents and callers. The policy names it
-    /// `agent = "node/NAME"`.
+    /// Adds a service that the node itself hosts. The policy names it `agent = "node/NAME"`.
     pub fn serve(mut self, service: Service) -> Self {
         self.services.push(service);
         self
     }
 
-    /// Sets the directory for state that must survive a restart. It is created if it is missing.
-    /// Each node needs its own.
+    /// Sets this node's own directory for state across restarts, created if missing. Default: none.
     ///
-    /// It holds the keys of stateless resets. With them, peers of a node that was killed and
-    /// restarted notice the restart at their next packet (within a heartbeat, 5 s) and not by
-    /// silence (12 s). Default: none.
+    /// It holds the keys of stateless resets: peers of a node that was killed and restarted notice
+    /// it at their next packet (within a heartbeat, 5 s) and not by silence (12 s).
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(dir.into());
         self

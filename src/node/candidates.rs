@@ -1,6 +1,5 @@
-//! Caches the hosts of a method that one caller may call, where they are few of many. The policy is
-//! evaluated once for each host and policy, and later only for new hosts. Pure: hosts and decisions
-//! are arguments.
+//! Caches the hosts of a method that one caller may call, where they are few of many. Each host is
+//! evaluated once per policy. Pure: hosts and decisions are arguments.
 
 use super::service_index::Cursor;
 use crate::{
@@ -23,7 +22,6 @@ pub(super) struct CandidateList {
 
 /// Cached hosts of one caller and method.
 struct CachedList {
-    /// The policy that the list was computed with.
     policy: Arc<NodePolicy>,
     list: Arc<CandidateList>,
     /// Use counter: the lowest was used longest ago.
@@ -94,8 +92,7 @@ impl CandidateCache {
         policy: Arc<NodePolicy>,
         list: Arc<CandidateList>,
     ) {
-        // With that many, random sampling soon finds one, and hosts that have left need not be
-        // tracked.
+        // With that many, sampling soon finds one, and hosts that have left need not be tracked.
         if list.agents.len() > CANDIDATE_LIST_AGENTS_MAX {
             self.all.remove(&key);
             return;

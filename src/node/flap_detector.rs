@@ -19,8 +19,7 @@ pub(super) struct FlapDetector {
     returns: VecDeque<(Instance, Instant)>,
     /// Times at which new instances registered: the last ones, the oldest first.
     new_instances: VecDeque<Instant>,
-    /// The instance that keeps its link while new ones are held back, and the time at which one
-    /// last tried.
+    /// The instance that keeps its link while new ones are held back, and when one last tried.
     preferred: Option<(Instance, Instant)>,
     /// Time at which a held back instance last tried.
     tried_at: Option<Instant>,
@@ -113,7 +112,6 @@ impl FlapDetector {
         is_too_often
     }
 
-    /// Records that an instance was superseded.
     pub(super) fn supersede(&mut self, instance: Instance) {
         if self.superseded.iter().any(|one| one.instance == instance) {
             return;

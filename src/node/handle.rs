@@ -39,8 +39,7 @@ impl AgentRef {
         Self { shared: shared.clone(), name }
     }
 
-    /// Waits until the agent is attached and returns its handle. Never ends if the agent does not
-    /// come: use a timeout.
+    /// Waits until the agent is attached and returns its handle. Has no timeout of its own.
     ///
     /// # Errors
     /// The name is invalid, or the node has stopped.
@@ -73,8 +72,7 @@ impl fmt::Debug for AgentRef {
     }
 }
 
-/// Handle for calling an agent from the node's own process. It uses the agent's current link.
-/// Clones are cheap.
+/// Handle for calling an agent, over its current link, from the node's process. Clones are cheap.
 #[derive(Clone)]
 pub struct AgentHandle {
     shared: Arc<NodeState>,

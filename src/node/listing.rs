@@ -11,8 +11,7 @@ use std::collections::BTreeMap;
 
 /// Requester that a list is made for.
 pub(super) struct Viewer<'a> {
-    /// Rules that apply to the requester; `None` for the node's own program, to which no rule
-    /// applies.
+    /// Rules that apply to the requester; `None` for the node's own program, which has none.
     view: Option<PolicyView<'a>>,
     policy: &'a NodePolicy,
 }
@@ -50,8 +49,7 @@ impl OnAgent<'_> {
         path.is_ok_and(|path| view.allows(&path))
     }
 
-    /// Services that the requester may call on the agent. Services without an allowed method are
-    /// omitted.
+    /// Services of the agent with the methods that the requester may call, if there are any.
     pub(super) fn services(&self, services: &[ServiceInfo]) -> Vec<ServiceInfo> {
         let seen = |service: &ServiceInfo| {
             let ServiceInfo { name, methods, description } = service;
@@ -66,10 +64,8 @@ impl OnAgent<'_> {
     }
 }
 
-/// Merges the services of agents, which are sorted by name, into one list for a viewer.
-///
-/// Costs one evaluation of the viewer's rules per agent, and one of the rules about the agent per
-/// method.
+/// Merges the services of agents, sorted by name, into one list for a viewer. Costs one evaluation
+/// of the viewer's rules per agent, and one of the rules about the agent per method.
 pub(super) fn list<'a>(
     viewer: &Viewer<'_>,
     agents: impl IntoIterator<Item = (&'a Name, &'a [ServiceInfo])>,

@@ -1,9 +1,8 @@
 //! Quotas: usage of each caller under rules that count calls (`rate` and `in_flight`). A map in
 //! bounded memory, with the time as an argument.
 //!
-//! Quotas are separate from the policy, so that reloading the policy does not refill all buckets. A
-//! rule is identified by its content, so that an unchanged rule keeps its counts wherever it is in
-//! the file.
+//! Separate from the policy, so that reloading it does not refill all buckets. A rule is identified
+//! by its content, so that it keeps its counts wherever it is in the file.
 
 use crate::{
     limits::{RULE_CALLERS_MAX, SWEEP_EVERY},
@@ -20,15 +19,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// One caller under one rule. The rule is identified by a keyed hash of its content, with a key of
-/// this process.
+/// One caller under one rule, identified by a hash of its content with a key of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RuleCaller {
     rule: u64,
     caller: PeerName,
 }
 
-/// Usage of an account.
 #[derive(Debug, Default)]
 struct RuleUsage {
     /// Time at which the bucket of its rate will be full again.
@@ -80,11 +77,8 @@ impl Quotas {
         self.0.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges one call to a rule's quotas. The result is held until the call has ended; it is
-    /// `None` for a rule that does not count calls in flight.
-    ///
-    /// # Errors
-    /// The exceeded limit; nothing was charged.
+    /// Charges one call to a rule's quotas, or nothing if a limit is exceeded. The result is held
+    /// until the call has ended; `None` for a rule that does not count calls in flight.
     pub(super) fn take(
         &self,
         rule: &AllowRule,

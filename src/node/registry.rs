@@ -26,7 +26,6 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Reads both clocks.
     pub(super) fn read() -> Self {
         Self { wall: SystemTime::now(), instant: Instant::now() }
     }
@@ -35,14 +34,12 @@ impl Times {
 /// One registered link of an agent, with the node's data `L` for it.
 #[derive(Debug, Clone)]
 pub(super) struct LinkEntry<L> {
-    /// Number of the admission on this node: the higher one is newer, whatever the peers' clocks
-    /// say.
+    /// Number of the admission on this node: higher is newer, whatever the peers' clocks say.
     pub(super) admission: u64,
     /// Id of the agent's process.
     pub(super) instance: [u8; 16],
     /// True if it takes no more calls.
     pub(super) is_draining: bool,
-    /// Data of the link.
     pub(super) link: L,
 }
 
@@ -56,7 +53,6 @@ struct AgentRecord<L> {
     arrival: u64,
     /// Its key in the list of detached agents, while it is detached.
     detached_as: Option<u64>,
-    /// Detector of a certificate that is used twice.
     flaps: FlapDetector,
 }
 
@@ -67,7 +63,6 @@ impl<L> AgentRecord<L> {
     }
 }
 
-/// Result of a registration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Registration<L> {
     /// True if the agent had no link that takes calls.
@@ -83,11 +78,9 @@ pub(super) struct Registration<L> {
 pub(super) enum RegistrationError<L> {
     /// A newer link of another instance has registered.
     Stale,
-    /// The instance was superseded and returned too often.
     HeldBack {
         /// Link of the other instance.
         other: L,
-        /// True if the instance was not held back before.
         is_first: bool,
     },
 }
@@ -95,7 +88,6 @@ pub(super) enum RegistrationError<L> {
 /// Summary of one agent, for lists.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AgentSummary<'a, L> {
-    /// Name of the agent.
     pub(super) name: &'a Name,
     /// Newest link, if it is attached; a link that takes calls is preferred.
     pub(super) newest: Option<&'a L>,
@@ -103,16 +95,13 @@ pub(super) struct AgentSummary<'a, L> {
     pub(super) is_draining: bool,
     /// True if two instances use its certificate.
     pub(super) is_used_twice: bool,
-    /// Time at which it was attached or detached.
     pub(super) since: SystemTime,
-    /// Number of its last arrival.
     pub(super) arrival: u64,
 }
 
 /// One link of a caller.
 #[derive(Debug, Clone)]
 pub(super) struct CallerLink {
-    /// Number of the admission on this node, as for agents.
     pub(super) admission: u64,
     /// Id of the caller's process.
     pub(super) instance: [u8; 16],
@@ -126,12 +115,10 @@ pub(super) struct Registry<L> {
     agents: BTreeMap<Name, AgentRecord<L>>,
     /// Detached agents in the order in which they left: the oldest is found without a search.
     detached: BTreeMap<u64, Name>,
-    /// Number of detachments so far.
     detachments: u64,
     /// Links of each caller, oldest first.
     callers: HashMap<Name, Vec<CallerLink>>,
     admissions: u64,
-    /// Number of arrivals so far.
     pub(super) arrivals: u64,
     /// Registered methods. Under the same lock, so that both always agree.
     pub(super) service_index: ServiceIndex,
@@ -219,8 +206,7 @@ impl<L: Clone> Registry<L> {
             .is_some_and(|entry| !std::mem::replace(&mut entry.is_draining, true))
     }
 
-    /// Removes one link, identified by its admission. Returns whether the agent is detached by it;
-    /// a detached agent hosts nothing.
+    /// Removes one link. Returns whether that detached the agent, which then hosts nothing.
     pub(super) fn unregister(&mut self, name: &Name, admission: u64, now: Times) -> bool {
         let Some(record) = self.agents.get_mut(name) else { return false };
         let before = record.entries.len();
@@ -252,7 +238,6 @@ impl<L: Clone> Registry<L> {
         entries.map(|entry| entry.link.clone()).collect()
     }
 
-    /// Records the arrival of an agent and returns its number.
     pub(super) fn arrived(&mut self, name: &Name) -> u64 {
         self.arrivals += 1;
         if let Some(record) = self.agents.get_mut(name) {
@@ -281,12 +266,10 @@ impl<L: Clone> Registry<L> {
         })
     }
 
-    /// Adds a link of a caller; `false` if the caller is at its limit.
-    ///
-    /// An instance that has a link may exceed `links_max`, because it replaces its link when it
-    /// renews its certificate: the retiring link stays until its calls have ended. Beyond
-    /// [`CALLER_LINKS_OVER_MAX`] links of one instance, or twice `links_max` of all, its oldest
-    /// link is evicted.
+    /// Adds a link of a caller; `false` if the caller is at its limit. An instance that has a link
+    /// may exceed `links_max`: at a renewal of its certificate the retiring link stays until its
+    /// calls have ended. Beyond [`CALLER_LINKS_OVER_MAX`] links of one instance, or twice
+    /// `links_max` of all, its oldest link is evicted.
     pub(super) fn add_caller_link(
         &mut self,
         name: &Name,
@@ -311,7 +294,6 @@ impl<L: Clone> Registry<L> {
         true
     }
 
-    /// Removes a link of a caller.
     pub(super) fn remove_caller_link(&mut self, name: &Name, admission: u64) {
         if let Some(links) = self.callers.get_mut(name) {
             links.retain(|link| link.admission != admission);

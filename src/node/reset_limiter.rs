@@ -17,10 +17,9 @@ impl ResetLimiter {
         Self { most, recent: VecDeque::new() }
     }
 
-    /// Counts the reset of a call. Returns whether it is one too many.
-    ///
-    /// A call that lasted for half of its time or longer is not counted: a caller whose deadlines
-    /// pass resets its calls a moment before the node's clock would, which is correct.
+    /// Counts the reset of a call. Returns whether it is one too many. A call that lasted for half
+    /// of its time or longer does not count: a caller whose deadlines pass correctly resets its
+    /// calls a moment before the node's clock would.
     pub(super) fn count_reset(&mut self, began: Instant, deadline: Instant, now: Instant) -> bool {
         if (now - began) * 2 >= deadline - began {
             return false;
@@ -53,7 +52,6 @@ impl ResetLimiter {
         self.recent.len() >= self.most
     }
 
-    /// True if there are recent resets.
     pub(super) fn has_some(&mut self, now: Instant) -> bool {
         self.forget(now);
         !self.recent.is_empty()

@@ -22,11 +22,9 @@ impl Changes for Waiter<'_> {
     }
 }
 
-/// Links of the agents that are attached to this node.
 pub(super) struct LinkRoutes(Arc<NodeState>);
 
 impl Dispatch<LinkRoutes> {
-    /// Dispatch over the links of a node.
     pub(super) fn over_links(shared: &Arc<NodeState>) -> Self {
         Self::new(LinkRoutes(shared.clone()), shared.retries.clone())
     }
@@ -99,8 +97,7 @@ impl Routes for LinkRoutes {
 }
 
 impl LinkRoutes {
-    /// Picks the less loaded of two agents that may answer. One that has just failed is picked only
-    /// if there is no other.
+    /// Picks the less loaded of two agents that may answer; one that has just failed only if alone.
     fn pick_any(
         &self,
         request: &Request,
@@ -111,8 +108,7 @@ impl LinkRoutes {
         let may_answer = |name: &Name| may_answer(&self.0, &policy, caller, name, method);
         let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
         let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
-        // A few at random, authorised without the lock: where many may answer, two suitable ones
-        // are soon found.
+        // A few at random, authorised without the lock: where many may answer, two are soon found.
         loop {
             let (some, hosts) = self.hosts_at(method, chance, looked_at..count);
             some.into_iter()
@@ -175,7 +171,6 @@ impl LinkRoutes {
 /// Best link of those considered so far. The better of two random links, not the least loaded of
 /// all: many nodes that see the same loads would all pick the same agent.
 struct Best<'a> {
-    /// Link that has just failed this call.
     failed: Option<&'a SharedAgentLink>,
     chosen: Option<SharedAgentLink>,
     /// Number of considered links with a free permit that did not fail.
@@ -219,8 +214,7 @@ impl<'a> Best<'a> {
     }
 }
 
-/// True if an agent may answer a call that names only its service, and the requester may call it
-/// there.
+/// True if an agent may answer a call that names only its service, and this requester may call it.
 pub(super) fn may_answer(
     shared: &NodeState,
     policy: &NodePolicy,

@@ -28,12 +28,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets calls in flight
-/// finish.
+/// A running node. Dropping it closes every link at once; [`Node::shutdown`] lets calls finish.
 pub struct Node {
     pub(super) shared: Arc<NodeState>,
     pub(super) listener: Arc<LinkListener>,
-    /// Version of the current configuration.
     pub(super) config_version: Mutex<u64>,
 }
 
@@ -48,10 +46,8 @@ impl Node {
         self.listener.local_addr()
     }
 
-    /// Stream of agents as they attach, beginning with those that are attached now. An agent that
-    /// reconnects is returned again.
-    ///
-    /// A program that falls behind loses the oldest arrivals.
+    /// Stream of agents as they attach, first those that are attached now. An agent that reconnects
+    /// is returned again. A program that falls behind loses the oldest arrivals.
     pub fn arrivals(&self) -> Arrivals {
         Arrivals::new(&self.shared)
     }
@@ -64,14 +60,12 @@ impl Node {
         AgentRef::new(&self.shared, name.as_ref().parse())
     }
 
-    /// Callee for any agent that may answer for the method's service: the less loaded of two.
-    /// `[[host]]` rules decide which agents may.
+    /// Callee for any agent for the method's service, by `[[host]]` rules: the less loaded of two.
     pub fn any(&self) -> Callee {
         callee(&self.shared, Target::Service)
     }
 
-    /// Calls every agent that may answer for the method's service, 16 at once, and returns a result
-    /// for each, by name.
+    /// Calls every agent for the method's service, 16 at once; returns a result for each, by name.
     ///
     /// # Errors
     /// The method's name is invalid. The failure of a single call is returned with its agent.
@@ -169,8 +163,7 @@ impl Node {
     }
 
     /// As [`Node::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
-    /// calls in flight end with unknown outcome, and this returns when the peers are notified,
-    /// after 100 ms at most.
+    /// calls in flight end with unknown outcome, and this returns within 100 ms.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}
@@ -197,8 +190,7 @@ impl Node {
         let have_finished = shared.calls.wait(left_until(finish_by)).await;
         let close_by = Instant::now() + limits::CLOSE_WAIT_MAX;
         if have_finished {
-            // The side that still has to receive a reply closes the link, so that no reply is cut
-            // short.
+            // The side that still has to receive a reply closes the link: no reply is cut short.
             shared.goodbye.notify();
             shared.goodbye.done(limits::GOODBYE_WAIT_MAX).await;
         } else {

@@ -11,15 +11,12 @@ use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 #[derive(Debug, Default)]
 pub(super) struct ServiceIndex {
     hosts: HashMap<HostedPath, HostList>,
-    /// For each path the position of the agent in its list, so that removal examines no other
-    /// agent.
+    /// For each path the position of the agent in its list: removal examines no other agent.
     by_agent: HashMap<Name, HashMap<HostedPath, usize>>,
-    /// Number of paths added so far.
     added: u64,
 }
 
-/// A hosted path, as it is looked up: `Service/Method` for one method, `Service` for all methods of
-/// a service.
+/// A hosted path, as it is looked up: `Service/Method`, or `Service` for all of its methods.
 pub(super) type HostedPath = Box<str>;
 
 /// Agents that host one path.
@@ -32,7 +29,6 @@ struct HostList {
 }
 
 impl ServiceIndex {
-    /// Replaces the paths that an agent hosts.
     pub(super) fn set(&mut self, agent: &Name, paths: Vec<HostedPath>) {
         self.remove(agent);
         let mut positions = HashMap::with_capacity(paths.len());
@@ -51,7 +47,6 @@ impl ServiceIndex {
         }
     }
 
-    /// Removes the paths that an agent hosts.
     pub(super) fn remove(&mut self, agent: &Name) {
         for (path, position) in self.by_agent.remove(agent).unwrap_or_default() {
             let Some(hosts) = self.hosts.get_mut(&path) else { continue };
@@ -76,7 +71,6 @@ impl ServiceIndex {
         })
     }
 
-    /// Agents that have registered a method, by its name or with all methods of its service.
     pub(super) fn of(&self, method: &MethodPath) -> Hosts<'_> {
         Hosts([method.as_str(), method.service()].map(|path| self.hosts.get(path)))
     }
@@ -96,8 +90,7 @@ fn paths_of(service: &ServiceInfo) -> Vec<HostedPath> {
     methods.by_ref().map(|method| method.path(&service.name).into()).collect()
 }
 
-/// Position in the hosts of a method: the numbers of the last additions that were returned, of each
-/// list.
+/// Position in the hosts of a method: the number of the last addition returned, for each list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cursor([u64; 2]);
 
@@ -106,7 +99,6 @@ pub(super) struct Cursor([u64; 2]);
 pub(super) struct Hosts<'a>([Option<&'a HostList>; 2]);
 
 impl<'a> Hosts<'a> {
-    /// Number of agents.
     pub(super) fn len(self) -> usize {
         self.lists().map(|hosts| hosts.agents.len()).sum()
     }

@@ -62,7 +62,6 @@ fn viewer<'a>(shared: &NodeState, policy: &'a NodePolicy, requester: &PeerName) 
     if *requester == shared.peer { Viewer::own(policy) } else { Viewer::new(policy, requester) }
 }
 
-/// Agents and services that one caller may see.
 pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directory {
     Directory {
         node: shared.name.to_string(),
@@ -71,7 +70,6 @@ pub(super) fn directory_for(shared: &NodeState, requester: &PeerName) -> Directo
     }
 }
 
-/// Agents that one caller may see.
 fn visible_agents(shared: &NodeState, requester: &PeerName) -> Vec<AgentInfo> {
     let policy = shared.policy.get();
     let viewer = viewer(shared, &policy, requester);
@@ -132,7 +130,6 @@ pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPat
     hosts
 }
 
-/// The directory service.
 pub(super) fn directory(shared: &Arc<NodeState>) -> Service {
     let all = answer(shared, |shared, caller, ()| Ok(all_services(shared, caller)));
     let agents = answer(shared, |shared, caller, ()| Ok(visible_agents(shared, caller)));

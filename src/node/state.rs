@@ -24,7 +24,6 @@ use crate::{
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::broadcast;
 
-/// Reason of a node's close.
 pub(super) const STOPS: &str = "the node stops";
 
 /// One registered link of an agent, as calls use it.
@@ -34,14 +33,12 @@ pub(crate) struct AgentLink {
     pub(super) permits: Permits,
     pub(super) services: Vec<ServiceInfo>,
     pub(super) software: String,
-    /// Limits at the time when the link was made.
     pub(super) limits: Arc<Limits>,
 }
 
 pub(super) type SharedAgentLink = Arc<AgentLink>;
 
-/// State that the parts of a node share. A program holds it through [`Node`](super::Node) and
-/// [`AgentHandle`](super::AgentHandle), tasks hold their own clones.
+/// State that the parts of a node share: the handles of its program, and its tasks.
 pub(crate) struct NodeState {
     pub(super) net: SharedNet,
     pub(super) name: Name,
@@ -50,8 +47,7 @@ pub(crate) struct NodeState {
     pub(super) policy: SharedValue<NodePolicy>,
     /// Memory for messages, per caller.
     pub(super) memory: MessageMemory,
-    /// Usage of callers under rules that count calls. Separate from the policy, so that it survives
-    /// a reload.
+    /// Usage of callers under rules that count calls. Not in the policy, to survive its reload.
     pub(super) quotas: Quotas,
     pub(super) observer: Observer<NodeEvent>,
     pub(super) services: Services,
@@ -70,7 +66,6 @@ pub(crate) struct NodeState {
     /// Notified when the drain time is over: links are closed, and their calls are aborted.
     pub(super) abort: Signal,
     pub(super) call_ids: Arc<CallIds>,
-    /// Budget of retries.
     pub(super) retries: Arc<RetryBudget>,
     /// One task per link, until the link ends.
     pub(super) links: Tasks,
@@ -107,8 +102,7 @@ impl NodeState {
         }
     }
 
-    /// Locks the registry. It is consistent after every call, so that a panic elsewhere does not
-    /// affect it.
+    /// Locks the registry, which is consistent after every call, so that it survives a panic.
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry<SharedAgentLink>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +130,6 @@ impl NodeState {
         }
     }
 
-    /// Reports a new link.
     pub(super) fn link_up(&self, link: &Link) {
         let (peer, address) = (link.identity(), link.remote_address());
         self.observer.report(Event::LinkUp { peer, address });
@@ -150,7 +143,6 @@ impl NodeState {
         reason
     }
 
-    /// Close sequence of one of this node's links.
     pub(super) fn close_sequence(&self, link: &Link) -> CloseSequence {
         let signals = [self.drain.listen(), self.goodbye.listen(), self.abort.listen()];
         CloseSequence::new(link.clone(), signals, CloseCode::Drained, STOPS)

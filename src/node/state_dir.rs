@@ -14,7 +14,6 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Name of the file.
 const FILE_NAME: &str = "reset.keys";
 
 /// Start of the file: its type and format.

@@ -7,7 +7,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Awaited change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Awaited {
     /// A link of this agent is registered, drains or ends.
@@ -53,7 +52,6 @@ impl Waiters {
     }
 }
 
-/// A waiter.
 pub(super) struct Waiter<'a> {
     waiters: &'a Waiters,
     awaited: Awaited,

@@ -12,10 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Routes that calls can take. A route is one link.
 pub(super) trait Routes: Send + Sync {
-    /// One link.
     type Route: Clone + Send + Sync;
 
-    /// Waiter for other routes.
     type Waiter<'a>: Changes + Send
     where
         Self: 'a;
@@ -33,7 +31,6 @@ pub(super) trait Routes: Send + Sync {
     /// Refuses a call that would wait behind a full queue.
     fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
 
-    /// Agent of a route.
     fn agent_of(&self, route: &Self::Route) -> PeerName;
 
     /// Starts to wait for routes of a call, for changes from now on.
@@ -95,8 +92,7 @@ impl<R: Routes> Dispatch<R> {
         if is_for_any { Ok(()) } else { self.routes.expect_room(&route) }
     }
 
-    /// Sends an authorised call, and retries it where that is safe. `route` is the one that it took
-    /// last.
+    /// Sends an authorised call, with retries where that is safe. `route` is the last one it took.
     pub(super) async fn forward(
         &self,
         request: &mut Request,

@@ -42,8 +42,7 @@ impl CallerAccount {
         self.resets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses the calls of a caller that reset too many. It has no link to close, so it must wait
-    /// until its resets are forgotten.
+    /// Refuses a caller's calls while it has reset too many; it has no link that could be closed.
     pub(super) fn expect_few_resets(&self, resets_max: usize) -> Result<(), Status> {
         if self.resets().is_full(Instant::now()) {
             let text = format!("more than {resets_max} calls were reset in 10 s (resets_max)");
@@ -56,9 +55,7 @@ impl CallerAccount {
 /// Counts a reset of the caller if it is dropped while armed.
 pub(super) struct ResetGuard {
     pub(super) account: Arc<CallerAccount>,
-    /// Start of the call.
     pub(super) began: Instant,
-    /// Deadline of the call.
     pub(super) deadline: Instant,
     /// False once the call has ended by itself.
     pub(super) is_armed: bool,
@@ -73,10 +70,7 @@ impl Drop for ResetGuard {
 }
 
 impl CallerAccounts {
-    /// The account of a caller, made if it has none.
-    ///
-    /// # Errors
-    /// All accounts are in use: not executed.
+    /// The account of a caller, made if it has none. Fails, not executed, if all are in use.
     pub(super) fn of(
         &mut self,
         caller: &PeerName,

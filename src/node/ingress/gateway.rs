@@ -54,12 +54,10 @@ impl Node {
 }
 
 impl GatewayIngress {
-    /// Current credentials.
     pub(crate) fn credentials(&self) -> Credentials {
         self.trust.credentials()
     }
 
-    /// Current limits.
     pub(crate) fn limits(&self) -> Arc<Limits> {
         self.shared.limits.get()
     }
@@ -69,7 +67,6 @@ impl GatewayIngress {
         self.shared.memory.account(caller)
     }
 
-    /// Observer of the node.
     pub(crate) fn observer(&self) -> &Observer<NodeEvent> {
         &self.shared.observer
     }
@@ -97,7 +94,6 @@ impl GatewayIngress {
         CallMeta::new(method, kind, target, call_id, deadline)
     }
 
-    /// Id of the next call.
     pub(crate) fn next_call_id(&self) -> CallId {
         self.shared.call_ids.next_id()
     }
@@ -118,10 +114,7 @@ impl GatewayIngress {
     }
 
     /// Calls an agent. The body is read, within the call's time, after all checks that do not need
-    /// it.
-    ///
-    /// # Errors
-    /// As for any call. Dropping the future, or the stream of the reply, cancels it.
+    /// it. Dropping the future, or the stream of the reply, cancels the call.
     pub(crate) async fn call(
         &self,
         call: GatewayCall,
@@ -168,8 +161,7 @@ struct ClientCall<'a, B> {
 }
 
 impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_, B> {
-    /// A body may be large and need conversion, so it is read only for a call that an agent would
-    /// take.
+    /// A body may be large and need conversion: it is read only for a call that an agent takes.
     const PICKS_BEFORE_BODY: bool = true;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {

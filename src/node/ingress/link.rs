@@ -1,5 +1,4 @@
-//! Calls that arrive over a link: from callers and agents to agents, and from all peers to the node
-//! itself.
+//! Calls that arrive over a link: to agents from callers and agents, to the node from all peers.
 
 use super::steps::{Arrival, Ingress, RoutedReply};
 use crate::{
@@ -88,8 +87,7 @@ impl CallAcceptor for LinkIngress {
         pending: PendingRequest<'_>,
     ) -> Result<Reply, Status> {
         let entered = self.guard.enter();
-        // Calls of several peers share the agent's link: a peer may lower the priority of its
-        // calls, but not raise it above that of others.
+        // Peers share the agent's link: one may lower the priority of its calls, but not raise it.
         head.meta.priority = head.meta.priority.min(0);
         // The node counts attempts: a peer that claims some would only use up its own retries.
         head.meta.attempt = 1;

@@ -88,9 +88,7 @@ impl Ingress<LinkRoutes> {
 }
 
 impl<R: Routes> Ingress<R> {
-    /// Takes one call from its arrival to its reply. Dropping the future, or the stream of the
-    /// reply, cancels it.
-    ///
+    /// Takes a call from arrival to reply. Dropping the future, or the reply's stream, cancels it.
     /// Not an async function, which would keep the request twice.
     pub(super) fn answer<A: Arrival>(
         &self,
