@@ -1,7 +1,5 @@
-//! The graceful close of a link. The closing side sends DRAIN, finishes the calls that it has
-//! taken, and sends GOODBYE; the other side, which is the last to receive, closes the link when it
-//! waits for
-//! no reply any more.
+//! The graceful close of a link. The closing side sends DRAIN, finishes its taken calls, and sends
+//! GOODBYE; the other side, the last to receive, closes the link when it waits for no reply.
 
 use super::{connection::Link, fault::LinkFault};
 use crate::{
@@ -14,7 +12,6 @@ use std::time::Duration;
 /// The reason of a side that closes a link and stays linked by another one.
 pub(crate) const REPLACED: &str = "another link has taken its place";
 
-/// The graceful close of one link, and how far this side and its peer have come.
 pub(crate) struct CloseSequence {
     link: Link,
     /// Calls are not taken any more. Done when DRAIN was handed to the transport.
@@ -25,7 +22,6 @@ pub(crate) struct CloseSequence {
     abort: SignalListener,
     code: CloseCode,
     text: &'static str,
-    /// Sent with DRAIN.
     time: Duration,
     stage: CloseStage,
     /// The peer's reason, once it has sent GOODBYE.
@@ -40,8 +36,7 @@ enum CloseStage {
 }
 
 impl CloseSequence {
-    /// A sequence for a side that answers no calls: it sends neither DRAIN nor GOODBYE, and only
-    /// follows the peer's.
+    /// A sequence for a side that answers no calls: it only follows the peer's DRAIN and GOODBYE.
     pub(crate) fn passive(link: Link) -> Self {
         Self::new(link, Default::default(), CloseCode::Goodbye, "")
     }
@@ -64,11 +59,8 @@ impl CloseSequence {
         self
     }
 
-    /// Returns the next frame to send. May be dropped and called again.
-    ///
-    /// # Errors
-    /// The link is to be closed: the peer has finished and all its replies have arrived, or the
-    /// time of this side is over.
+    /// Returns the next frame to send. Fails when the link is to be closed: the peer has finished
+    /// and all its replies have arrived, or the time of this side is over. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Control, LinkFault> {
         let (drain, goodbye, link) = (&mut self.drain, &mut self.goodbye, &self.link);
         let finished = self.peer_finished.as_ref().map(async |fault: &LinkFault| {
@@ -107,27 +99,23 @@ impl CloseSequence {
         }
     }
 
-    /// Returns the last frame of this side.
     pub(super) fn goodbye(&mut self) -> Goodbye {
         self.stage = CloseStage::Finished;
         let text = if self.link.is_replaced() { REPLACED } else { self.text };
         Goodbye { code: self.code.number(), text: text.into() }
     }
 
-    /// Records that all frames are with the transport.
     pub(super) fn handed_over(&mut self) {
         if self.stage > CloseStage::Open {
             self.drain.done();
         }
     }
 
-    /// Records the peer's DRAIN.
     pub(super) fn peer_drains(&self, frame: &Drain) {
         self.link.note_drain(frame.last_stream);
     }
 
-    /// Records the peer's GOODBYE: it takes no calls and answers none. Returns true if no DRAIN
-    /// came before it.
+    /// Records the peer's GOODBYE: no calls, no replies. Returns true if no DRAIN came before it.
     pub(super) fn peer_says_goodbye(&mut self, frame: &Goodbye) -> bool {
         let is_news = !self.link.is_peer_draining();
         // Without a DRAIN before it, any call that was not answered may have been taken.

@@ -43,8 +43,7 @@ pub(super) struct LinkInner {
     pub(super) dialled: Option<Box<str>>,
     made_at: Instant,
     pulse: Arc<Pulse>,
-    /// Held while waiting for stream credit. tokio's mutex is first come first served, which
-    /// quinn's own wait is not.
+    /// Held while waiting for stream credit: first come first served, unlike quinn's own wait.
     turn: Mutex<()>,
     /// The number of callers that wait for their turn. A later one does not overtake them.
     waiting: AtomicUsize,
@@ -53,7 +52,6 @@ pub(super) struct LinkInner {
     taken: StdMutex<TakenStreams>,
     /// The last stream of this side that a draining peer has taken; `NOT_DRAINING` until it drains.
     peer_took: AtomicU64,
-    /// The largest message that the peer takes.
     peer_message_bytes_max: usize,
     /// Replies that this side waits for.
     awaited: UnderWay,
@@ -77,14 +75,11 @@ const NOT_DRAINING: u64 = u64::MAX;
 
 type OpenResult = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
 
-/// Error of opening a stream.
 #[derive(Debug)]
 pub(crate) enum OpenFault {
     /// The peer granted no stream in time.
     NoCredit,
-    /// Another link has replaced it.
     Replaced,
-    /// The link is gone.
     Lost(LinkFault),
 }
 
@@ -124,7 +119,6 @@ impl Link {
         &self.0.net
     }
 
-    /// Returns true if both are the same link.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -138,12 +132,10 @@ impl Link {
         self.0.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the name of the peer, from its verified certificate.
     pub(crate) fn peer(&self) -> &PeerName {
         self.0.identity.peer_name()
     }
 
-    /// Returns the largest message that the peer takes, as far as is known.
     pub(crate) fn peer_message_bytes_max(&self) -> usize {
         self.0.peer_message_bytes_max
     }
@@ -157,8 +149,7 @@ impl Link {
         canonical(self.0.connection.remote_address())
     }
 
-    /// Returns true if the link has ended. Checked before anything is started on it: quinn still
-    /// yields buffered streams afterwards.
+    /// Returns true if the link has ended. Checked first: quinn yields buffered streams afterwards.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.connection.close_reason().is_some()
     }
@@ -169,8 +160,7 @@ impl Link {
         until: impl FnOnce() -> Instant,
         message_bytes_max: usize,
     ) -> Result<CallStream, OpenFault> {
-        // Counted before the check: the drain of a replaced link waits for all that is counted
-        // until then.
+        // Counted before the check: the drain of a replaced link waits for all counted until then.
         let awaited = self.0.awaited.count();
         if self.is_replaced() {
             return Err(OpenFault::Replaced);
@@ -210,8 +200,7 @@ impl Link {
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         loop {
             let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-            // A separate flag, because the query of quinn takes the connection's lock once more for
-            // every call.
+            // A separate flag: quinn's query takes the connection's lock once more for every call.
             if self.0.ended.get().is_some() {
                 return None;
             }
@@ -244,29 +233,24 @@ impl Link {
         taken.last
     }
 
-    /// Records that the peer is draining, and the last stream of this side that it took. Of two,
-    /// the lower one counts.
+    /// Records that the peer drains, and the last stream that it took; of two, the lower counts.
     pub(crate) fn note_drain(&self, last_stream: u64) {
         self.0.peer_took.fetch_min(last_stream.min(NOT_DRAINING - 1), Ordering::AcqRel);
     }
 
-    /// Returns true if the peer is draining. It takes no new calls.
     pub(crate) fn is_peer_draining(&self) -> bool {
         self.0.peer_took.load(Ordering::Acquire) != NOT_DRAINING
     }
 
-    /// Returns true if the draining peer did not take this stream of this side: nothing was started
-    /// for it.
+    /// Returns true if the draining peer did not take this stream, so that it started nothing.
     pub(crate) fn is_past_drain(&self, stream_id: u64) -> bool {
         stream_id > self.0.peer_took.load(Ordering::Acquire)
     }
 
-    /// Marks the link as replaced by another one: it opens no stream any more.
     pub(crate) fn replace(&self) {
         self.0.is_replaced.store(true, Ordering::SeqCst);
     }
 
-    /// Returns true if another link has replaced it.
     pub(crate) fn is_replaced(&self) -> bool {
         self.0.is_replaced.load(Ordering::SeqCst)
     }
@@ -290,8 +274,7 @@ impl Link {
         self.end(LinkFault::Closed { code, text: text.into(), by_peer: false });
     }
 
-    /// Ends the link for a reason, unless it has ended already. Returns the first reason, which
-    /// counts.
+    /// Ends the link for a reason, unless it has ended already. Returns the first reason.
     pub(crate) fn end(&self, fault: LinkFault) -> LinkFault {
         let first = self.0.ended.get_or_init(|| fault);
         let text = match first {
@@ -310,11 +293,8 @@ impl Link {
         }
     }
 
-    /// Has a PING sent now, and waits for the answer. All that the peer sent on the control stream
+    /// Sends a PING now and waits for the answer. All that the peer sent on the control stream
     /// before has then arrived.
-    ///
-    /// # Errors
-    /// The link is lost.
     pub(crate) async fn ping(&self) -> Result<(), LinkFault> {
         tokio::select! {
             biased;
@@ -327,12 +307,10 @@ impl Link {
         self.0.pulse.want_ping();
     }
 
-    /// Returns when the last frame of the peer came.
     pub(super) fn received_at(&self) -> Instant {
         self.0.pulse.received_at()
     }
 
-    /// Returns the present estimate of the round-trip time.
     pub(crate) fn rtt(&self) -> Duration {
         self.0.connection.rtt()
     }

@@ -1,5 +1,4 @@
-//! The control stream of a link: its frames, the heartbeat that travels with them, and the frames
-//! of a graceful close.
+//! The control stream of a link: its frames, the heartbeat, and the frames of a graceful close.
 
 use super::{
     close_sequence::CloseSequence,
@@ -24,12 +23,10 @@ use std::{
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
-/// The long-lived first stream of a link. Its holder keeps the link up by calling
-/// [`ControlStream::next`] in a loop.
+/// The first stream of a link. Its holder keeps the link up by a loop of [`ControlStream::next`].
 pub(crate) struct ControlStream {
     send: SendStream,
-    /// Frames that are not yet with the transport. A caller that stops waiting for that breaks no
-    /// frame off.
+    /// Frames that are not yet with the transport, kept whole when a caller stops waiting.
     unsent: BytesMut,
     close: Option<CloseSequence>,
     reader: FrameReader,
@@ -82,8 +79,7 @@ impl ControlStream {
     }
 
     /// Starts the heartbeat. The dialling side sends PING at an interval, because the NAT binding
-    /// is on its side; the accepting side answers. The link is lost when nothing was received
-    /// for `silence_max`.
+    /// is on its side; the accepting side answers. The link is lost after `silence_max` of silence.
     pub(super) fn start_heartbeat(&mut self, ping_every: Option<Duration>, silence_max: Duration) {
         self.note_received();
         self.silence_max = silence_max;
@@ -100,8 +96,7 @@ impl ControlStream {
         self.close = Some(sequence);
     }
 
-    /// Sends a frame. Dropped before its end, the frame is sent with the next one, or by
-    /// [`ControlStream::next`].
+    /// Sends a frame; if dropped, the frame goes with the next one or by [`ControlStream::next`].
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
         self.queue(control)?;
         self.flush().await
@@ -113,7 +108,6 @@ impl ControlStream {
         Ok(())
     }
 
-    /// Hands all frames to the transport.
     async fn flush(&mut self) -> Result<(), LinkFault> {
         while !self.unsent.is_empty() {
             let wait_max = self.silence_max.min(Duration::from_secs(60));
@@ -147,9 +141,7 @@ impl ControlStream {
 
     /// Returns the next frame that is not part of the heartbeat, which is kept going meanwhile, nor
     /// of a graceful close, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it.
-    /// An error ends the link.
-    ///
-    /// May be dropped and called again.
+    /// An error ends the link. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
         loop {
             self.flush().await?;
@@ -179,8 +171,7 @@ impl ControlStream {
         self.queue(&Control::Ping(ping))
     }
 
-    /// Answers a PING, and applies a frame to the graceful close. Returns the frame if it is for
-    /// the owner.
+    /// Answers a PING, applies a frame to the graceful close, and returns a frame for the owner.
     fn heed(&mut self, control: Control) -> Result<Option<Control>, LinkFault> {
         match (control, &mut self.close) {
             (Control::Ping(ping), _) => self.queue(&Control::Pong(ping))?,

@@ -49,7 +49,6 @@ pub(crate) struct Dialler {
     tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
 
-/// The present settings of a dialler.
 struct DialSettings {
     config: quinn::ClientConfig,
     hello: HelloInfo,
@@ -131,16 +130,14 @@ impl Dialler {
         hello: HelloInfo,
         limits: Arc<Limits>,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with the old credentials, and
-        // is verified again.
+        // In this order: a link made meanwhile counts as made before, and is verified again.
         self.settings.set(DialSettings::new(credentials, hello, limits)?);
         self.trust.replace(credentials.clone());
         Ok(())
     }
 
     /// Dials once. Ends with WELCOME or with the most specific reason; dropping it cancels it. The
-    /// chain of the node must be valid beyond `newer_than`, if that is given; otherwise the dial
-    /// ends before HELLO.
+    /// node's chain must be valid beyond `newer_than`, if given, or the dial ends before HELLO.
     pub(crate) async fn dial(
         &self,
         address: &NodeAddress,
@@ -192,18 +189,15 @@ impl Dialler {
         self.sockets.net()
     }
 
-    /// Returns its trust and the links that it made.
     pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 
-    /// Returns the time between two PINGs of its links.
     pub(super) fn heartbeat_every(&self) -> Duration {
         self.settings.get().limits.heartbeat_every
     }
 
-    /// Sends from new sockets from now on. The links stay, and their nodes learn the new address at
-    /// once.
+    /// Sends from new sockets from now on. The links stay; their nodes learn the address at once.
     pub(crate) fn rebind(&self) -> Result<(), BindError> {
         self.sockets.rebind()?;
         self.trust.up().iter().for_each(Link::want_ping);
@@ -217,9 +211,8 @@ impl Dialler {
 }
 
 /// Returns the connection to the first address whose handshake succeeds, as in RFC 8305: the next
-/// attempt starts after a short wait, or at once when one has failed. A name with more addresses
-/// than one race takes begins with those that `tried` does not hold, and is raced until each
-/// address was tried.
+/// attempt starts after a short wait, or at once when one has failed. Of more addresses than one
+/// race takes, those that `tried` does not hold come first, until each was tried.
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
@@ -273,7 +266,6 @@ async fn attempt(
     }
 }
 
-/// Resolves the name.
 async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
     let host = address.host();
     tokio::time::timeout(DIAL_WAIT_MAX, net.resolve(host, address.port()))
@@ -285,8 +277,7 @@ async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>
         .map_err(|error| LinkFault::unresolved(host, &error))
 }
 
-/// Returns the more specific of two faults: a refusal over silence, and an answer of the address
-/// over a lack of this machine.
+/// Returns the more specific fault: a refusal over silence, an answer over a lack of this machine.
 fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
     let rank = |fault: &LinkFault| match fault {
         LinkFault::Unsendable { .. } => 0,

@@ -50,7 +50,6 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Opens an endpoint at this address.
 pub(super) fn open(
     net: &dyn Net,
     address: SocketAddr,
@@ -65,8 +64,7 @@ pub(super) fn open(
     open().map_err(|source| BindError::Socket { address, source })
 }
 
-/// Returns the settings that both sides share. The peer may use `streams` and `window` from the
-/// start.
+/// Returns the settings of both sides. The peer may use `streams` and `window` from the start.
 pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
@@ -82,8 +80,7 @@ pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> Transport
     transport
 }
 
-/// Returns the part of the send buffer that calls may use. The control stream raises it while it
-/// writes.
+/// Returns the part of the send buffer for calls. The control stream raises it while it writes.
 pub(super) fn call_window(limits: &Limits) -> u64 {
     let all = limits.send_buffer_bytes as u64;
     all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
@@ -131,7 +128,6 @@ pub(super) fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointCon
     Ok(config)
 }
 
-/// The reset key as quinn takes it.
 struct ResetMac(MacKey);
 
 impl HmacKey for ResetMac {
@@ -172,7 +168,6 @@ pub(super) fn accepting(
     Ok(server)
 }
 
-/// Configures a dialling side.
 pub(super) fn dialling(
     tls: impl TryInto<QuicClientConfig>,
     transport: TransportConfig,
@@ -196,10 +191,8 @@ pub(super) fn server_config_of_one(
     Ok(Arc::new(server))
 }
 
-/// The sockets of the dialling side, one per address family, each made when first needed.
-///
-/// One socket for both families would do, but each packet to an IPv4 address would then pass
-/// through the system's IPv6 code first.
+/// The sockets of the dialling side, one per address family, each made when first needed. One for
+/// both would do, but the system's IPv6 code would then see each IPv4 packet first.
 #[derive(Debug)]
 pub(super) struct DiallingSockets {
     net: SharedNet,
@@ -230,8 +223,7 @@ impl DiallingSockets {
         drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Gives each endpoint a new socket. quinn notifies the peers, and reads from the old one until
-    /// they have answered on the new one.
+    /// Gives each endpoint a new socket. quinn reads the old one until peers answer on the new one.
     pub(super) fn rebind(&self) -> Result<(), BindError> {
         for (family, wildcard) in self.families() {
             if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -255,7 +247,6 @@ impl DiallingSockets {
         Ok(made.insert(endpoint).clone())
     }
 
-    /// Waits until the peers know that their connections were closed.
     pub(super) async fn wait_idle(&self) {
         for family in [&self.v4, &self.v6] {
             let made = family.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -266,8 +257,7 @@ impl DiallingSockets {
     }
 }
 
-/// Configures the dialling side. The peer's certificate is verified within the handshake, so it may
-/// have its streams at once.
+/// Configures the dialling side. The handshake verifies the peer, which may have streams at once.
 pub(super) fn dialling_config(
     credentials: &Credentials,
     limits: &Limits,
@@ -306,8 +296,7 @@ pub(super) async fn within<T>(
     tokio::time::timeout(wait_max, step).await.unwrap_or(Err(LinkFault::Silent(silence)))
 }
 
-/// An incoming connection of which only the first packet was read, and what its endpoint accepts it
-/// with.
+/// An incoming connection, only its first packet read, and what its endpoint accepts it with.
 pub(crate) struct IncomingConnection<S> {
     pub(super) incoming: quinn::Incoming,
     pub(super) settings: S,

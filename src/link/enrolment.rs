@@ -1,5 +1,4 @@
-//! Enrolment over QUIC: one request and one answer on a connection of their own, with a time limit
-//! for each step.
+//! Enrolment over QUIC: one request and one answer per connection, with a time limit for each step.
 
 use super::{
     dial,
@@ -26,7 +25,6 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// An enroller's endpoint.
 pub(crate) struct EnrolmentListener {
     endpoint: quinn::Endpoint,
     trust_domain: Arc<str>,
@@ -51,19 +49,16 @@ impl EnrolmentListener {
         Ok(())
     }
 
-    /// Returns the address on which it listens, with the real port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
 
-    /// Closes all connections, takes no more, and waits until the other sides know, `wait_max` at
-    /// most.
+    /// Closes all connections, takes no more, and waits until peers know, at most `wait_max`.
     pub(crate) async fn close(&self, text: &str, wait_max: Duration) {
         self.close_at_once(text);
         drop(tokio::time::timeout(wait_max, self.endpoint.wait_idle()).await);
     }
 
-    /// Closes all connections and takes no more.
     pub(crate) fn close_at_once(&self, text: &str) {
         let code = VarInt::from_u32(CloseCode::Goodbye.number() as u32);
         self.endpoint.close(code, text.as_bytes());

@@ -129,7 +129,6 @@ impl LinkFault {
         }
     }
 
-    /// The peer is draining.
     pub(crate) fn draining(reason: &str) -> Self {
         Self::Draining { reason: text_of(reason.as_bytes()) }
     }
@@ -179,8 +178,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns true if the reason may be a clock that is behind, which is set soon after a machine
-    /// has started.
+    /// Returns true if the reason may be a clock that is behind, which is often set after a start.
     pub fn is_not_valid_yet(&self) -> bool {
         matches!(self, Self::Handshake { is_not_valid_yet: true, .. })
     }
@@ -199,8 +197,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns true if it is about the identity of one side: UNAUTHENTICATED rather than
-    /// UNAVAILABLE.
+    /// Returns true if it is about the identity of one side: UNAUTHENTICATED, not UNAVAILABLE.
     pub(crate) fn is_about_identity(&self) -> bool {
         match self {
             Self::Handshake { is_identity, .. } => *is_identity,

@@ -16,8 +16,7 @@ use crate::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// A peer whose certificate was verified and that has sent HELLO. It may not open calls before
-/// WELCOME.
+/// A peer with a verified certificate and HELLO. It may not open calls before WELCOME.
 pub(crate) struct Greeted {
     connection: quinn::Connection,
     pub(crate) identity: Identity,
@@ -101,7 +100,6 @@ impl Greeted {
         canonical(self.connection.remote_address())
     }
 
-    /// Refuses the peer.
     pub(crate) fn refuse(self, code: CloseCode, text: &str) {
         endpoint::close(&self.connection, code, text);
     }

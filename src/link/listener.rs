@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-/// The accepting side's endpoint.
 pub(crate) struct LinkListener {
     endpoint: quinn::Endpoint,
     /// The configuration of the endpoint. Each handshake takes a copy with a verifier of its own.
@@ -26,8 +25,7 @@ pub(crate) struct LinkListener {
 }
 
 impl LinkListener {
-    /// Listens. Needs a tokio runtime. Without the keys of an earlier run, its peers notice the
-    /// restart by the silence.
+    /// Listens. Needs a tokio runtime. Without earlier keys, peers notice a restart by silence.
     pub(crate) fn bind(
         net: &SharedNet,
         address: SocketAddr,
@@ -52,8 +50,7 @@ impl LinkListener {
         credentials: &Credentials,
         limits: &Limits,
     ) -> Result<(), BindError> {
-        // In this order: a link that is made meanwhile counts as made with the old credentials, and
-        // is verified again.
+        // In this order: a link made meanwhile counts as made before, and is verified again.
         let server = endpoint::server_config(credentials, limits)?;
         self.endpoint.set_server_config(Some(server.clone()));
         self.server.set(server);
@@ -61,12 +58,10 @@ impl LinkListener {
         Ok(())
     }
 
-    /// Returns its trust and the links that were made with it.
     pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
     }
 
-    /// Returns the address on which it listens, with the real port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
@@ -77,9 +72,8 @@ impl LinkListener {
         Some(IncomingLink { incoming, settings: (self.server.get(), self.trust.clone()) })
     }
 
-    /// Closes all links and takes no more. Links of callers are closed before those of agents: the
-    /// endpoint closes them one by one, and a caller would get the loss of the agent's link for the
-    /// reason.
+    /// Closes all links, of callers before those of agents: the endpoint closes them one by one,
+    /// and a caller would get the loss of the agent's link for the reason.
     pub(crate) fn close(&self, code: CloseCode, text: &str) {
         let mut links = self.trust.up();
         links.sort_by_key(|link| link.peer().role != Role::Caller);
@@ -93,7 +87,6 @@ impl LinkListener {
     }
 }
 
-/// An incoming connection of a link.
 pub(crate) type IncomingLink = IncomingConnection<(Arc<quinn::ServerConfig>, Arc<TrustedLinks>)>;
 
 impl IncomingLink {

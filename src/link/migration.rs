@@ -2,9 +2,8 @@
 //! network changes; the accepting side logs the new address. Links and the calls on them continue.
 //!
 //! quinn does not report when it cannot send. So it queries the system, every two seconds, for the
-//! source address of packets to each node: a few system calls and no packet, on every system alike.
-//! And when no link receives anything any more, a new socket is tried before the links are given
-//! up.
+//! source address of packets to each node: a few system calls and no packet. When no link receives
+//! anything any more, a new socket is tried before the links are given up.
 
 use super::{connection::Link, dial::Dialler};
 use crate::{limits::MIGRATION_CHECK_EVERY, net::Net};
@@ -37,7 +36,6 @@ fn is_unresponsive(
         && since_renewal.is_none_or(|since| silent < since)
 }
 
-/// The paths at the last check.
 #[derive(Default)]
 struct PathMonitor {
     paths: Paths,

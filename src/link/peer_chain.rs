@@ -4,8 +4,7 @@ use super::fault::LinkFault;
 use crate::tls::{ChainBound, Credentials, Identity};
 use rustls_pki_types::CertificateDer;
 
-/// Returns the identity of the peer, and the end of its chain by the credentials that have verified
-/// it.
+/// Returns the identity of the peer, and the end of its chain by the credentials that verified it.
 pub(super) fn verified(
     connection: &quinn::Connection,
     credentials: &Credentials,
@@ -22,8 +21,7 @@ pub(super) fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'st
     chain.map(|chain| *chain).unwrap_or_default()
 }
 
-/// Returns the identity of the peer, from the certificate that TLS has verified and from nothing
-/// else.
+/// Returns the identity of the peer, only from the certificate that TLS has verified.
 pub(super) fn identity_of(
     connection: &quinn::Connection,
     trust_domain: &str,

@@ -10,7 +10,6 @@ use tokio::{
     time::Instant,
 };
 
-/// The heartbeat of one link.
 pub(super) struct Pulse {
     /// Time at which the last frame of the peer came.
     received_at: Mutex<Instant>,
@@ -50,8 +49,7 @@ impl Pulse {
         self.wanted.notify_one();
     }
 
-    /// Resolves when a PING that is sent from now on was answered. Never resolves if the link is
-    /// lost.
+    /// Resolves when a PING sent from now on was answered; never if the link is lost.
     pub(super) async fn fresh(&self) {
         let next = self.sent.load(Ordering::Acquire) + 1;
         let mut answered = self.answered.subscribe();

@@ -31,8 +31,7 @@ impl ResetKeys {
         &self.0
     }
 
-    /// Returns the key of reset tokens, which also seals the file in which both are kept. `None` if
-    /// the TLS provider has no SHA-256.
+    /// Returns the key of reset tokens, which also seals the file of both. `None` without SHA-256.
     pub(crate) fn reset_key(&self) -> Option<MacKey> {
         MacKey::new(self.0.first_chunk()?)
     }

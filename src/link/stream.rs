@@ -14,7 +14,6 @@ use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// The two halves of a call's stream.
 pub(crate) struct CallStream {
     pub(crate) sender: FrameSender,
     pub(crate) reader: FrameReader,
@@ -56,12 +55,10 @@ fn varint(code: StreamCode) -> VarInt {
     VarInt::from_u32(code.number() as u32)
 }
 
-/// Error of sending frames.
 #[derive(Debug)]
 pub(crate) enum SendFault {
     /// The peer does not want more; its reply has the reason.
     Stopped,
-    /// The link is gone.
     Lost(LinkFault),
 }
 
@@ -75,10 +72,8 @@ pub(crate) struct FrameSender {
 }
 
 impl FrameSender {
-    /// Hands all chunks to the transport, in one write where its window allows.
-    ///
-    /// When it returns `Ok`, the last byte was handed over; when it is dropped before, the last
-    /// byte was not.
+    /// Hands all chunks to the transport, in one write where its window allows. The last byte was
+    /// handed over if it returns `Ok`, and not if it is dropped.
     pub(crate) async fn write(&mut self, chunks: &mut Chunks) -> Result<(), SendFault> {
         self.send.write_all_chunks(chunks.as_mut()).await.map_err(send_fault)
     }
@@ -95,21 +90,18 @@ impl FrameSender {
         drop(self.send.set_priority(priority));
     }
 
-    /// Breaks the stream off, also after [`FrameSender::finish`] as long as the peer has not
-    /// received all.
+    /// Breaks the stream off, even after [`FrameSender::finish`] until the peer has received all.
     pub(crate) fn reset(&mut self, code: StreamCode) {
         self.finished = true;
         drop(self.send.reset(varint(code)));
     }
 
-    /// Resolves when the peer has received everything up to the end, has stopped the stream, or is
-    /// gone.
+    /// Resolves when the peer has received everything, has stopped the stream, or is gone.
     pub(crate) async fn delivered(&self) {
         drop(self.send.stopped().await);
     }
 
-    /// Resolves when the peer has stopped this half with a code, or the link is gone. Never
-    /// resolves if the peer received everything.
+    /// Resolves when the peer has stopped this half or the link is gone; never if all was received.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.send.stopped();
         async move {
@@ -138,7 +130,6 @@ fn send_fault(error: WriteError) -> SendFault {
     }
 }
 
-/// Error of reading a frame.
 #[derive(Debug)]
 pub(crate) enum ReadFault {
     /// The peer broke the stream off.
@@ -149,11 +140,9 @@ pub(crate) enum ReadFault {
     Wire(WireError),
     /// The memory for messages is exhausted.
     Exhausted(Exhausted),
-    /// The link is gone.
     Lost(LinkFault),
 }
 
-/// One frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
@@ -167,11 +156,9 @@ const READ_PIECES: usize = 32;
 /// The receiving half. Dropped before the stream's end was read, it stops the peer.
 pub(crate) struct FrameReader {
     recv: RecvStream,
-    /// Received data that is not yet split into frames. Small frames stay slices of one received
-    /// buffer.
+    /// Received data not yet split into frames. Small frames stay slices of one received buffer.
     received: Received,
-    /// Where the transport puts the pieces of a large frame; empty until one comes, so that small
-    /// calls stay small.
+    /// For the pieces of a large frame; empty until one comes, so that small calls stay small.
     pieces: Vec<Bytes>,
     received_bytes: usize,
     message_bytes_max: usize,
@@ -179,7 +166,6 @@ pub(crate) struct FrameReader {
     code_on_drop: StreamCode,
     /// Counts messages from when their header has come, if they are counted.
     account: Option<MemoryAccount>,
-    /// For the message that is coming.
     held: Option<HeldBytes>,
     /// Held by the initiator: its link is in use until the reply was read.
     awaited: Option<TaskTrackerToken>,
@@ -246,10 +232,8 @@ impl FrameReader {
         self.recv.id().into()
     }
 
-    /// Returns the next frame; `None` at the end of the stream. Skips optional frames of newer
-    /// peers.
-    ///
-    /// May be dropped and called again: received data is kept.
+    /// Returns the next frame; `None` at the end. Skips optional frames of newer peers. Cancel
+    /// safe: received data is kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ReadFault> {
         loop {
             match self.next_frame()? {
@@ -282,8 +266,7 @@ impl FrameReader {
         self.account = Some(account);
     }
 
-    /// Sets the code with which the peer is stopped if this is dropped before the end of the
-    /// stream.
+    /// Sets the code that stops the peer if this is dropped before the end of the stream.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;
     }
@@ -329,9 +312,8 @@ impl FrameReader {
         filled.map_err(read_fault)
     }
 
-    /// The usual case: all of a small request or reply comes as one piece, and stays that piece.
-    /// The second place is for the end of the stream, which is then noticed under the same lock of
-    /// the connection.
+    /// The usual case: a small request or reply comes as one piece and stays that piece. The second
+    /// place shows the end of the stream under the same lock of the connection.
     async fn fill_one(&mut self) -> Result<bool, ReadError> {
         let mut pieces = [const { Bytes::new() }; 2];
         let Some(count) = self.recv.read_chunks(&mut pieces).await? else { return Ok(false) };
@@ -355,7 +337,6 @@ impl FrameReader {
         self.received.push(piece);
     }
 
-    /// Stops the peer with a code.
     pub(crate) fn stop(&mut self, code: StreamCode) {
         if !self.ended {
             self.ended = true;

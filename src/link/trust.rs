@@ -17,7 +17,6 @@ use std::{
     time::SystemTime,
 };
 
-/// The present credentials and the links that are up.
 pub(crate) struct TrustedLinks {
     net: SharedNet,
     credentials: RwLock<Credentials>,
@@ -29,8 +28,7 @@ pub(crate) struct TrustedLinks {
 #[derive(Default)]
 struct VerifiedLinks {
     all: Vec<Weak<LinkInner>>,
-    /// With this many, links that have ended are removed, so that adding one costs the same however
-    /// many there are.
+    /// At this many, ended links are removed, so that adding one costs the same for any number.
     tidy_at: usize,
 }
 
@@ -58,8 +56,7 @@ impl TrustedLinks {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Uses these credentials for new links. [`TrustedLinks::verify_all`] verifies those that are
-    /// up.
+    /// Uses these credentials for new links. [`TrustedLinks::verify_all`] verifies present ones.
     pub(super) fn replace(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = credentials;
     }
@@ -101,10 +98,9 @@ impl TrustedLinks {
         self.verified_with.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes links when the chains of their peers end, verifies them if the program that replaced
-    /// the credentials was cancelled before it did, and warns before the own certificate or trust
-    /// ends. Runs for as long as it is polled. The wall clock counts, because certificates expire
-    /// by it.
+    /// Closes links when the chains of their peers end (by the wall clock, as certificates do),
+    /// verifies them if the program that replaced the credentials was cancelled before it did, and
+    /// warns before the own certificate or trust ends. Runs for as long as it is polled.
     pub(crate) async fn watch_expiry(&self, warn: impl Fn(&str)) {
         let mut warnings = ExpiryWarnings::default();
         loop {

@@ -16,10 +16,8 @@ use tokio::sync::watch;
 pub(crate) trait KeeperHooks: Send + Sync + 'static {
     /// A link that the peer has welcomed.
     type Dialled: Send;
-    /// A link in use.
     type Active: ActiveLink;
 
-    /// The address that is dialled.
     fn address(&self) -> &NodeAddress;
 
     /// The requests of the role's owner.
@@ -31,12 +29,10 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
     /// A random number from 0 to 1.
     fn chance(&self) -> f64;
 
-    /// Returns the time for which a replacement waits for a retiring link before it closes the
-    /// oldest.
+    /// Returns how long a replacement waits for a retiring link before it closes the oldest.
     fn drain_max(&self) -> Duration;
 
-    /// Dials once. The peer's chain must be valid beyond `newer_than`, if that is given. May be
-    /// dropped: the peer does not use the link yet.
+    /// Dials once; the peer's chain must be valid beyond `newer_than`, if given. May be dropped.
     fn dial(
         &self,
         newer_than: Option<SystemTime>,
@@ -68,8 +64,7 @@ pub(crate) trait ActiveLink: Send + 'static {
 
     fn link(&self) -> &Self::Link;
 
-    /// Keeps the link up until it ends or its peer drains it. May be dropped and called again, also
-    /// after it has returned.
+    /// Keeps the link up until it ends or its peer drains it. May be dropped and called again.
     fn maintain(&mut self) -> impl Future<Output = EndReason> + Send;
 
     /// Keeps the link up to its end, for the calls that are on it.
@@ -90,10 +85,8 @@ pub(crate) trait ActiveLink: Send + 'static {
     fn log_drained(&self, _fault: &LinkFault) {}
 }
 
-/// Reason why a link is no longer maintained.
 #[derive(Debug)]
 pub(crate) enum EndReason {
-    /// The link has ended.
     Ended(LinkFault),
     /// The peer drains it. The link stays up for the calls that are on it.
     Draining(LinkFault),

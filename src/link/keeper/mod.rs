@@ -1,6 +1,5 @@
 //! Keeps one link up: dials, waits longer and longer after failures, replaces the link without a
-//! gap, and dials a successor while the peer drains it. Agents and callers plug in by
-//! [`KeeperHooks`].
+//! gap, and dials a successor while the peer drains it. Roles plug in by [`KeeperHooks`].
 
 #[cfg(test)]
 mod fakes;
@@ -20,8 +19,7 @@ use retiring::{DrainingLink, RetiringLinks, RetiringSlot};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
-/// Keeps a role linked to one address. Never gives up; returns once the role stops and has no link
-/// there.
+/// Keeps a role linked to one address, without giving up, until the role stops and has no link.
 pub(crate) async fn keep<H: KeeperHooks>(hooks: H) {
     let reconnect = hooks.signals().reconnect.subscribe();
     let replace = hooks.signals().replace.subscribe();
@@ -101,9 +99,8 @@ impl<H: KeeperHooks> Keeper<H> {
     }
 
     /// Uses a link and those that replace it. Returns when the link has ended, or when its peer
-    /// drains it and a successor must be dialled meanwhile.
-    ///
-    /// A second draining link right after the first is not a restart; it is kept instead.
+    /// drains it and a successor must be dialled meanwhile. A second draining link right after the
+    /// first is not a restart; it is kept instead.
     async fn use_link(&mut self, mut active: H::Active) -> LinkFault {
         self.hooks.publish(&mut active);
         self.redial.linked(Instant::now());
@@ -145,8 +142,7 @@ impl<H: KeeperHooks> Keeper<H> {
         std::mem::replace(active, next)
     }
 
-    /// Waits until another link is wanted, and makes it. Fails when the active one has ended or is
-    /// drained.
+    /// Makes another link once one is wanted. Fails when the active one has ended or is drained.
     async fn next_link(
         &mut self,
         active: &mut H::Active,
@@ -164,7 +160,6 @@ impl<H: KeeperHooks> Keeper<H> {
             end = active.maintain() => return Err(end),
             slot = retiring.slot(self.hooks.drain_max()) => slot,
         };
-        // The next link is made with all that was applied until now.
         self.replace.mark_unchanged();
         let newer_than = needs_newer.then(|| link.valid_until());
         let next = replacement(&self.hooks, active, newer_than).await?;

@@ -10,8 +10,7 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The same reason is logged again after this long, so that a log shows the retries without filling
-/// up.
+/// The same reason is logged again after this long, which shows retries but does not fill the log.
 const LOG_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// The consecutive failures of one address.
@@ -24,10 +23,8 @@ pub(super) struct Redial {
     logged: RepeatLimiter,
 }
 
-/// The wait after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait {
-    /// The duration of the wait.
     pub(super) duration: Duration,
     /// True if the reason is new, or was last logged long ago.
     pub(super) should_log: bool,
@@ -62,11 +59,9 @@ impl Redial {
         self.failures = self.failures.saturating_add(1);
         let failing_for = now.saturating_duration_since(*self.failing_since.get_or_insert(now));
         let duration = match fault.backoff() {
-            // A look, not a failure. Its interval is random, so that the peers of a node do not
-            // look all at once.
+            // A look, not a failure. Its interval is random: peers of a node do not look at once.
             _ if matches!(fault, LinkFault::NotNewer) => NEWER_CHECK_EVERY.mul_f64(0.5 + chance),
-            // At once the first time only: a peer that always closes its links must not be
-            // hammered.
+            // At once the first time only: a peer that always closes must not be hammered.
             None if self.failures == 1 => Duration::ZERO,
             cause => {
                 let cause = cause.unwrap_or(BackoffCause::Unreachable);

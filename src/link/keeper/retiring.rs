@@ -47,13 +47,11 @@ impl<L: KeptLink> RetiringLinks<L> {
     }
 }
 
-/// The link that its peer drains, while it is open: when it ends, a successor may listen where the
-/// peer did.
+/// The link that its peer drains, while open: at its end a successor may listen at that address.
 #[derive(Debug)]
 pub(super) struct DrainingLink<L>(pub(super) Option<L>);
 
 impl<L: KeptLink> DrainingLink<L> {
-    /// Returns true if there is one.
     pub(super) fn is_open(&self) -> bool {
         self.0.as_ref().is_some_and(|link| !link.is_closed())
     }
