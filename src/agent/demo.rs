@@ -1,7 +1,6 @@
 //! The demo services of `dialback agent --demo`, for tests and for trying dialback out.
 //!
-//! `Demo/Append` writes a ledger, which shows from outside the number of runs of a call and the
-//! runs that were stopped.
+//! `Demo/Append` writes a ledger, which shows the runs of a call and those that were stopped.
 
 use crate::{
     call::{Context, Handler, Inbound, Outbound, Reply, Request},
@@ -43,8 +42,7 @@ pub fn services(ledger: Option<Ledger>) -> Vec<Service> {
     vec![hello, describe(demo, "For tests and for trying dialback out.", DEMO)]
 }
 
-/// Name and description of a method, and the JSON Schemas of its messages in both directions; an
-/// empty schema is not listed.
+/// Name and description of a method, and JSON Schemas of its messages; an empty one is not listed.
 type MethodText = [&'static str; 4];
 
 const HELLO: &[MethodText] =
@@ -103,8 +101,7 @@ fn describe(service: Service, text: &str, methods: &[MethodText]) -> Service {
     methods.iter().fold(service.describe(text), described)
 }
 
-/// A whole number, also if it is written as `5.0`: to JSON Schema that is an integer, and some
-/// write all their numbers so.
+/// A whole number, also as `5.0`: to JSON Schema that is an integer, and some write all numbers so.
 fn integer<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "not a whole number from 0 to 2^64-1")]

@@ -53,8 +53,7 @@ pub struct AgentBuilder {
 }
 
 impl AgentBuilder {
-    /// Adds a node to dial: `"edge-1.example.com:4433"`. With several, the agent is attached to all
-    /// of them at once.
+    /// Adds a node to dial: `"edge-1.example.com:4433"`. The agent is attached to all at once.
     pub fn node(mut self, address: impl AsRef<str>) -> Self {
         self.nodes.push(address.as_ref().parse());
         self
@@ -66,14 +65,12 @@ impl AgentBuilder {
         self
     }
 
-    /// Adds a forward of TCP connections to host: callers reach its upstream as `tcp:NAME`, if
-    /// rules open that to them.
+    /// Adds a TCP forward to host: callers reach its upstream as `tcp:NAME`, if rules allow it.
     pub fn tcp(self, forward: TcpForward) -> Self {
         self.serve(forward.into_service())
     }
 
-    /// Sets the owner's rules for who may call what. Default: verified nodes may call every service
-    /// that is hosted.
+    /// Sets the owner's rules for calls. Default: verified nodes may call every hosted service.
     pub fn policy(mut self, policy: AgentPolicy) -> Self {
         self.policy = policy;
         self
@@ -85,8 +82,7 @@ impl AgentBuilder {
         self
     }
 
-    /// Sets where links, refusals and, with [`Audit::with_calls`], the calls that it answers are
-    /// recorded. Default: nowhere.
+    /// Sets the audit log of links, refusals and, with [`Audit::with_calls`], calls. Default: none.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
         self
@@ -154,12 +150,10 @@ impl AgentBuilder {
     }
 }
 
-/// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets work in hand
-/// finish.
+/// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets calls finish.
 pub struct Agent {
     state: Arc<AgentState>,
     instance: [u8; 16],
-    /// The number of the configuration that is applied.
     config_version: Mutex<u64>,
 }
 
@@ -205,8 +199,7 @@ impl Agent {
         drop(attached.wait_for(|attached| in_use(attached).count() >= count).await);
     }
 
-    /// The services of the node that it is registered on; with several, of the one that it
-    /// registered on last. Calls wait for a link within their deadline.
+    /// Services of the node on which it registered last. Calls wait for a link by their deadline.
     pub fn node(&self) -> Callee {
         self.callee(Target::Here)
     }
@@ -236,15 +229,13 @@ impl Agent {
         self.state.dialler.rebind()
     }
 
-    /// Applies another configuration while the agent runs: certificate, trust, policy, limits.
-    /// Changes nothing if it is not valid.
+    /// Updates certificate, trust, policy or limits of a running agent; nothing if any is invalid.
     ///
     /// Every link is verified with the new credentials before this returns, and closed if a
-    /// handshake would now refuse its node. With another certificate of its own, or other limits,
-    /// the agent then replaces each link, and closes the old one only when the node has registered
-    /// it on the new one and the calls that were on it have ended, however long they take: three
-    /// such links to a node may be up, and with three the next one waits for the drain time and
-    /// then closes the oldest. It dials again at once if it was refused.
+    /// handshake would now refuse its node. With another own certificate, or other limits, each
+    /// link is then replaced: the old one closes once the node has registered the new one and its
+    /// own calls have ended. Three such links to a node may be up; then the next one waits for the
+    /// drain time and closes the oldest. A refused agent dials again at once.
     ///
     /// # Errors
     /// Credentials of another peer, or none that make a TLS configuration.
@@ -317,8 +308,7 @@ impl Agent {
     }
 
     /// As [`Agent::shutdown`], until `abort` ends. Then every link is closed at once with DRAINED,
-    /// calls in flight end with unknown outcome, and this returns when the nodes were notified,
-    /// after 100 ms at most.
+    /// calls in flight end with unknown outcome, and this returns within 100 ms.
     pub async fn shutdown_or_abort(self, abort: impl Future<Output = ()>) {
         tokio::select! {
             () = self.close_gracefully() => {}

@@ -23,7 +23,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The registration of the agent at one address.
 pub(super) struct NodeRegistration {
     pub(super) state: Arc<AgentState>,
     pub(super) address: NodeAddress,
@@ -98,7 +97,6 @@ pub(super) struct Attachment {
     /// The node's reason for draining, if it sent DRAIN before it confirmed the registration.
     early_drain: Option<String>,
     is_registered: bool,
-    /// Reason why the link has ended.
     reason: Option<LinkFault>,
 }
 
@@ -147,14 +145,12 @@ impl Attachment {
         let silent = LinkFault::Silent("the node did not confirm the registration in time");
         match registered.unwrap_or(Err(silent)) {
             Ok(()) => Ok(self),
-            // The node is notified of the reason; if the node ended the link, this does nothing.
             Err(fault) => Err(self.link.end(fault)),
         }
     }
 
-    /// Sends REGISTER and waits for REGISTERED. If the agent shuts down meanwhile, requests no more
-    /// calls at once. A node that drains meanwhile still confirms: it may have routed calls to the
-    /// link.
+    /// Sends REGISTER and waits for REGISTERED, which a draining node sends too: it may have routed
+    /// calls to the link. If the agent shuts down meanwhile, requests no more calls at once.
     async fn register(&mut self) -> Result<(), LinkFault> {
         let services = self.state.services.infos().to_vec();
         let first = self.generation;
@@ -232,7 +228,6 @@ impl Attachment {
     }
 
     fn end(&mut self, fault: LinkFault) -> EndReason {
-        // The node is notified of the reason; if the node ended the link, this does nothing.
         let fault = self.link.end(fault);
         self.reason = Some(fault.clone());
         EndReason::Ended(fault)
@@ -287,8 +282,7 @@ impl ActiveLink for Attachment {
         }
     }
 
-    /// Requests no more calls on this link, lets those that are on it finish, and has the node
-    /// close it, which is the last to receive.
+    /// Requests no more calls on this link, lets those on it finish, and has the node close it.
     async fn drain_and_close(mut self) {
         self.retire();
         if !self.is_unregistering()

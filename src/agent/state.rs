@@ -16,7 +16,6 @@ use crate::{
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Reason that an agent sends when it shuts down.
 pub(super) const STOPS: &str = "the agent stops";
 
 /// A link on which this agent is registered.

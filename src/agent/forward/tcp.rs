@@ -24,8 +24,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// A local upstream that callers reach by connections through the agent, as `tcp:NAME`. Read from a
-/// text: `db=127.0.0.1:5432`.
+/// A local upstream, reached through the agent as `tcp:NAME`. Read from `db=127.0.0.1:5432`.
 ///
 /// Each call is one connection to the upstream. A half-close goes through, either way; anything
 /// else that ends one side, a killed process or a lost link among it, resets the other.
@@ -106,8 +105,7 @@ impl Hosted {
                 (text.clone(), text)
             }
         };
-        // Only the agent's log has the address: callers must not learn the network behind the
-        // agent.
+        // Only the agent's log has the address: callers must not learn the network behind it.
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
             tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
         }
@@ -136,8 +134,7 @@ impl Handler for Hosted {
     }
 }
 
-/// A connection to the upstream. Polling it for received bytes also sends. Dropping it before both
-/// directions have ended resets it.
+/// A connection to the upstream. Polling it for bytes also sends. Dropped early, it is reset.
 struct TcpConnection {
     /// Taken when both directions have ended.
     socket: Option<Socket>,

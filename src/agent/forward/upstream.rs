@@ -22,7 +22,6 @@ enum Address {
 }
 
 impl Upstream {
-    /// A connection to it.
     pub(super) async fn connect(&self) -> io::Result<Socket> {
         match &self.0 {
             Address::Tcp(address) => {

@@ -36,7 +36,6 @@ pub(super) const fn code_of_http(status: u16) -> Code {
     }
 }
 
-/// An error as an upstream writes it.
 #[derive(Debug, Deserialize)]
 pub(super) struct ErrorBody {
     code: Option<String>,
@@ -55,8 +54,7 @@ impl ErrorBody {
         code_of(self.code.as_deref()?)
     }
 
-    /// The same as the handler's own answer. Details travel as far as there is room for them in a
-    /// STATUS.
+    /// The same as the handler's own answer. Details travel as far as a STATUS has room for them.
     pub(super) fn into_status(self) -> Status {
         let code = self.known_code().unwrap_or(Code::Unknown);
         let status = Status::new(code, self.message.unwrap_or_default());
@@ -70,8 +68,7 @@ impl ErrorBody {
 /// The type of details that are dialback's own bytes.
 const OWN_DETAILS: &str = "dialback.v1.Details";
 
-/// Connect's list of typed details as bytes: a single detail of dialback's type as its contents,
-/// anything else as the CBOR of the list.
+/// Connect's list of details as bytes: a single one of dialback's type as such, else as CBOR.
 fn details(list: &serde_json::Value) -> Option<Bytes> {
     if let [only] = list.as_array()?.as_slice()
         && only["type"] == OWN_DETAILS
@@ -90,10 +87,7 @@ pub(super) struct EndOfStream {
 }
 
 impl EndOfStream {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// The JSON error.
+    /// Reads one; fails with the JSON error.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(bytes).map_err(|fault| fault.to_string())
     }

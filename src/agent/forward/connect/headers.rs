@@ -158,8 +158,7 @@ fn as_cgi(name: &str) -> String {
     name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// Returns `true` if a pair becomes a header. A name that is not ASCII cannot be one: it is
-/// refused, not dropped.
+/// Returns `true` if a pair becomes a header. A name that is not ASCII is refused, not dropped.
 fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     match allowed {
         Some(names) if !names.iter().any(|name| name.eq_ignore_ascii_case(key)) => false,
@@ -167,11 +166,8 @@ fn travels(key: &str, allowed: Option<&[String]>) -> bool {
     }
 }
 
-/// The caller's pairs as headers, without reserved names and, if there is a list of names, without
-/// those that are not in it.
-///
-/// # Errors
-/// A pair that is not dropped and cannot be a header: `INVALID_ARGUMENT`, not executed.
+/// The caller's pairs as headers, without reserved names and those outside the list, if there is
+/// one. Another pair that cannot be a header fails the call: `INVALID_ARGUMENT`, not executed.
 pub(super) fn of_metadata(
     metadata: &Metadata,
     allowed: Option<&[String]>,
@@ -197,8 +193,7 @@ fn no_header(key: &str) -> Status {
     Status::not_executed(Code::InvalidArgument, text)
 }
 
-/// Metadata and trailers from the headers of an upstream. Trailers begin with `trailer-`, as in
-/// Connect.
+/// Metadata and trailers from an upstream's headers. Trailers begin with `trailer-`, as in Connect.
 pub(super) fn into_metadata(headers: &HeaderMap) -> (Metadata, Metadata) {
     let (mut metadata, mut trailing) = (Metadata::default(), Metadata::default());
     for (name, value) in headers {

@@ -60,8 +60,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// To an upstream in plain: `http://HOST:PORT` or `unix:/PATH`, with a path in front of the
-    /// service's name if need be.
+    /// To an upstream in plain: `http://HOST:PORT` or `unix:/PATH`, with a path prefix if need be.
     ///
     /// # Errors
     /// An invalid address, or an `https` address, which needs CAs: see [`Forward::to_tls`].
@@ -104,8 +103,7 @@ impl Forward {
         self
     }
 
-    /// Names the methods that are forwarded; all others are `UNIMPLEMENTED`. Default: every method
-    /// of the service is.
+    /// Names the methods that are forwarded; others are `UNIMPLEMENTED`. Default: every method.
     pub fn methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         self.methods = Some(methods.into_iter().map(Into::into).collect());
         self
@@ -119,8 +117,7 @@ impl Forward {
     }
 
     /// Limits the metadata of callers that becomes headers to these names, case-insensitive.
-    /// Reserved names ([`Forward::never_travels`]) are dropped in any case. Default: all metadata
-    /// but reserved names.
+    /// Default: all names. Reserved ones ([`Forward::never_travels`]) are dropped in any case.
     pub fn metadata<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.settings.metadata = Some(names.into_iter().map(Into::into).collect());
         self
@@ -192,7 +189,6 @@ impl fmt::Debug for ForwardHandle {
 /// Turns for converting large messages, shared by all services of the process.
 static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 
-/// Handler of a forwarded service.
 struct Forwarder {
     service: String,
     route: Arc<SharedValue<UpstreamRoute>>,

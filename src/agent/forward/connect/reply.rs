@@ -135,7 +135,6 @@ pub(super) fn format_of(
     })
 }
 
-/// Error of reading a body.
 enum BodyError {
     TooLarge,
     SendError,

@@ -41,7 +41,6 @@ pub(super) struct Settings {
     pub(super) metadata: Option<Arc<[String]>>,
 }
 
-/// Current settings, and the connections made with them.
 pub(super) struct UpstreamRoute {
     pub(super) settings: Settings,
     pub(super) pool: Arc<Pool>,
@@ -70,8 +69,7 @@ impl UpstreamRoute {
         Self { settings, pool }
     }
 
-    /// A request of Connect's: the message as the body of a POST, in an envelope where the reply is
-    /// a stream.
+    /// A Connect request: the message as a POST's body, in an envelope where the reply is a stream.
     pub(super) fn request(
         &self,
         request: &Request,
@@ -150,7 +148,6 @@ async fn send_on(
     }
 }
 
-/// At random, of 0 to 1.
 fn chance() -> f64 {
     f64::from(u32::from_be_bytes(random_bytes())) / f64::from(u32::MAX)
 }
@@ -160,8 +157,7 @@ fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis().min(TIMEOUT_MS_MAX)).unwrap_or(u64::MAX)
 }
 
-/// Adds the requester, the node and the call id. These names were removed from the metadata of the
-/// caller.
+/// Adds the requester, the node and the call id; the caller's metadata has none of these names.
 fn add_identity(headers: &mut HeaderMap, request: &Request) -> Result<(), Status> {
     headers.insert("dialback-caller", value(&request.requester.peer().to_string())?);
     headers.insert("dialback-call-id", value(&request.meta.call_id.to_string())?);

@@ -1,5 +1,4 @@
-//! Reads a streamed reply of an upstream: messages in Connect envelopes, and the envelope that ends
-//! them.
+//! Reads a streamed reply of an upstream: Connect envelopes of messages, and the end envelope.
 
 use super::{
     super::http::{Pool, UpstreamConnection},
@@ -133,15 +132,13 @@ async fn hang_up_softly(mut body: Incoming, connection: UpstreamConnection, pool
     }
 }
 
-/// Content of an envelope.
 #[derive(Debug, PartialEq, Eq)]
 enum Envelope {
     Message(Bytes),
     End(Bytes),
 }
 
-/// Splits received bytes into envelopes. Holds at most one message and what came with its last
-/// bytes.
+/// Splits received bytes into envelopes. Holds at most one message and what came with its end.
 #[derive(Debug, Default)]
 struct Envelopes {
     buffer: BytesMut,
@@ -153,7 +150,6 @@ impl Envelopes {
         self.buffer.extend_from_slice(data);
     }
 
-    /// The next one, if it is whole.
     fn next_envelope(&mut self) -> Result<Option<Envelope>, Status> {
         let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);

@@ -1,5 +1,4 @@
-//! Address of an upstream: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, and a path
-//! prefix.
+//! Address of an upstream: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, with a prefix.
 
 use hyper::Uri;
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -18,7 +17,6 @@ pub struct UpstreamAddress {
     pub(in crate::agent::forward) prefix: String,
 }
 
-/// Destination to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::agent::forward) enum Destination {
     Tcp { host: String, port: u16, is_tls: bool },
@@ -99,7 +97,6 @@ impl UpstreamAddress {
     }
 }
 
-/// Path prefix, as it is written into requests.
 fn prefix_of(path: &str) -> Result<String, &'static str> {
     let prefix = path.trim_end_matches('/');
     let is_path = prefix.is_empty()

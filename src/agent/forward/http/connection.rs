@@ -28,10 +28,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Request to an upstream.
 pub(in crate::agent::forward) type Outgoing = Request<Text>;
 
-/// A connection that carries one exchange at a time.
 pub(in crate::agent::forward) struct UpstreamConnection {
     sender: SendRequest<Text>,
     exchange: Arc<Exchange>,
@@ -41,13 +39,11 @@ pub(in crate::agent::forward) struct UpstreamConnection {
     answers: u32,
     /// Maximum idle time before another use; `None` if the upstream has announced to close it.
     idle_max: Option<Duration>,
-    /// Receives the time when the connection ended.
     ended: oneshot::Receiver<Instant>,
     /// Dropping it closes the socket at once, so that the upstream sees the cancellation.
     _hangs_up: oneshot::Sender<Infallible>,
 }
 
-/// Error of sending a request.
 pub(in crate::agent::forward) enum SendError {
     /// No byte was written; with the request.
     Unsent(Box<Outgoing>),
@@ -90,8 +86,7 @@ trait UpstreamStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpstreamStream for S {}
 
 impl UpstreamConnection {
-    /// Connects within the deadline and within five seconds. `chance`, from 0 to 1, shortens its
-    /// maximum age.
+    /// Connects within the deadline and five seconds. `chance`, 0 to 1, shortens its maximum age.
     pub(in crate::agent::forward) async fn connect(
         destination: &Destination,
         tls: Option<&UpstreamTls>,
@@ -142,7 +137,6 @@ impl UpstreamConnection {
         self.sender.is_ready() && !self.sender.is_closed()
     }
 
-    /// Number of replies received.
     pub(in crate::agent::forward) const fn answers(&self) -> u32 {
         self.answers
     }
@@ -175,8 +169,7 @@ impl UpstreamConnection {
         let (written, copy) = (self.exchange.written(), request.clone());
         let answered = self.sender.try_send_request(request).await;
         let response = answered.map_err(|fault| {
-            // The connection has only this exchange: no byte more was written, so none of the
-            // request was.
+            // The connection has only this exchange, of which no byte was written.
             if self.exchange.written() == written {
                 SendError::Unsent(Box::new(copy))
             } else {

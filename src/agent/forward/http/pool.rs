@@ -23,7 +23,6 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), tasks, keep_alive })
     }
 
-    /// Tasks of the connections.
     pub(in crate::agent::forward) const fn tasks(&self) -> &Tasks {
         &self.tasks
     }
@@ -60,7 +59,6 @@ impl Pool {
         self.idle().habit.was_closed(answers, idle_for, Instant::now());
     }
 
-    /// Returns a connection after its exchange, unless it must not be reused.
     pub(in crate::agent::forward) fn keep(self: &Arc<Self>, connection: UpstreamConnection) {
         let now = Instant::now();
         let Some(until) = connection.usable_until(now).filter(|_| self.keep_alive) else { return };
@@ -88,7 +86,6 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// An idle connection.
 struct IdleConnection<T> {
     one: T,
     since: Instant,

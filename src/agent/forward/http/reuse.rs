@@ -1,5 +1,4 @@
-//! Decides whether a connection to an upstream may be reused, from its headers and its observed
-//! behaviour.
+//! Decides whether a connection to an upstream may be reused, by its headers and past behaviour.
 
 use crate::limits::{FORWARD_HABIT_KEPT, FORWARD_IDLE_MAX, FORWARD_REST};
 use hyper::{
@@ -33,16 +32,14 @@ pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
     (!idle_max.is_zero()).then_some(idle_max)
 }
 
-/// Members of a list header.
 fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Observed behaviour of an upstream with connections after its replies.
-///
-/// Some upstreams close after a reply, or after the n-th one, without announcing it. The close
-/// arrives shortly after the reply, and a request written in between ends unknown.
+/// Observed behaviour of an upstream with connections after its replies. Some close after a reply,
+/// or after the n-th one, unannounced. The close arrives shortly after the reply, and a request
+/// written in between ends unknown.
 #[derive(Debug, Default)]
 pub(super) struct Habit {
     /// A connection was still open [`FORWARD_REST`] after a reply.
@@ -70,8 +67,7 @@ impl Habit {
         self.keeps |= idle_for >= FORWARD_REST;
     }
 
-    /// Notes that a connection ended, or had unexpected bytes, after this number of replies and
-    /// this idle time.
+    /// Notes that a connection ended, or had unexpected bytes, after these replies and idle time.
     pub(super) fn was_closed(&mut self, answers: u32, idle_for: Duration, now: Instant) {
         if idle_for >= FORWARD_REST {
             // It was idle for too long, which does not concern busy connections.

@@ -1,5 +1,4 @@
-//! Socket to an upstream that counts written bytes, and is checked before the first byte of a
-//! request is written.
+//! Socket to an upstream that counts written bytes, and is checked before each request is written.
 
 use socket2::SockRef;
 use std::{
@@ -19,7 +18,6 @@ use tokio::{
     net::TcpStream,
 };
 
-/// State of a socket that is shared with the task that drives it.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     /// Bytes accepted by the operating system.
@@ -29,13 +27,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Checks the socket before the next write, which fails if the peer has closed the connection
-    /// or has sent unexpected bytes.
+    /// Checks the socket before the next write, which fails after a close or unexpected bytes.
     pub(super) fn look_first(&self) {
         self.is_first.store(true, Ordering::Release);
     }
 
-    /// Bytes written so far.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
     }
@@ -43,9 +39,8 @@ impl Exchange {
 
 /// Checks a socket without waiting.
 pub(super) trait Look {
-    /// Returns `true` if there is nothing to read: neither an end, nor a reset, nor a byte.
-    ///
-    /// Asks the operating system, because the runtime learns of events later.
+    /// Returns `true` if there is nothing to read: neither an end, nor a reset, nor a byte. Asks
+    /// the operating system, because the runtime learns of events later.
     fn is_silent(&self) -> bool;
 }
 
