@@ -16,7 +16,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The link of a caller to its node.
 pub(super) struct CallerHooks(pub(super) Arc<CallerState>);
 
 impl KeeperHooks for CallerHooks {

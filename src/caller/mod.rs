@@ -87,9 +87,8 @@ impl CallerBuilder {
     /// Dials, and returns once the node has welcomed this caller.
     ///
     /// # Errors
-    /// A certificate that is not a caller's, an invalid address; at once a refusal, a name that
-    /// does not resolve, a closed port, an unreachable network; a node that does not answer in
-    /// time.
+    /// A certificate that is not a caller's, an invalid address; at once a refusal, an unknown
+    /// name, a closed port, an unreachable network; a node that does not answer in time.
     pub async fn connect(self) -> Result<Caller, ConnectError> {
         let (caller, timeout) = self.start()?;
         caller.state.first_link(timeout).await.map_err(ConnectError::Link)?;
@@ -129,8 +128,7 @@ const fn hello(instance: [u8; 16]) -> HelloInfo {
     HelloInfo { instance, calls_in_flight_max: 0 }
 }
 
-/// A program that makes calls over a link to a node. Cloning shares the link; the last clone that
-/// is dropped closes it.
+/// A program that makes calls over a link to a node. The last clone that is dropped closes it.
 #[derive(Clone)]
 pub struct Caller {
     state: Arc<CallerState>,
@@ -169,8 +167,7 @@ impl Caller {
         Ok(self.callee(Target::Agent(name.as_ref().parse()?)))
     }
 
-    /// Returns any agent that may answer for the method's service by the `[[host]]` rules of the
-    /// node: the less loaded of two.
+    /// Returns any agent for the method's service, by `[[host]]` rules: the less loaded of two.
     pub fn any(&self) -> Callee {
         self.callee(Target::Service)
     }
@@ -206,8 +203,7 @@ impl Caller {
         Ok(call.call_raw(hosts, |target| self.callee(target)).await)
     }
 
-    /// Lists the agents that are attached, may answer for the method's service, and may be called
-    /// by this caller, by name.
+    /// Lists the attached agents that may answer for the method's service to this caller, by name.
     ///
     /// # Errors
     /// As any call.
@@ -238,8 +234,7 @@ impl Caller {
         self.node().call(format!("{DIRECTORY}/Services").as_str(), agent).await
     }
 
-    /// Lists the services that this caller may call, each method with its agents that are attached
-    /// and take calls.
+    /// Lists the services that this caller may call, each method with its agents that take calls.
     ///
     /// # Errors
     /// As any call; `UNIMPLEMENTED` from a node that is older than this method.
@@ -265,14 +260,12 @@ impl Caller {
     /// Applies other credentials while the caller runs: certificate, key and trust.
     ///
     /// The link is verified with them before this returns, and closed if a handshake would now
-    /// refuse the node. With another certificate of its own the caller then replaces the link, and
-    /// closes the old one when all replies have come over it, however long that takes: three such
-    /// links may be up, and with three the next one waits for the drain time and then closes the
-    /// oldest. It dials again at once if it was refused.
+    /// refuse the node. With another own certificate the link is then replaced, and the old one
+    /// closes once all its replies have come. Three such links may be up; then the next one waits
+    /// for the drain time and closes the oldest. A refused caller dials again at once.
     ///
     /// # Errors
-    /// Credentials of another peer, or none that make a TLS configuration. Nothing has changed
-    /// then.
+    /// Credentials of another peer, or unfit for TLS. Nothing has changed then.
     pub async fn apply(&self, credentials: Credentials) -> Result<(), StartError> {
         let state = &self.state;
         let now = self.credentials();

@@ -16,15 +16,12 @@ use tokio::{sync::watch, time::Instant};
 pub(super) enum LinkState {
     /// Dialling; why the last attempt failed, if there was one.
     Down(Option<LinkFault>),
-    /// Linked.
     Up(Link),
 }
 
-/// The state that the parts of a caller share.
 pub(super) struct CallerState {
     pub(super) peer: PeerName,
-    /// One run of this caller. It stays the same when the certificate is renewed: by it the node
-    /// recognises the next link as one of the same caller.
+    /// One run of this caller, by which the node recognises its next link, also after a renewal.
     pub(super) instance: [u8; 16],
     pub(super) address: NodeAddress,
     pub(super) dialler: Dialler,
@@ -55,8 +52,7 @@ impl CallerState {
         }
     }
 
-    /// Waits for the first link, but not for longer than `timeout` and not after a refusal or an
-    /// address that cannot be reached.
+    /// Waits for the first link, at most `timeout`; not after a refusal or an unreachable address.
     pub(super) async fn first_link(&self, timeout: Duration) -> Result<(), LinkFault> {
         let mut link = self.link.subscribe();
         let settled = link.wait_for(|link| match link {
@@ -77,8 +73,7 @@ impl CallerState {
         }
     }
 
-    /// Returns the link, now or by the deadline. A refusal ends the wait: waiting longer would not
-    /// help.
+    /// Returns the link, now or by the deadline. A refusal ends the wait, which would not help.
     pub(super) async fn link_by(&self, deadline: Instant) -> Result<Link, Status> {
         if let LinkState::Up(link) = &*self.link.borrow()
             && is_usable(link)
