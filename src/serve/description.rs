@@ -40,7 +40,6 @@ impl Description {
         self
     }
 
-    /// Writes it into what is registered.
     pub(super) fn into_info(self, info: &mut MethodInfo) {
         let Self { text, request_schema, reply_schema } = self;
         (info.description, info.request_schema, info.reply_schema) =

@@ -21,9 +21,6 @@ pub(super) struct Fallback {
 
 impl Fallback {
     /// Methods as registered and listed: one entry for each kind of call.
-    ///
-    /// # Errors
-    /// A name that breaks the grammar.
     pub(super) fn infos(&self) -> Result<Vec<MethodInfo>, NameError> {
         let Some(names) = &self.names else { return Ok(self.in_each_kind(ANY_METHOD)) };
         let mut infos = Vec::new();
@@ -38,10 +35,7 @@ impl Fallback {
         self.kinds.iter().map(|kind| MethodInfo::new(name, *kind)).collect()
     }
 
-    /// Finds the handler of a method that exists and is called as an accepted kind.
-    ///
-    /// # Errors
-    /// `UNIMPLEMENTED`, not executed.
+    /// Finds the handler of a method of an accepted kind; else `UNIMPLEMENTED`, not executed.
     pub(super) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
         let is_there = self.names.as_ref().is_none_or(|names| names.contains(path.method()));
         let text = if !is_there {

@@ -22,8 +22,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Accepts the calls of one link until it ends, one task each. It reads nothing itself, so a slow
-/// peer delays no other call.
+/// Accepts the calls of one link until it ends, one task each, so a slow peer delays no other call.
 pub(crate) async fn take_calls<R: CallAcceptor>(
     link: Link,
     acceptor: Arc<R>,

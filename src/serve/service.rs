@@ -38,9 +38,7 @@ pub struct Service {
 /// Handler and kind of a method.
 #[derive(Clone)]
 pub(crate) struct Method {
-    /// Kind of its calls.
     pub(crate) kind: CallKind,
-    /// Its handler.
     pub(crate) handler: SharedHandler,
 }
 
@@ -74,10 +72,9 @@ impl Service {
     }
 
     /// Creates a fallback service: one handler answers all methods, or the listed ones, for these
-    /// kinds of calls. Nothing else can be hosted under its name.
-    ///
-    /// It is registered as `SERVICE/*` where no methods are named. The result of the handler is
-    /// sent unchanged, including its outcome, as with [`Service::raw_method`].
+    /// kinds of calls. Nothing else can be hosted under its name. It is registered as `SERVICE/*`
+    /// where no methods are named. The result of the handler is sent unchanged, including its
+    /// outcome, as with [`Service::raw_method`].
     pub fn fallback(
         name: impl Into<String>,
         kinds: impl IntoIterator<Item = CallKind>,
@@ -108,10 +105,8 @@ impl Service {
     }
 
     /// Adds a method that takes one value and answers with the stream of values that it sends into
-    /// the [`Outbound`]. Its return ends the stream.
-    ///
-    /// Polling the replies drives it, so a slow reader delays it; its future is dropped when the
-    /// call is cancelled.
+    /// the [`Outbound`]. Its return ends the stream. Polling the replies drives it, so a slow
+    /// reader delays it; its future is dropped when the call is cancelled.
     pub fn server_stream<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(T, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
@@ -143,8 +138,7 @@ impl Service {
     }
 
     /// Adds a method that takes a stream and answers with another. It starts with the first
-    /// message, or with the end of a stream that has none; its return ends the replies, whether it
-    /// has taken all messages or not.
+    /// message, or with the end of a stream that has none; its return ends the replies.
     pub fn bidirectional<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,
@@ -159,8 +153,7 @@ impl Service {
         self.add(name, CallKind::Bidirectional, handler)
     }
 
-    /// Adds a unary method that reads and writes encoded messages itself. Its outcomes are sent
-    /// unchanged.
+    /// Adds a unary method that handles encoded messages itself. Its outcomes are sent unchanged.
     pub fn raw_method(self, name: impl Into<String>, handler: impl DynHandler) -> Self {
         self.raw_method_of(CallKind::Unary, name, handler)
     }
@@ -218,8 +211,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// For the contract macro: the path of a method by its name in Rust. Both names are identifiers, so
-/// they always join.
+/// For the contract macro: the path of a method by its name in Rust. Two identifiers always join.
 #[doc(hidden)]
 pub fn method_path(service: &str, method: &str) -> MethodPath {
     #[expect(

@@ -75,11 +75,8 @@ impl Services {
             .map_err(|error: WireError| ServiceError::TooMuch(error.to_string()))
     }
 
-    /// Finds the handler of a method that is called as its kind.
-    ///
-    /// # Errors
-    /// `UNIMPLEMENTED`, not executed, saying which half of the name is unknown, or of which kind
-    /// the method is.
+    /// Finds the handler of a method that is called as its kind. Else `UNIMPLEMENTED`, not
+    /// executed, with the unknown half of the name, or the kind of the method.
     pub(crate) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<&SharedHandler, Status> {
         // A forward is not part of a service, even if one has the name of its kind.
         let fallback = self.fallbacks.get(path.service()).filter(|_| !path.is_forward());
@@ -151,7 +148,6 @@ fn info(((name, _), Listed { description, mut methods }): ((String, bool), Liste
     ServiceInfo { description, ..ServiceInfo::new(name, methods) }
 }
 
-/// Path of a method.
 fn path(service: &ServiceName, name: &str, kind: CallKind) -> Result<MethodPath, ServiceError> {
     if !kind.is_forward() {
         return Ok(MethodPath::new(service, &name.parse::<MethodName>()?));
