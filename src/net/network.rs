@@ -15,21 +15,14 @@ use std::{
     time::SystemTime,
 };
 
-/// A future of a [`Net`].
 pub(crate) type NetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One network, with the clocks and the randomness of the peers on it.
 pub(crate) trait Net: fmt::Debug + Send + Sync {
-    /// Returns the runtime that drives one endpoint.
-    ///
-    /// # Errors
-    /// No tokio runtime is running.
+    /// Returns the runtime that drives one endpoint; an error where no tokio runtime is running.
     fn runtime(&self) -> io::Result<Arc<dyn Runtime>>;
 
     /// Binds a UDP socket, driven by this runtime. `[::]` binds IPv4 and IPv6 together.
-    ///
-    /// # Errors
-    /// Those of the system: the address is in use or is not of this machine.
     fn bind(
         &self,
         address: SocketAddr,
@@ -59,7 +52,6 @@ pub(crate) trait Net: fmt::Debug + Send + Sync {
     fn suspend(&self) -> &Suspend;
 }
 
-/// A shared [`Net`].
 pub(crate) type SharedNet = Arc<dyn Net>;
 
 impl dyn Net {

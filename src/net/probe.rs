@@ -10,11 +10,9 @@ use std::{
 };
 use tokio::net::UdpSocket;
 
-/// Sends datagrams to an address and returns the error that the system reports for it. Does not
-/// return if there is none.
-///
-/// The sockets of links are not connected, and the system reports the errors of ICMP to connected
-/// ones alone. A peer drops the datagrams: they are zeros, which no QUIC packet is.
+/// Sends datagrams to an address until the system reports an error for it, and returns that. The
+/// sockets of links are not connected, and the system reports the errors of ICMP to connected ones
+/// alone. A peer drops the datagrams: they are zeros, which no QUIC packet is.
 pub(super) async fn obstacle(to: SocketAddr) -> io::Error {
     let Ok(socket) = socket(to) else {
         // The error is about this process and not about the address.
@@ -38,8 +36,7 @@ fn socket(to: SocketAddr) -> io::Result<UdpSocket> {
 
 async fn probe(socket: &UdpSocket, to: SocketAddr) -> io::Result<Infallible> {
     socket.connect(to).await?;
-    // The large one detects a small MTU. Where it is lost silently, the small one may still be
-    // refused.
+    // Detects a small MTU. Where it is lost silently, the small one may still be refused.
     socket.send(&[0; PROBE_BYTES]).await?;
     socket.send(&[0]).await?;
     // An answer means that the address is reachable.

@@ -19,16 +19,12 @@ use std::{
     time::Instant,
 };
 
-/// The number of runs of a connection's driver without a delay after its endpoint has read: one to
-/// take in the packets, one for the first answer, so that the peer can begin while the rest is
-/// written. With one, two ends that answer each other would take turns instead of working at the
-/// same time.
+/// Runs of a connection's driver without a delay after its endpoint has read: one to take in the
+/// packets, one for the first answer, so that the peer can begin while the rest is written. With
+/// one, two ends that answer each other would take turns.
 const RUNS_AT_ONCE: u8 = 2;
 
-/// Checks that quinn's timers and tasks would run.
-///
-/// # Errors
-/// No tokio runtime is running.
+/// Checks that quinn's timers and tasks would run: an error without a tokio runtime.
 pub(super) fn expect_tokio() -> io::Result<()> {
     let current = tokio::runtime::Handle::try_current();
     current.map(drop).map_err(|_| io::Error::other("no tokio runtime is running"))

@@ -131,8 +131,7 @@ impl Suspend {
         pause
     }
 
-    /// Returns all pauses of this process until now, in milliseconds. Usually reads one clock and
-    /// writes nothing.
+    /// Returns all pauses until now, in milliseconds. Usually reads one clock and writes nothing.
     pub(crate) fn paused(&self) -> u64 {
         let ticked = self.ticked.load(Ordering::Acquire);
         if ticked != 0 && u128::from(boot_now().saturating_sub(ticked)) > SUSPEND_MIN.as_millis() {
@@ -141,8 +140,7 @@ impl Suspend {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// Ticks as long as it is polled. Of several callers one ticks, and the others wait to take
-    /// over.
+    /// Ticks as long as it is polled. One of several callers ticks; the others wait to take over.
     pub(crate) async fn tick(&self) {
         let _turn = self.turn.lock().await;
         self.begin(Reading::now());
@@ -152,7 +150,6 @@ impl Suspend {
         }
     }
 
-    /// Adds a pause.
     #[cfg(test)]
     pub(crate) fn add_pause(&self, gap: Duration) {
         self.paused.fetch_add(millis(gap), Ordering::Relaxed);

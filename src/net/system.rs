@@ -73,11 +73,9 @@ impl Net for System {
     }
 }
 
-/// Binds a UDP socket with a large receive buffer.
-///
-/// Packets that arrive while the system's buffer is full are lost: first packets of a crowd are
-/// sent again a second later, and a peer that sends a burst repeats it and then sends less. On
-/// Linux the system gives twice the usual size without any setting.
+/// Binds a UDP socket with a large receive buffer. Packets that arrive while it is full are lost:
+/// first packets of a crowd are sent again a second later, and a peer that sends a burst repeats it
+/// and then sends less. On Linux the system gives twice the usual size without any setting.
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
