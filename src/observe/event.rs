@@ -12,8 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// An event of a node or an agent. Reported once to an [`Observer`](super::Observer), which
-/// produces log lines, audit records and program events.
+/// An event of a node or an agent, reported once to an [`Observer`](super::Observer).
 pub(crate) enum Event<'a> {
     /// Handshakes were ignored because too many waited.
     HandshakesIgnored { last: SocketAddr, count: u64, per_second: usize },

@@ -17,9 +17,8 @@ use crate::{
 };
 use tokio::{sync::broadcast, time::Instant};
 
-/// Produces log lines, audit records and program events of one node or agent.
-///
-/// Lines that a peer can cause are limited, per peer or address and in total.
+/// Produces log lines, audit records and program events of one node or agent. Lines that a peer can
+/// cause are limited, per peer or address and in total.
 pub(crate) struct Observer<E> {
     recorder: Recorder,
     events: broadcast::Sender<E>,
@@ -63,7 +62,6 @@ pub(crate) struct PendingReport<'a, E: ProgramEvent> {
 }
 
 impl<E: ProgramEvent> Observer<E> {
-    /// Observer of one node or agent, with an audit log.
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
         let recorder = Recorder { audit: audit.clone(), own };
         let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
@@ -90,7 +88,6 @@ impl<E: ProgramEvent> Observer<E> {
         }
     }
 
-    /// Starts the record of a call. `None` if calls are not recorded.
     pub(crate) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
         self.recorder.call(info)
     }

@@ -31,8 +31,7 @@ pub enum NodeEvent {
         /// Reason for the end of the link.
         reason: LinkFault,
     },
-    /// An agent takes no more calls on one of its links, because it is closing gracefully. Calls in
-    /// flight continue.
+    /// An agent takes no more calls on a link, in a graceful close. Calls in flight continue.
     Draining {
         /// Name of the peer.
         agent: Name,

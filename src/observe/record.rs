@@ -25,8 +25,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the record of a call, which is written when the call has ended. `None` if calls are
-    /// not recorded.
+    /// Starts the record of a call, written at its end. `None` if calls are not recorded.
     pub(super) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
         self.audit.records_calls().then(|| {
             let agent = Arc::default();
@@ -42,8 +41,7 @@ impl Recorder {
     }
 
     /// Writes the record of an event that has one. `logged` is the number of lines suppressed
-    /// before it, if the event was logged: events of unauthenticated clients are recorded only
-    /// together with their log line.
+    /// before it, if it was logged: events of unauthenticated clients are recorded only then.
     pub(super) fn record(&self, event: &Event<'_>, logged: Option<Suppressed>) {
         match *event {
             Event::HandshakesIgnored { last, count, .. } => {
@@ -113,8 +111,7 @@ impl Recorder {
     }
 }
 
-/// Content of a refused certificate, under separate keys, so that it is not mistaken for a peer's
-/// name.
+/// Content of a refused certificate, under keys that are not mistaken for a peer's name.
 fn of_claim(line: AuditLine, claim: Option<&Claim>) -> AuditLine {
     line.text_if("claimed_peer", claim.map(|claim| &claim.name))
         .text_if("claimed_serial", claim.map(|claim| &claim.serial))
@@ -146,8 +143,7 @@ pub(crate) struct CallInfo {
     pub(crate) deadline: Instant,
 }
 
-/// Record of a call in flight. If it is dropped before [`CallRecord::ended`], the call was
-/// cancelled or its deadline passed.
+/// Record of a call in flight. Dropped before [`CallRecord::ended`], it was cancelled or timed out.
 #[derive(Debug)]
 pub(crate) struct CallRecord {
     recorder: Recorder,
@@ -163,13 +159,11 @@ impl CallRecord {
         self.agent.clone()
     }
 
-    /// Sets the picked agent.
     pub(crate) fn picked(&self, agent: &PeerName) {
         drop(self.agent.set(agent.clone()));
     }
 
-    /// Writes the record with the result of the call and the bytes of its messages each way, as far
-    /// as they are known.
+    /// Writes the record with the result and the bytes of messages each way, as far as known.
     pub(crate) fn ended(mut self, code: Code, outcome: Outcome, bytes: [Option<u64>; 2]) {
         self.has_ended = true;
         self.write(code, outcome, bytes);

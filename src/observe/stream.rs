@@ -9,8 +9,7 @@ use tokio::sync::broadcast::{
 /// Events since the subscription, in order. Created by [`Node::events`](crate::Node::events) and
 /// [`Agent::events`](crate::Agent::events).
 ///
-/// Up to 1,024 events are queued. A program that falls behind loses the oldest of them; nothing
-/// waits for it.
+/// Up to 1,024 events are queued. A program that falls behind loses the oldest of them.
 #[derive(Debug)]
 pub struct Events<E> {
     coming: broadcast::Receiver<E>,
@@ -45,8 +44,7 @@ impl<E: Clone> Events<E> {
         }
     }
 
-    /// Number of events lost because they were not received in time, as of the last
-    /// [`Events::next`].
+    /// Number of events lost because they were not received in time, as of [`Events::next`].
     pub const fn lost(&self) -> u64 {
         self.lost
     }
