@@ -1,5 +1,4 @@
-//! A line of the audit log: a JSON object, built key by key. Text from peers is escaped and
-//! truncated.
+//! A line of the audit log: a JSON object, built key by key. Text from peers is escaped and cut.
 
 use crate::{limits::AUDIT_TEXT_CHARS_MAX, tls::Utc};
 use std::{
@@ -17,7 +16,6 @@ impl AuditLine {
         line.text("time", moment(time)).text("event", event)
     }
 
-    /// Adds a text.
     pub(crate) fn text(mut self, key: &str, value: impl Display) -> Self {
         self.key(key);
         self.0.push('"');
@@ -27,7 +25,6 @@ impl AuditLine {
         self
     }
 
-    /// Adds a text, if there is one.
     pub(crate) fn text_if(self, key: &str, value: Option<impl Display>) -> Self {
         match value {
             Some(value) => self.text(key, value),
@@ -43,7 +40,6 @@ impl AuditLine {
         }
     }
 
-    /// Adds a number.
     pub(crate) fn number(self, key: &str, value: u64) -> Self {
         self.bare(key, value)
     }
@@ -131,8 +127,7 @@ impl Escaped<'_> {
     }
 }
 
-/// Control characters and characters that change the direction of text: logs are also read in
-/// terminals.
+/// Control characters and those that change the direction of text: terminals show logs too.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

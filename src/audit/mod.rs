@@ -74,17 +74,15 @@ impl Audit {
         Ok(Self { queue: Some(Arc::new(LineQueue { lines, flags })), has_calls: false })
     }
 
-    /// Also writes a line for each call when it has ended. Costs a few microseconds and some 300
-    /// bytes per call.
+    /// Also writes a line for each ended call. Costs some microseconds and 300 bytes per call.
     #[must_use]
     pub fn with_calls(mut self, has_calls: bool) -> Self {
         self.has_calls = has_calls;
         self
     }
 
-    /// Reopens the file by its name soon, after it was renamed. Earlier lines go to the old file.
-    /// If reopening fails, an error is logged and the old file is used further. No effect on a sink
-    /// of the program.
+    /// Reopens the file by its name soon, after it was renamed. Earlier lines go to the old file,
+    /// and later ones too if that fails, which is logged. No effect on a sink of the program.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             queue.flags.reopen.store(true, Ordering::Release);
@@ -93,8 +91,7 @@ impl Audit {
         }
     }
 
-    /// Waits until all lines so far are written, at most for `wait_max`. Blocks the thread. Returns
-    /// whether they are written.
+    /// Blocks until all lines so far are written, at most `wait_max`. Returns whether they are.
     pub fn flush(&self, wait_max: Duration) -> bool {
         let Some(queue) = &self.queue else { return true };
         let until = Instant::now() + wait_max;

@@ -25,7 +25,6 @@ pub(super) struct WriterFlags {
 /// A command to the writer's thread.
 pub(super) enum WriterCommand {
     Line(String),
-    /// Check the flags.
     CheckFlags,
     /// Confirm once all earlier lines are written.
     Flush(SyncSender<()>),
