@@ -54,8 +54,7 @@ impl Join {
         Self { enroller, token, dir: dir.into(), is_forced: false }
     }
 
-    /// Replaces a certificate that is still valid. Without this, joining over one is refused before
-    /// a request is sent.
+    /// Replaces a certificate that is still valid, which is otherwise refused before a request.
     pub fn force(mut self, is_forced: bool) -> Self {
         self.is_forced = is_forced;
         self

@@ -53,8 +53,7 @@ pub struct EnrollerBuilder {
 }
 
 impl EnrollerBuilder {
-    /// Sets the UDP address to listen on: `"[::]:4434"` is the default, `"127.0.0.1:0"` any free
-    /// port.
+    /// Sets the UDP address to listen on. Default: `"[::]:4434"`; `"127.0.0.1:0"` is any free port.
     pub fn listen(mut self, address: impl ToString) -> Self {
         let text = address.to_string();
         self.listen = text.parse().map_err(|_| text);
@@ -70,8 +69,7 @@ impl EnrollerBuilder {
     /// Takes the CA's key from its directory and listens. Needs a tokio runtime.
     ///
     /// # Errors
-    /// A directory without a CA that can sign now, by the clock too, a damaged revocation list,
-    /// leafs of no life, an address in use.
+    /// No CA that can sign now, a damaged revocation list, leafs of no life, an address in use.
     pub async fn start(self) -> Result<Enroller, EnrollerError> {
         if self.leaf_life < LEAF_LIFE_MIN {
             return Err(EnrollerError::BadLeafLife);
@@ -97,9 +95,8 @@ impl EnrollerBuilder {
     }
 }
 
-/// A running enroller. Dropping it closes its port at once.
-///
-/// It holds the CA's key in memory and signs only agents and callers.
+/// A running enroller. Dropping it closes its port at once. It holds the CA's key in memory and
+/// signs only agents and callers.
 pub struct Enroller {
     listener: Arc<EnrolmentListener>,
     tasks: Tasks,
@@ -146,7 +143,6 @@ impl Enroller {
     }
 }
 
-/// Reason of a close.
 const STOPS: &str = "the enroller stops";
 
 impl Drop for Enroller {
@@ -182,8 +178,7 @@ impl AcceptLoop {
         }
     }
 
-    /// Shows a new certificate once the present one is half over, or the clock was set back before
-    /// it.
+    /// Shows a new certificate once the present one is half over, or the clock was set back.
     fn stay_current(&mut self, now: SystemTime) {
         let is_young =
             now.duration_since(self.shown_since).is_ok_and(|since| since < ENROLLER_LEAF_LIFE / 2);

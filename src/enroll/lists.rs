@@ -8,8 +8,7 @@ use crate::{
 };
 use std::{fs, path::Path, time::SystemTime};
 
-/// Time at which the list in a peer's files is fetched again. Never, if it checks none, or one that
-/// is not from an enroller.
+/// Time at which the list in a peer's files is fetched again; never without one from an enroller.
 pub(super) fn due(files: &CredentialFiles) -> Option<SystemTime> {
     let there = only(&fs::read(files.crl.as_deref()?).ok()?)?;
     Some(schedule::due(there.this_update, there.next_update?, 0.0))

@@ -58,8 +58,7 @@ impl Renewal {
         Self { enroller, files }
     }
 
-    /// Finishes what a renewal had begun when its process was ended between certificate and key.
-    /// Must be called before the files are loaded.
+    /// Finishes a renewal cut off between certificate and key. Call it before loading the files.
     ///
     /// # Errors
     /// Files that cannot be read or written.
@@ -72,8 +71,7 @@ impl Renewal {
     /// was signed and not received.
     ///
     /// # Errors
-    /// See [`EnrollError`]. An expired certificate is [`EnrollError::TooLate`]: only a new token
-    /// helps.
+    /// See [`EnrollError`]. After [`EnrollError::TooLate`], an expiry, only a new token helps.
     pub async fn once(&self) -> Result<Renewed, EnrollError> {
         self.look(SystemTime::UNIX_EPOCH).await
     }
@@ -96,8 +94,7 @@ impl Renewal {
         lists::due(&self.files).is_some_and(|due| due <= now)
     }
 
-    /// Renews for as long as the handle lives, in a task. Needs a tokio runtime. Results are
-    /// logged.
+    /// Renews for as long as the handle lives, in a task. Logs the results. Needs a tokio runtime.
     pub fn start(self) -> Renewing {
         let tasks = Tasks::default();
         tasks.spawn_until_stopped(self.keep_young());
@@ -189,8 +186,7 @@ impl Renewal {
                 self.credentials().map_or(now, |present| due_of(&present))
             }
         };
-        // Not at once either: a leaf that is old when it comes must not cause requests as fast as
-        // we can.
+        // A leaf that is old when it comes must not cause requests as fast as possible.
         let wait = due.duration_since(now).unwrap_or_default();
         wait.clamp(RENEWAL_RETRY_MIN, RENEWAL_CHECK_EVERY)
     }

@@ -6,16 +6,14 @@ use std::time::{Duration, SystemTime};
 /// Shortest wait after a rejection.
 const REFUSED_MIN: Duration = Duration::from_secs(10);
 
-/// Time of a renewal: just before two thirds of its life, from which on its holder is warned that
-/// it ends; at random up to a twentieth sooner, so that machines that joined together do not come
-/// back together.
+/// Time of a renewal: just before two thirds of its life, from which on its holder is warned, less
+/// a random twentieth of it at most, so that machines that joined together do not renew together.
 pub(super) fn due(from: SystemTime, until: SystemTime, chance: f64) -> SystemTime {
     let life = until.duration_since(from).unwrap_or_default();
     from + life.mul_f64(0.66 - chance.clamp(0.0, 1.0) / 20.0)
 }
 
-/// The wait after an attempt that failed: a twentieth of what is left, so that there are many
-/// attempts however short the life is.
+/// The wait after a failed attempt: a twentieth of what is left, so that a short life has many.
 pub(super) fn retry(until: SystemTime, now: SystemTime, is_refusal: bool, chance: f64) -> Duration {
     let left = until.duration_since(now).unwrap_or_default();
     let least = if is_refusal { REFUSED_MIN } else { RENEWAL_RETRY_MIN };

@@ -18,8 +18,7 @@ use tokio::time::Instant;
 /// The enrolment service. It reads and writes files, which blocks its thread.
 pub(super) struct EnrolmentService {
     issuer: EnrolmentIssuer,
-    /// Unknown tokens by address. Locked while a token is checked, so that no client tries many at
-    /// once.
+    /// Unknown tokens by address. Locked during the check, so that no client tries many at once.
     tries: Mutex<TokenBuckets<Prefix>>,
     refused: LogLimits<Prefix>,
 }
