@@ -24,12 +24,10 @@ pub(crate) const REFUSED_BASE: Duration = Duration::from_secs(10);
 /// The longest wait after refusals.
 pub(crate) const REFUSED_CAP: Duration = Duration::from_secs(300);
 
-/// Returns the wait before the next attempt.
-///
-/// `failures` counts failed attempts in a row (the first wait has 1), `failing_for` is how long
-/// they have gone on, `chance` is drawn evenly from 0.0 to 1.0. Unreachable nodes get full jitter
-/// from 0 to the cap, so that agents that lost a node together do not come back together; refusals
-/// wait at least their base and up to half as much again.
+/// Returns the wait before the next attempt. `failures` counts failed attempts in a row (the first
+/// wait has 1), `failing_for` is how long they have gone on, `chance` is drawn evenly from 0.0 to
+/// 1.0. Unreachable nodes get full jitter from 0 to the cap, so that agents that lost a node
+/// together do not return together; refusals wait at least their base and up to half as much again.
 pub(crate) fn wait(
     cause: BackoffCause,
     failures: u32,

@@ -4,11 +4,9 @@
 use crate::{limits::Limits, tls::Credentials};
 use std::fmt;
 
-/// Update of the configuration of a running node or agent. `P` is its policy. Fields that are
-/// `None` stay as they are.
+/// Update of a running node or agent with policy `P`. Fields that are `None` stay as they are.
 ///
-/// Calls in flight continue under the configuration that they began with. New limits apply to links
-/// that are made from then on.
+/// Calls in flight continue under the configuration of their start. New limits apply to new links.
 #[derive(Debug, Clone)]
 pub struct ConfigUpdate<P> {
     /// Certificate, key and trusted CAs, for the same role, name and trust domain. Every link is
@@ -36,7 +34,6 @@ pub(crate) struct Changed {
 }
 
 impl Changed {
-    /// Compares two credentials.
     pub(crate) fn between(before: &Credentials, next: Option<&Credentials>) -> Self {
         let Some(next) = next else { return Self::default() };
         Self {

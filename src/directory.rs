@@ -70,13 +70,11 @@ pub struct ListedService {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedMethod {
     /// Name of the method. A forward is listed under its kind, `tcp`, as if that were a service.
-    /// [`crate::ANY_METHOD`] stands for all methods of a service whose methods the agent does not
-    /// know.
+    /// [`crate::ANY_METHOD`] stands for all methods of a service that the agent does not know.
     pub name: String,
     /// Kind of calls.
     pub kind: CallKind,
-    /// Description by the first agent, by name, that has one. Descriptions and schemas are not
-    /// verified.
+    /// Description by the first agent, by name, that has one. Not verified, as the schemas.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// JSON Schema of a request message, as text, from the same agent.

@@ -14,15 +14,12 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-/// The tasks of one owner, which waits for them. Cloning shares them.
-///
-/// There are two signals: [`Tasks::begin_drain`] starts nothing new, [`Tasks::stop`] ends the time
-/// for finishing.
+/// The tasks of one owner, which waits for them; shared by clones. [`Tasks::begin_drain`] starts
+/// nothing new, [`Tasks::stop`] ends the time for finishing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
-    /// Tasks that were started after the drain had begun: refusals. Nothing waits for them, or a
-    /// steady stream of calls would delay the drain.
+    /// Tasks started after the drain had begun: refusals, which must not delay the drain.
     late: TaskTracker,
     draining: Arc<AtomicBool>,
     stopped: CancellationToken,
@@ -39,8 +36,7 @@ impl Tasks {
         drop(tokio::spawn(tracker.track_future(task)));
     }
 
-    /// Starts a task that is dropped where it stands once the owner has stopped: for loops without
-    /// an end.
+    /// Starts a task without an end, which is dropped once the owner has stopped.
     pub(crate) fn spawn_until_stopped<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -83,8 +79,7 @@ impl Tasks {
     }
 }
 
-/// Does work that blocks its thread on one of the runtime's threads for such work, and waits for
-/// it. `None` if it panicked. If it is dropped, the work still runs to its end.
+/// Runs blocking work on a thread for such work. `None` if it panicked. Dropping does not stop it.
 #[cfg(any(feature = "certs", feature = "config", feature = "forward", feature = "gateway"))]
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -128,8 +123,7 @@ impl Signal {
         SignalListener([Some(self.0.subscribe()), None])
     }
 
-    /// Resolves when all listeners are done or dropped, or after `wait_max`. Returns whether all
-    /// are.
+    /// Waits for all listeners to be done or dropped, at most `wait_max`. Returns whether all are.
     pub(crate) async fn done(&self, wait_max: Duration) -> bool {
         tokio::time::timeout(wait_max, self.0.closed()).await.is_ok()
     }
@@ -155,7 +149,6 @@ impl SignalListener {
         Self([one, another])
     }
 
-    /// Marks this listener as done.
     pub(crate) fn done(&mut self) {
         self.0 = [None, None];
     }

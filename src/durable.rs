@@ -2,11 +2,8 @@
 
 use std::{fs, io, path::Path};
 
-/// Renames a file and syncs the directory of the new name. A rename without the sync may be lost in
-/// a power failure (fsync(2)).
-///
-/// # Errors
-/// The error of the system. If only the sync failed, the file already has its new name.
+/// Renames a file and syncs the directory; without that a power failure may undo it (fsync(2)). If
+/// only the sync failed, the file already has its new name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_dir(dir_of(to))

@@ -17,7 +17,6 @@ pub(crate) struct FairQueue<T> {
     root: QueueBlock<T>,
 }
 
-/// Items of one block.
 #[derive(Debug)]
 struct QueueBlock<T> {
     count: usize,

@@ -34,8 +34,7 @@ pub(crate) fn replace(
     replace_as(path, contents, audience, path)
 }
 
-/// As [`replace`], for a file that will later replace `model`, from which `AsBefore` takes owner
-/// and mode.
+/// As [`replace`], for a file that will replace `model`, the source of `AsBefore`'s owner and mode.
 pub(crate) fn replace_as(
     path: &Path,
     contents: impl AsRef<[u8]>,
@@ -79,8 +78,7 @@ fn write_new(path: &Path, contents: &[u8], audience: Audience) -> io::Result<Fil
     Ok(file)
 }
 
-/// Gives a new file the owner and mode of the file that it replaces, so that a process of another
-/// user can still read it.
+/// Gives a new file the owner and mode of the replaced one, for processes of another user.
 #[cfg(unix)]
 fn copy_owner_and_mode(file: &File, path: &Path, mask: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -106,8 +104,7 @@ fn copy_owner_and_mode(_: &File, _: &Path, _: u32) -> io::Result<()> {
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(dir)?;
-    // Some systems do not open directories and some file systems have no locks: then nothing is
-    // locked.
+    // Nothing is locked where directories do not open as files or a file system has no locks.
     let held = File::open(dir).and_then(|opened| opened.lock().map(|()| opened));
     Ok(held.ok())
 }

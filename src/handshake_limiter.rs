@@ -77,8 +77,7 @@ impl<I> QueuedHandshake<I> {
 }
 
 impl<I: Incoming> HandshakeLimiter<I> {
-    /// A limiter for `at_once` handshakes in progress; one address begins them at most at this
-    /// rate.
+    /// A limiter for `at_once` handshakes in progress, begun by one address at most at this rate.
     pub(crate) fn new(at_once: usize, rate: RateLimit) -> Self {
         Self {
             buckets: TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX),
@@ -96,8 +95,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
         self.buckets = TokenBuckets::new(rate, COUNTED_ADDRESSES_MAX);
     }
 
-    /// Waits for the next handshake that may begin, and takes its permit. `None` once no more
-    /// arrive.
+    /// Takes a permit for the next handshake that may begin. `None` once no more arrive.
     pub(crate) async fn next<A: Accept<Incoming = I>>(
         &mut self,
         accept: &A,
@@ -138,8 +136,7 @@ impl<I: Incoming> HandshakeLimiter<I> {
         }
     }
 
-    /// Queues a handshake or sends it a Retry. Returns the handshake that was evicted from a full
-    /// queue.
+    /// Queues a handshake or sends it a Retry. Returns the one evicted from a full queue.
     fn take(&mut self, incoming: I, now: Instant) -> Option<QueuedHandshake<I>> {
         let address = incoming.remote_address();
         if !incoming.is_validated() && self.require_address_validation(address.ip(), now) {
@@ -149,16 +146,14 @@ impl<I: Incoming> HandshakeLimiter<I> {
         self.waiting.push(address.ip(), QueuedHandshake { address, since: now, incoming })
     }
 
-    /// True if this client must validate its address first. Otherwise packets with spoofed
-    /// addresses could use up the share of the addresses' owners.
+    /// True if this client must validate its address first, or spoofers could use up its share.
     fn require_address_validation(&mut self, address: IpAddr, now: Instant) -> bool {
         let has_room = self.in_progress.active().has_room_for_unvalidated(address);
         let host = Prefix::host(address);
         !has_room || !self.waiting.is_empty() || !self.buckets.allows(host, now, false)
     }
 
-    /// Takes the next queued handshake if it may begin now. Handshakes that waited too long go to
-    /// `expired`.
+    /// Takes the next queued handshake if it may begin; those that waited too long go to `expired`.
     fn begin(
         &mut self,
         now: Instant,
@@ -210,7 +205,6 @@ impl InProgress {
     }
 }
 
-/// The handshakes in progress.
 struct ActiveHandshakes {
     max: usize,
     counts: PrefixCounts,

@@ -13,9 +13,8 @@ use tokio::time::{Instant, error::Elapsed};
 ///
 /// A timer of tokio takes a reference on the runtime that all threads share. Creating one for each
 /// of the ten waits of a call, of which nine do not happen, costs as much as the call's own work.
-/// Here it is created after the first poll, and only then is `until` evaluated. The timer is boxed
-/// and the caller pins the future, so that waits that do not happen take no room in the future of a
-/// call.
+/// Here the timer and `until` come after the first poll. The timer is boxed and the caller pins the
+/// future, so that waits that do not happen take no room in a call's future.
 pub(crate) async fn ready_by<F: Future>(
     until: impl FnOnce() -> Instant,
     mut work: Pin<&mut F>,

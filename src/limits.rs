@@ -3,23 +3,19 @@
 
 use std::time::Duration;
 
-/// Bytes of a head, a HELLO, a WELCOME or another text frame. A node reads them before it has
-/// authorised the peer.
+/// Bytes of a head, HELLO, WELCOME or other text frame, read before the peer is authorised.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of a REGISTER or VIEW frame. A thousand methods with long names fit.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes of the description of a service or a method: a few sentences. A hundred of them take less
-/// than half of a REGISTER.
+/// Bytes of the description of a service or a method: a hundred take less than half of a REGISTER.
 pub const DESCRIPTION_BYTES_MAX: usize = 1024;
 
-/// Bytes of the JSON Schema of a method's messages, as text: about thirty fields with a sentence
-/// each.
+/// Bytes of the JSON Schema of a method's messages: about thirty fields with a sentence each.
 pub const SCHEMA_BYTES_MAX: usize = 4 * 1024;
 
-/// Depth of maps and arrays in a head. Heads of this version are four deep; serde_cbor's own limit
-/// is a fixed 127.
+/// Depth of maps and arrays in a head. This version's are four deep; serde_cbor's limit is 127.
 pub const HEAD_DEPTH_MAX: usize = 32;
 
 /// Items in a head: keys, values, maps and arrays together.
@@ -37,8 +33,7 @@ pub const METADATA_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of the message in a STATUS or GOODBYE. The sender truncates longer ones.
 pub const MESSAGE_TEXT_BYTES_MAX: usize = 2 * 1024;
 
-/// Bytes of the details in a STATUS. With message and metadata at their limits too, the STATUS
-/// still fits in a head.
+/// Bytes of a STATUS's details. With full message and metadata it still fits in a head.
 pub const DETAILS_BYTES_MAX: usize = 4 * 1024;
 
 /// Largest value that any setting of the message limit may have, in bytes.
@@ -53,12 +48,10 @@ pub const DIAL_WAIT_MAX: Duration = Duration::from_secs(4);
 /// the address. Most handshakes end earlier and need no probe.
 pub const PROBE_AFTER: Duration = Duration::from_millis(100);
 
-/// Bytes of a probe's large datagram: the smallest size that a path must carry for QUIC (RFC 9000
-/// section 14).
+/// Bytes of a probe's large datagram: the least that QUIC needs of a path (RFC 9000 section 14).
 pub const PROBE_BYTES: usize = 1_200;
 
-/// Interval between two checks of the files that the process was configured from. A change is
-/// applied at the second check that shows it, within a second.
+/// Interval between checks of configuration files. The second that shows a change applies it.
 pub const RELOAD_CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes of a file that are checked for changes: the largest revocation list that is read.
@@ -68,28 +61,23 @@ pub const WATCHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// clock is noticed within this time.
 pub const RELOAD_RETRY_EVERY: Duration = Duration::from_secs(5);
 
-/// Time before the end of a revocation list at which a warning is logged: a day to make the next
-/// one.
+/// Time before the end of a revocation list at which a warning is logged: a day to make a new one.
 pub const CRL_NEAR_EXPIRY: Duration = Duration::from_secs(24 * 3600);
 
 /// Interval between two log lines of one warning about certificates: every day's log has the
 /// warning, and no log is filled by it.
 pub const EXPIRY_WARNING_EVERY: Duration = Duration::from_secs(3600);
 
-/// Time before the end of a peer's certificate at which the dialling side makes another link, if
-/// the peer has another certificate by then.
+/// Time before the end of a peer's certificate at which a dialler makes a link by a newer one.
 pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(30);
 
-/// Interval, give or take half of it, between two checks of a node whose certificate is about to
-/// end for a newer one.
+/// Interval, give or take half of it, between checks of an expiring node for a newer certificate.
 pub const NEWER_CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// Interval between two checks of the certificates of a link. A link outlives its certificate by at
-/// most this time.
+/// Interval between checks of a link's certificates, and the most by which it outlives them.
 pub const TRUST_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Age from which a link counts as a success. After a shorter link the wait before the next dial
-/// keeps growing.
+/// Age from which a link counts as a success. After a shorter one the wait for a dial still grows.
 pub const STEADY_LINK_MIN: Duration = Duration::from_secs(5);
 
 /// Time that the accepting side allows a handshake. Three slow round trips fit.
@@ -101,8 +89,7 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// one address still end before their diallers give up.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 256;
 
-/// Handshakes in progress at once up to which the node does not ask for address validation. Each of
-/// these may have a spoofed address.
+/// Handshakes in progress up to which a node accepts unvalidated, perhaps spoofed, addresses.
 pub const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
 
 /// Handshakes in progress at once without address validation from one address. Packets with its
@@ -121,8 +108,7 @@ pub const HANDSHAKE_TURN_WAIT_MAX: Duration = Duration::from_millis(2_500);
 /// pass even then.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
-/// Interval between two checks of the waiting handshakes. They are also checked when a handshake
-/// ends.
+/// Interval between two checks of the waiting handshakes, besides those when a handshake ends.
 pub const HANDSHAKE_CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Receive buffer that a UDP socket requests, in bytes: the first packets of 1,000 peers that
@@ -130,8 +116,7 @@ pub const HANDSHAKE_CHECK_EVERY: Duration = Duration::from_millis(50);
 /// `net.core.rmem_max`, which is 416 KiB by default.
 pub const UDP_RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes that QUIC buffers for an unauthenticated client until its handshake is begun or refused: a
-/// few first flights.
+/// Bytes that QUIC buffers for an unauthenticated client before its handshake: some first flights.
 pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 
 /// The same for all unauthenticated clients together, in bytes.
@@ -147,12 +132,10 @@ pub const REPLY_FIN_WAIT_MAX: Duration = Duration::from_millis(50);
 /// this covers a round trip within a region.
 pub const RELAY_STATUS_GRACE: Duration = Duration::from_millis(75);
 
-/// Time after the deadline for which any other initiator waits for the STATUS. Longer than
-/// [`RELAY_STATUS_GRACE`], which ends first.
+/// Time after the deadline that others wait for the STATUS: longer than [`RELAY_STATUS_GRACE`].
 pub const STATUS_GRACE: Duration = Duration::from_millis(200);
 
-/// Addresses whose handshakes or wrong tokens are counted at once, about 32 bytes each. More are a
-/// flood of spoofed addresses.
+/// Addresses whose handshakes or wrong tokens are counted, some 32 bytes each; more are a flood.
 pub const COUNTED_ADDRESSES_MAX: usize = 65_536;
 
 /// Interval between two log lines about ignored handshakes.
@@ -162,8 +145,7 @@ pub const IGNORED_HANDSHAKES_LOG_EVERY: Duration = Duration::from_secs(10);
 /// that finds no room is counted as lost.
 pub const AUDIT_LINES_WAITING_MAX: usize = 8_192;
 
-/// Characters of the name that a refused certificate claims, in the audit log. Peer names are
-/// shorter.
+/// Characters of a refused certificate's claimed name in the audit log. Peer names are shorter.
 pub const CLAIM_CHARS_MAX: usize = 300;
 
 /// Characters of a peer's text in the audit log. Names are shorter, and enough of a reason is kept.
@@ -175,22 +157,19 @@ pub const AUDIT_BATCH_BYTES: usize = 64 * 1024;
 /// Interval between two log lines about an audit log that cannot be written.
 pub const AUDIT_FAULT_LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Interval between two attempts to flush a full queue. A bounded queue of std does not notify when
-/// it has room.
+/// Interval between attempts to flush a full queue, as std's bounded queue does not report room.
 pub const AUDIT_FLUSH_STEP: Duration = Duration::from_millis(1);
 
 /// Time that an exiting program waits for the lines of its audit log.
 pub const AUDIT_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Log lines of the binary that wait to be written: about 4 MiB at 500 bytes each. More are dropped
-/// and counted.
+/// Log lines of the binary that wait to be written: about 4 MiB. More are dropped and counted.
 pub const LOG_LINES_WAITING_MAX: usize = 8_192;
 
 /// Interval between two attempts of an exiting program to queue its last log lines.
 pub const LOG_FLUSH_STEP: Duration = Duration::from_millis(1);
 
-/// Time that an exiting program waits for its log lines to be written. Long enough for a slow
-/// terminal.
+/// Time that an exiting program waits for its log lines: long enough for a slow terminal.
 pub const LOG_FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Largest count in a rule's `rate`, whatever its period.
@@ -201,12 +180,10 @@ pub const RATE_CALLS_MAX: u32 = 1_000_000;
 /// is not counted would not be enforced.
 pub const RULE_CALLERS_MAX: usize = 65_536;
 
-/// Log lines about refusals of one kind that one peer, or one address, can cause in a burst. Enough
-/// to see the problem.
+/// Log lines about refusals of one kind that one peer or address can cause in a burst.
 pub const LOG_LINES_PER_CAUSE_BURST: u32 = 20;
 
-/// Interval at which a peer or an address may cause one more such line, so that one that is always
-/// refused stays visible.
+/// Interval of further such lines of one peer or address, so that a lasting refusal stays visible.
 pub const LOG_LINES_PER_CAUSE_EVERY: Duration = Duration::from_secs(10);
 
 /// Log lines about refusals of one kind that all peers together can cause in a burst. A crowd that
@@ -217,8 +194,7 @@ pub const LOG_LINES_BURST: u32 = 200;
 /// day, which log rotation can handle.
 pub const LOG_LINES_EVERY: Duration = Duration::from_millis(500);
 
-/// Peers or addresses whose lines are counted separately. Beyond these only the limit for all
-/// together applies.
+/// Peers or addresses whose lines are counted separately; beyond these the common limit applies.
 pub const LOG_CAUSES_MAX: usize = 4_096;
 
 /// Period in which the resets of a caller are counted.
@@ -235,23 +211,19 @@ pub const RACE_STAGGER: Duration = Duration::from_millis(250);
 /// the rest at the next dial.
 pub const RACE_ADDRESSES_MAX: usize = 16;
 
-/// Time in which the head of a call must be complete. The initiator has it ready when it opens the
-/// stream.
+/// Time in which a call's head must be complete; initiators have it when they open the stream.
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time after which a peer that sends nothing of an unfinished request counts as stalled.
 pub const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Time that a call may wait for a permit and for stream credit together. Failing fast is better
-/// than a growing queue.
+/// Time that a call may wait for a permit and stream credit: failing beats a growing queue.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Interval between two readings of the clock by which a process detects that it was suspended
-/// (SIGSTOP, a suspended machine).
+/// Interval between two readings of the clock that detects suspends (SIGSTOP, a suspended machine).
 pub const SUSPEND_TICK: Duration = Duration::from_millis(100);
 
-/// Gap between two ticks from which the process counts as suspended. Five ticks, because a busy
-/// machine delays one.
+/// Gap between two ticks that counts as a suspend: five, because a busy machine delays one.
 pub const SUSPEND_MIN: Duration = Duration::from_millis(500);
 
 /// Ticks on time after a suspend until incoming requests count as sent after it: a second, and
@@ -266,8 +238,7 @@ pub const SUSPEND_READ_TICKS: u32 = 3;
 /// Shortest timeout that is sent: the wire counts milliseconds.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-/// Longest timeout, to which the wire's milliseconds are clamped: a year, so that clock arithmetic
-/// does not overflow.
+/// Longest timeout, to which the wire's are clamped: a year, so that no clock overflows.
 pub const TIMEOUT_CEILING: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Silence after which a link is lost. QUIC's idle timeout.
@@ -288,8 +259,7 @@ pub const HEARTBEAT_LOST: Duration = Duration::from_secs(12);
 /// that it answers.
 pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
 
-/// Interval between two checks of the source address towards each node, by which a change of the
-/// network is noticed.
+/// Interval between two checks of the source address towards each node, to notice a new network.
 pub const MIGRATION_CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes that a stream may send ahead of its reader.
@@ -301,15 +271,14 @@ pub const UNAUTHENTICATED_WINDOW_BYTES: u32 = 64 * 1024;
 /// Streams that a peer may open before it is admitted: the control stream and one spare.
 pub const UNAUTHENTICATED_STREAMS: u32 = 2;
 
-/// Bytes of a link's send buffer that calls leave to control frames: some hundred PINGs, or almost
-/// the longest REGISTER.
+/// Bytes of a link's send buffer that calls leave to control frames: thousands of PINGs, or a
+/// quarter of the longest REGISTER.
 pub const CONTROL_RESERVE_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a connection's window in addition to one stream window per call in flight.
 pub const CONNECTION_WINDOW_BASE_BYTES: u32 = 1024 * 1024;
 
-/// Streams beyond the permitted calls, so that refusals and the control stream do not wait for
-/// calls.
+/// Streams beyond the permitted calls, so that refusals and the control stream do not wait.
 pub const STREAMS_SPARE: u32 = 32;
 
 /// Detached agents that a node keeps for its lists. The oldest are removed first.
@@ -321,9 +290,8 @@ pub const ARRIVALS_WAITING_MAX: usize = 1_024;
 /// Links of one agent identity on one node: one active and its retiring ones.
 pub const AGENT_LINKS_MAX: usize = 1 + RETIRING_LINKS_MAX;
 
-/// Links of one instance of a caller beyond `caller_links_max`, which it needs to renew its
-/// certificate: as many as it keeps itself. All instances together have at most twice
-/// `caller_links_max`.
+/// Links of one instance of a caller beyond `caller_links_max`, needed to renew its certificate: as
+/// many as it keeps itself. All instances together have at most twice `caller_links_max`.
 pub const CALLER_LINKS_OVER_MAX: usize = 1 + RETIRING_LINKS_MAX;
 
 /// Retiring links to one node, which were replaced and still carry calls. At this number a renewal
@@ -349,8 +317,7 @@ pub const ABORT_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Events that wait for the program. A program that takes none loses the oldest.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 
-/// Superseded instances that a node remembers for one agent. The oldest is removed first and then
-/// counts as new.
+/// Superseded instances remembered for one agent. The oldest is forgotten first and counts as new.
 pub const INSTANCES_REMEMBERED_MAX: usize = 64;
 
 /// Returns of superseded instances of one agent within [`RETURNS_WITHIN`]. One more means that a
@@ -361,9 +328,8 @@ pub const RETURNS_MAX: usize = 3;
 /// Period in which returns are counted.
 pub const RETURNS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Returns of one instance within [`RETURNS_WITHIN`] that, together with [`NEW_INSTANCES_MIN`],
-/// show that a process which restarts uses the same certificate. A single return may be a
-/// coincidence.
+/// Returns of one instance within [`RETURNS_WITHIN`] that, with [`NEW_INSTANCES_MIN`], show a
+/// restarting process with the same certificate. A single return may be a coincidence.
 pub const RETURNS_SUSPICIOUS: usize = 2;
 
 /// New instances of one agent within [`RETURNS_WITHIN`] that count as a series: the agent's own
@@ -375,8 +341,7 @@ pub const NEW_INSTANCES_MIN: usize = 3;
 /// start over.
 pub const HELD_BACK_FOR: Duration = Duration::from_secs(600);
 
-/// Messages that a streaming call holds between a program and its stream: enough to fill one write,
-/// few enough to apply back-pressure.
+/// Messages held between a program and its stream: enough to fill one write, few for back-pressure.
 pub const STREAM_MESSAGES_AHEAD: usize = 4;
 
 /// Time that an agent waits for the upstream of a forward to accept a connection. The upstream is
@@ -387,30 +352,25 @@ pub const TCP_CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// wait for its upstream, and the round trips.
 pub const TCP_OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Time without a byte in either direction after which a forwarded connection is reset, unless its
-/// owner has set another.
+/// Time without a byte either way after which a forwarded connection is reset; owners may set it.
 pub const TCP_IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// Interval between two checks whether the other side has reset an idle connection.
 pub const TCP_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes that are read from a connection at once and sent as one message. Larger messages gain
-/// nothing and wait longer at each hop.
+/// Bytes read from a connection for one message: larger ones gain nothing and wait longer.
 pub const TCP_READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Free bytes below which a read buffer is replaced by a new one.
 pub const TCP_READ_BYTES_MIN: usize = 16 * 1024;
 
-/// Priority of a streaming call that sets none: below unary calls, so that bulk data does not delay
-/// small calls.
+/// Priority of streaming calls that set none: below unary ones, which bulk data must not delay.
 pub const STREAM_PRIORITY: i8 = -16;
 
-/// Attempts of one call in all. Two more than the first find another agent or a new link; further
-/// ones would add load to a failing system.
+/// Attempts of one call: two retries find another agent or link; more would load a failing system.
 pub const ATTEMPTS_MAX: u32 = 3;
 
-/// Retries per hundred calls. When everything fails, retries add a tenth to the load and do not
-/// multiply it.
+/// Retries per hundred calls: when everything fails, they add a tenth to the load.
 pub const RETRIES_PER_HUNDRED: u32 = 10;
 
 /// Retries that are available before that share counts, so that a quiet node has some too.
@@ -420,8 +380,7 @@ pub const RETRIES_SAVED_MAX: u32 = 10;
 /// suitable ones are nearly always among them.
 pub const CANDIDATES_MAX: usize = 16;
 
-/// Agents that are sampled first. With rules that open a service to most callers, two suitable ones
-/// are among them.
+/// Agents that are sampled first: enough where rules open a service to most callers.
 pub const CANDIDATES_FIRST: usize = 4;
 
 /// Agents that are copied out of the registry under one hold of its lock: some 20 us.
@@ -431,8 +390,7 @@ pub const AGENTS_COPIED_AT_ONCE: usize = 256;
 /// Some 200 bytes each and 16 per agent.
 pub const CANDIDATE_LISTS_MAX: usize = 4_096;
 
-/// Such pairs of one caller. For a further method the policy is evaluated again, once for each of
-/// its hosts.
+/// Such pairs of one caller. For a further method the policy is evaluated again for each host.
 pub const CANDIDATE_LISTS_PER_CALLER_MAX: usize = 1_024;
 
 /// Permitted hosts that are cached for one pair. Where there are more, sampling soon finds one.
@@ -445,8 +403,7 @@ pub const CALL_ALL_AT_ONCE: usize = 16;
 /// of an RSA key of 4,096 bits with many names fits.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes of an enroller's answer: certificates, and a revocation list of some ten thousand entries.
-/// A longer list is omitted.
+/// Bytes of an enroller's answer. A revocation list of over some ten thousand entries is omitted.
 pub const JOIN_REPLY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Handshakes and requests in progress at once on one enroller. More wait, as on a node.
@@ -477,24 +434,20 @@ pub const TOKEN_TRIES_EVERY: Duration = Duration::from_secs(6);
 /// Longest lifetime of a join token. A token that stays around longer may be found by others.
 pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Time for which an enroller remembers a token after its end, to report it as used or expired and
-/// not as unknown.
+/// Time for which an enroller remembers an ended token, to report it as used or expired.
 pub const TOKEN_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Tokens of one CA directory at once. Each attempt reads them all: some 2 MiB, and 1 KiB for each
 /// used token that has not expired.
 pub const TOKENS_MAX: usize = 10_000;
 
-/// Bearer tokens in one file. Each takes some 200 bytes of memory, and the file is read completely
-/// at every change.
+/// Bearer tokens in one file: some 200 bytes of memory each, read completely at every change.
 pub const BEARER_TOKENS_MAX: usize = 10_000;
 
-/// Bytes of a file of bearer tokens: that many with the longest names fit, and a wrong path (a
-/// device, a log) is not read completely.
+/// Bytes of a file of bearer tokens: that many with the longest names. As [`CONFIG_BYTES_MAX`].
 pub const BEARER_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Lifetime of a bearer token unless one is given. It bounds the use of a token that was lost
-/// unnoticed to a month.
+/// Default lifetime of a bearer token: a month at most of use for one that was lost unnoticed.
 pub const BEARER_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Longest lifetime of a bearer token: a year and a day, for operators who renew once a year.
@@ -504,12 +457,10 @@ pub const BEARER_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// choose, and the names would fill the document.
 pub const OPENAPI_AGENTS_MAX: usize = 100;
 
-/// Lifetime of an enroller's own certificate. It is kept in memory and signed again at half of this
-/// time.
+/// Lifetime of an enroller's own certificate, kept in memory and signed again at half of it.
 pub const ENROLLER_LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// Shortest lifetime of a leaf that an enroller signs: certificates count whole seconds, and a
-/// renewal takes a moment.
+/// Shortest lifetime of a signed leaf: certificates count seconds, and a renewal takes a moment.
 pub const LEAF_LIFE_MIN: Duration = Duration::from_secs(3);
 
 /// Interval between two checks of a certificate that is renewed later: the clock may have been set,
@@ -529,8 +480,7 @@ pub const RENEWAL_FAULT_LOG_EVERY: Duration = Duration::from_secs(600);
 /// replies the caller has twice as much. A few callers together can still use all of it.
 pub const MEMORY_SHARE: usize = 4;
 
-/// Bytes from which a message is counted. Smaller messages of all calls that one caller link may
-/// have in flight take 512 KiB.
+/// Bytes from which a message is counted. Smaller ones of one caller link take 512 KiB at most.
 pub const MEMORY_COUNTED_BYTES_MIN: usize = 4 * 1024;
 
 /// HTTP connections at once on one gateway. Each costs a file descriptor and, at worst, the buffers
@@ -541,16 +491,14 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 /// trusted proxy. A quarter, as with handshakes.
 pub const HTTP_CONNECTIONS_PER_HOST_MAX: usize = 256;
 
-/// Such connections of one site, a /56 of IPv6, as homes have: three eighths. Using many /64s gains
-/// a site little.
+/// Such connections of one site, a /56 of IPv6, as homes have: three eighths, for all its /64s.
 pub const HTTP_CONNECTIONS_PER_SITE_MAX: usize = 384;
 
 /// Such connections of one network, a /24 of IPv4 or a /48 of IPv6, as companies and rented
 /// machines have: half, so that one network cannot hold all.
 pub const HTTP_CONNECTIONS_PER_NETWORK_MAX: usize = 512;
 
-/// Time until the first bytes of a connection must arrive. Browsers connect ahead of their
-/// requests, and reconnect.
+/// Time until the first bytes of a connection: browsers connect ahead of requests, and reconnect.
 pub const HTTP_FIRST_BYTES_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time until the head of a request must be complete, and the longest idle time between two
@@ -562,19 +510,16 @@ pub const HTTP_HEAD_WAIT_MAX: Duration = Duration::from_secs(8);
 /// real one, so that a request sent at the last moment does not meet a closing connection.
 pub const HTTP_KEEP_ALIVE_ADVERTISED: Duration = Duration::from_secs(6);
 
-/// Bytes of the head of an HTTP request: the longest metadata, a token, and what browsers and
-/// proxies add.
+/// Bytes of an HTTP request's head: the longest metadata, a token, what browsers and proxies add.
 pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
 
 /// Headers of one HTTP request: all pairs of metadata, and what browsers and proxies add.
 pub const HTTP_HEADERS_MAX: usize = 128;
 
-/// Bytes of the path of an HTTP request: names of agents, services and methods fit, all
-/// percent-encoded.
+/// Bytes of an HTTP request's path: percent-encoded names of agent, service and method fit.
 pub const HTTP_PATH_BYTES_MAX: usize = 2 * 1024;
 
-/// Period in which a body or an answer must progress by [`HTTP_STEP_BYTES_MIN`]: 1 KiB/s, as on
-/// streams.
+/// Period in which a body or answer must progress by [`HTTP_STEP_BYTES_MIN`]: 1 KiB/s, as streams.
 pub const HTTP_STEP: Duration = Duration::from_secs(10);
 
 /// Bytes of progress per [`HTTP_STEP`].
@@ -615,9 +560,8 @@ pub const HTTP2_FRAMES_UNASKED_MAX: usize = 1_000;
 /// send some PINGs per second.
 pub const HTTP2_FRAMES_PER_CHECK: usize = 100;
 
-/// Such frames that are added for each request and for each piece of its answer. A client updates
-/// the windows of stream and connection at most once per frame, and a piece may be sent in a few
-/// frames.
+/// Such frames that are added for each request and for each piece of its answer: a client updates
+/// two windows at most once per frame, and a piece may be sent in a few frames.
 pub const HTTP2_FRAMES_PER_STEP: usize = 8;
 
 /// Such frames that a client may accumulate: it may read late and then acknowledges each of the
@@ -631,16 +575,14 @@ pub const HTTP2_FRAMES_PER_READ: usize = 2;
 /// of a head cannot answer, so this limits slow heads too.
 pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
 
-/// Time after which an HTTP/2 connection without a request is closed. The client opens another when
-/// it has one.
+/// Time after which an HTTP/2 connection without a request is closed; clients open another.
 pub const HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Interval between two checks of an HTTP connection's state.
 pub const HTTP_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes of an answer that are handed to HTTP at once, so that a client that reads nothing holds no
-/// more. A piece must be sent within [`HTTP_STEP`], so this also bounds how slow a client may be.
-/// One frame of HTTP/2.
+/// Bytes of an answer that are handed to HTTP at once, one frame of HTTP/2, so that a client that
+/// reads nothing holds no more. They must be sent within [`HTTP_STEP`], which bounds slowness.
 pub const HTTP_PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of answers that the system buffers unsent for a client, where this can be set. By default
@@ -648,8 +590,7 @@ pub const HTTP_PIECE_BYTES_MAX: usize = 16 * 1024;
 /// KiB/s takes longer than [`HTTP_STEP`].
 pub const HTTP_UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// Time that the head of a stream's answer waits for the first message, so that a refusal has its
-/// own HTTP status.
+/// Time that a stream's answer waits for the first message: a refusal then has its HTTP status.
 pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Interval between two keep-alive comments in a stream of server-sent events. Proxies close a
@@ -661,16 +602,14 @@ pub const HTTP_EVENTS_KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 pub const HTTP_CALLER_CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// Delay of the refusal of a wrong token from an address that has tried too many. With 256
-/// connections that leaves some thousand attempts per second, which cost a hundredth of a core on
-/// either side.
+/// connections that leaves some thousand attempts per second: a hundredth of a core on each side.
 pub const TOKEN_GUESS_WAIT: Duration = Duration::from_millis(250);
 
 /// Bytes from which a message is converted between JSON and CBOR off the threads of the runtime. A
 /// smaller one takes a millisecond at most.
 pub const CONVERTED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Large messages that are converted at once: a small machine has two cores, and the runtime needs
-/// part of them.
+/// Large messages converted at once: a small machine has two cores, which the runtime needs too.
 pub const CONVERSIONS_AT_ONCE_MAX: usize = 2;
 
 /// Large messages of one caller that wait for conversion. More than the calls in flight of a caller
@@ -683,8 +622,7 @@ pub const CONVERSIONS_WAITING_MAX: usize = 16_384;
 /// Pages of the directory that are built at once. Each occupies a thread while it is built.
 pub const HTTP_PAGES_AT_ONCE_MAX: usize = 2;
 
-/// Callers of the gateway whose calls are counted at once. Callers without a call in flight are
-/// removed first.
+/// Callers of the gateway whose calls are counted. Those without a call in flight go first.
 pub const GATEWAY_CALLERS_MAX: usize = 4_096;
 
 /// Interval between two searches of a full map for unused entries. A search costs the whole map;
@@ -747,8 +685,7 @@ pub struct Limits {
     pub calls_in_flight_max: usize,
     /// Calls in flight that a node answers per caller link. Default 128.
     pub caller_calls_in_flight_max: usize,
-    /// Calls in flight that a node answers per agent link: calls of the agent to the node and to
-    /// other agents. Default 32.
+    /// Calls of an agent in flight per link, to the node and to other agents. Default 32.
     pub agent_asks_in_flight_max: usize,
     /// Calls that wait for a permit per link, first come, first served. Default 256.
     pub queue_max: usize,
@@ -758,8 +695,7 @@ pub struct Limits {
     pub timeout_default: Duration,
     /// Timeout of a streaming call that sets none. Default 24 h.
     pub stream_timeout_default: Duration,
-    /// Time without progress in either direction after which a streaming call is ended. Default 5
-    /// min.
+    /// Time without progress either way after which a streaming call is ended. Default 5 min.
     pub stream_idle_max: Duration,
     /// Silence after which a link is lost. Default 15 s.
     pub idle_max: Duration,
@@ -772,8 +708,7 @@ pub struct Limits {
     /// link with a stalled peer costs on the sending side. Calls leave 64 KiB of it to control
     /// frames, so that a bulk call on a slow line does not delay the heartbeat.
     pub send_buffer_bytes: usize,
-    /// Links of one caller identity on one node. Default 256. An instance that has a link may renew
-    /// its certificate beyond that: at most twice as many links exist in all.
+    /// Links of one caller identity on one node; up to twice that during renewals. Default 256.
     pub caller_links_max: usize,
     /// Handshakes that one address (of IPv6 one /64) may begin on a node per second. Default 1,000,
     /// which keeps two cores busy: many agents may be behind one NAT. Further ones wait once their

@@ -40,7 +40,6 @@ impl Exhausted {
     }
 }
 
-/// Purpose of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// Refused before anything is started.
@@ -146,8 +145,7 @@ impl MessageMemory {
     }
 }
 
-/// Describes a share of one caller that is smaller than the largest message, which would then be
-/// refused even if nothing else is held.
+/// Describes a share of one caller that the largest message would exceed even alone.
 pub(crate) fn misfit(memory_max: usize, message_bytes_max: usize) -> Option<String> {
     let share = memory_max / MEMORY_SHARE;
     let enough = message_bytes_max.saturating_mul(MEMORY_SHARE);
@@ -167,11 +165,8 @@ pub(crate) struct MemoryAccount {
 }
 
 impl MemoryAccount {
-    /// Takes bytes. Fewer than [`MEMORY_COUNTED_BYTES_MIN`] are not counted: counting would cost
-    /// more than they do.
-    ///
-    /// # Errors
-    /// The limit that they would exceed. Bytes that were taken before stay counted.
+    /// Takes bytes, unless a limit is exceeded; bytes taken before stay counted. Fewer than
+    /// [`MEMORY_COUNTED_BYTES_MIN`] are not counted: counting would cost more than they do.
     pub(crate) fn take(&self, bytes: usize) -> Result<HeldBytes, Exhausted> {
         let mut held = HeldBytes { account: self.clone(), bytes: 0 };
         held.grow(if bytes < MEMORY_COUNTED_BYTES_MIN { 0 } else { bytes })?;
@@ -192,10 +187,7 @@ impl HeldBytes {
         self.bytes
     }
 
-    /// Takes more bytes.
-    ///
-    /// # Errors
-    /// The limit that they would exceed. Bytes that were taken before stay counted.
+    /// Takes more bytes, unless a limit is exceeded; bytes taken before stay counted.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
         if bytes == 0 {
             return Ok(());
@@ -216,11 +208,8 @@ impl HeldBytes {
         taken
     }
 
-    /// The message that was converted from the counted bytes. It is counted in their place until
-    /// its last slice is dropped.
-    ///
-    /// # Errors
-    /// It is larger than they are, and there is no room for the difference.
+    /// The message converted from the counted bytes, counted in their place until its last slice is
+    /// dropped. Fails if it is larger and there is no room for the difference.
     #[cfg(feature = "gateway")]
     pub(crate) fn become_message(mut self, message: Bytes) -> Result<Bytes, Exhausted> {
         let bytes = if message.len() < MEMORY_COUNTED_BYTES_MIN { 0 } else { message.len() };

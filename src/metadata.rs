@@ -2,8 +2,7 @@
 
 /// Pairs of key and value, in insertion order. A key may occur more than once.
 ///
-/// At most 64 pairs and 8 KiB of text can be sent. A call with more does not start and ends with
-/// `RESOURCE_EXHAUSTED`.
+/// At most 64 pairs and 8 KiB can be sent: a call with more ends at once, `RESOURCE_EXHAUSTED`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata(Vec<(String, String)>);
 

@@ -94,16 +94,12 @@ impl fmt::Display for Prefix {
 /// Limits of a block by its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PrefixLimits {
-    /// An IPv4 address, or a /64 of IPv6.
     pub(crate) host: usize,
-    /// A /56 of IPv6.
     pub(crate) site: usize,
-    /// A /24 of IPv4, or a /48 of IPv6.
     pub(crate) network: usize,
 }
 
 impl PrefixLimits {
-    /// Limit of a block of this width.
     pub(crate) const fn of(&self, width: Width) -> usize {
         match width {
             Width::Host => self.host,
@@ -139,10 +135,7 @@ impl PrefixCounts {
         self.held.get(&prefix).copied().unwrap_or(0)
     }
 
-    /// Adds one to each block of this address.
-    ///
-    /// # Errors
-    /// The narrowest block at its limit; nothing was added.
+    /// Adds one to each block of this address, or to none if one is full: returns the narrowest.
     pub(crate) fn add(&mut self, address: IpAddr) -> Result<(), Prefix> {
         if let Some(full) = self.full(address) {
             return Err(full);

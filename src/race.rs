@@ -9,11 +9,8 @@ use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
 /// Returns the first attempt that succeeds. The next attempt starts `stagger` after the last one,
-/// or at once when one has failed; the others are cancelled as soon as one has succeeded.
-///
-/// # Errors
-/// The most specific of all errors; `None` without any attempt. Dropping the future cancels all
-/// attempts.
+/// or at once when one has failed. Success or dropping the future cancels the others. Fails with
+/// the most specific of all errors; `None` without any attempt.
 pub(crate) async fn first<T, E, F>(
     attempts: impl IntoIterator<Item = F>,
     stagger: Duration,
@@ -49,12 +46,8 @@ where
     }
 }
 
-/// Looks up all addresses of a name, in the system's order of preference. The caller bounds the
-/// time.
-///
-/// # Errors
-/// The error of the resolver, or its cause: without file descriptors, the resolver reports an
-/// unknown name.
+/// Looks up all addresses of a name, in the system's order of preference, without a timeout. The
+/// error has the cause: without file descriptors, the resolver reports an unknown name.
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((host, port)).await;
     found.map(Iterator::collect).map_err(|error| {
@@ -78,8 +71,7 @@ pub(crate) fn interleave(found: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     out
 }
 
-/// The addresses of one name that were tried since the last success. Names may have more addresses
-/// than one race tries.
+/// Addresses of one name tried since the last success. A name may have more than one race tries.
 #[derive(Debug, Default)]
 pub(crate) struct Tried(Vec<SocketAddr>);
 
@@ -101,10 +93,8 @@ impl Tried {
     }
 }
 
-/// Connects to a host by TCP: all of its addresses are raced. The caller bounds the time.
-///
-/// # Errors
-/// The error of the resolver, or of the address that came closest to a connection.
+/// Connects to a host by TCP in a race of all its addresses, without a timeout. The error is the
+/// resolver's, or of the address that came closest to a connection.
 pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let attempts = interleave(resolve(host, port).await?).into_iter().map(TcpStream::connect);
     let raced = first(attempts, RACE_STAGGER, system::more_telling).await;

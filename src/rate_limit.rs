@@ -35,10 +35,7 @@ impl RateLimit {
     }
 
     /// Takes a token from a bucket that will be full at `full_at`, or is full now. Returns the time
-    /// at which it will be full again.
-    ///
-    /// # Errors
-    /// Time until the next token.
+    /// at which it will be full again, or fails with the time until the next token.
     pub(crate) fn take(&self, full_at: Option<Instant>, now: Instant) -> Result<Instant, Duration> {
         let full_at = full_at.map_or(now, |full_at| now.max(full_at)) + self.every;
         let wait = full_at.saturating_duration_since(now + self.fill);
@@ -100,8 +97,7 @@ impl LogLimiter {
         Self { limit, full_at: None, suppressed: 0 }
     }
 
-    /// Admits or suppresses one more line. An admitted line gets the number of lines that were
-    /// suppressed before it.
+    /// Admits or suppresses one more line. An admitted one gets the number suppressed before it.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<Suppressed> {
         match self.limit.take(self.full_at, now) {
             Ok(full_at) => {
@@ -123,8 +119,7 @@ impl LogLimiter {
 pub(crate) struct RepeatLimiter(Option<(String, Instant)>);
 
 impl RepeatLimiter {
-    /// Returns true if a line is to be logged: its text is new, or was last logged `again_after`
-    /// ago or earlier.
+    /// Returns true for a new text, or one that was last logged `again_after` ago or earlier.
     pub(crate) fn admits(&mut self, text: String, now: Instant, again_after: Duration) -> bool {
         let is_repeated = self.0.as_ref().is_some_and(|(last, at)| {
             *last == text && now.saturating_duration_since(*at) < again_after
@@ -136,8 +131,7 @@ impl RepeatLimiter {
     }
 }
 
-/// Number of lines that were suppressed before the one that shows it. Displayed at the end of that
-/// line.
+/// Number of lines suppressed before the one at whose end it is displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Suppressed(pub(crate) u64);
 
@@ -166,8 +160,7 @@ impl<K: Eq + Hash> LogLimits<K> {
         Self(Mutex::new((TokenBuckets::new(each, keys_max), LogLimiter::new(all))))
     }
 
-    /// Admits or suppresses one more line with this cause. An admitted line gets the number of
-    /// lines that were suppressed before it.
+    /// Admits or suppresses one more line with this cause, as [`LogLimiter::admit`].
     pub(crate) fn admit(&self, cause: K, now: Instant) -> Option<Suppressed> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (each, all) = &mut *lines;

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Holds the current value. A read costs a short lock and a reference count; a reader keeps the
-/// value that it has read.
+/// Holds the current value. A read costs a short lock and a reference count.
 #[derive(Debug, Default)]
 pub(crate) struct SharedValue<T>(RwLock<Arc<T>>);
 

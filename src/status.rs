@@ -170,8 +170,7 @@ struct StatusParts {
 }
 
 impl Status {
-    /// Creates a handler's own error: the handler ran, and this is its answer (outcome
-    /// `app_error`).
+    /// Creates a handler's own error: the handler ran, and this is its answer (`app_error`).
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self::with_outcome(code, Outcome::AppError, message)
     }
@@ -241,8 +240,7 @@ impl Status {
         self.0.outcome == Outcome::NotExecuted
     }
 
-    /// The same error with the outcome `app_error`. Everything that a handler returns is its
-    /// answer, even a status that the handler received from another call.
+    /// The same error as a handler's own answer (`app_error`), even one received from another call.
     #[must_use]
     pub fn into_app_error(mut self) -> Self {
         self.0.outcome = Outcome::AppError;
@@ -303,8 +301,7 @@ impl Status {
     }
 }
 
-/// Conversions for `?` in handlers. A blanket conversion from every error is impossible, because
-/// `Status` is itself an error.
+/// Conversions for `?` in handlers; not from every error, because `Status` is itself one.
 macro_rules! from_errors {
     ($($error:ty),* $(,)?) => {
         $(

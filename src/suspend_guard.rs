@@ -62,11 +62,8 @@ impl SuspendGuard {
         self.suspend().entered_after(self.cleared.load(Ordering::Acquire))
     }
 
-    /// Admits a request right before its handler starts. Returns the deadline that the request
-    /// really has.
-    ///
-    /// # Errors
-    /// The deadline has passed or the link is lost: not executed.
+    /// Admits a request right before its handler starts, and returns the deadline that it really
+    /// has. Fails, not executed, if that has passed or the link is lost.
     pub(crate) async fn pass(
         &self,
         entered: Entered,
@@ -100,8 +97,7 @@ impl SuspendGuard {
             .ping()
             .await
             .map_err(|fault| Status::not_executed(Code::Unavailable, fault.to_string()))?;
-        // The PONG may be read before the tasks of earlier streams have run, so they are given a
-        // moment.
+        // The PONG may be read before the tasks of earlier streams have run: they get a moment.
         tokio::time::sleep(SUSPEND_TICK).await;
         self.cleared.store(paused, Ordering::Release);
         Ok(())

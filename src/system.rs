@@ -5,8 +5,7 @@ use std::{
     path::Path,
 };
 
-/// Out of file descriptors: the process (EMFILE) or the machine (ENFILE). The numbers are the same
-/// on every Unix.
+/// Out of file descriptors, of the process (EMFILE) or machine (ENFILE). Equal on every Unix.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
@@ -61,8 +60,7 @@ pub(crate) fn kind(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().chars().take(120).collect()
 }
 
-/// Selects, of two failed connection attempts, the one that came closer to a connection or whose
-/// cause is not the network.
+/// Selects the failed attempt that came closer to a connection or failed outside the network.
 pub(crate) fn more_telling(one: io::Error, other: io::Error) -> io::Error {
     let rank = |error: &io::Error| match error.kind() {
         _ if is_out_of_files(error) => 4,
@@ -93,8 +91,7 @@ fn machine_bytes(meminfo: &str) -> Option<usize> {
     kib.checked_mul(1024)
 }
 
-/// Lowest memory limit over the cgroups of `/proc/self/cgroup`, version 2 or 1. A limit applies to
-/// all groups below it.
+/// Lowest memory limit of `/proc/self/cgroup`, version 1 or 2; a limit applies to all groups below.
 fn cgroup_bytes(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let mut least = None;
     for line in cgroups.lines() {
