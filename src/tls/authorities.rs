@@ -14,24 +14,20 @@ use crate::name::Role;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use std::{sync::Arc, time::SystemTime};
 
-/// The trusted CAs, by role.
 pub(super) struct Authorities {
     pub(super) clients: Arc<RootCertStore>,
     pub(super) nodes: Arc<RootCertStore>,
-    /// All of them.
     pub(super) known: Vec<CertificateInfo>,
     are_separate: bool,
 }
 
 impl Authorities {
-    /// The CAs of agents and callers, and those of nodes; where none are named for nodes, both are
-    /// the same.
+    /// The CAs of agents and callers, and of nodes: the same if none are named for nodes.
     pub(super) fn read(
         pem: &CredentialPem<'_>,
         sources: &SourceNames,
     ) -> Result<Self, CredentialsError> {
-        // One record for both, because the revocation lists of both are in one file and are found
-        // by name.
+        // One record for both: the revocation lists of both are in one file and are found by name.
         let mut known = vec![];
         let clients = Arc::new(roots(pem.ca, &sources.ca, &mut known)?);
         let nodes = match pem.node_ca {
@@ -50,9 +46,8 @@ impl Authorities {
         })
     }
 
-    /// With separate CAs, those of our role must have signed our certificate: otherwise peers with
-    /// the same settings would reject us, and swapped files would go unnoticed. With one bundle
-    /// this is not checked, because peers may trust other CAs.
+    /// With separate CAs, those of our role must have signed our certificate: peers would reject
+    /// it, and swapped files go unnoticed. With one bundle peers may trust other CAs.
     pub(super) fn expect_own(
         &self,
         own: &CertifiedKey,

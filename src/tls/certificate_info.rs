@@ -1,5 +1,4 @@
-//! Information in certificates and revocation lists, unverified: for people, and for dates, serials
-//! and numbers.
+//! Information in certificates and revocation lists, unverified: for people, dates and serials.
 
 use super::{crypto, hex::hex, pem, pem_error::PemError};
 use std::{
@@ -78,8 +77,7 @@ impl CertificateInfo {
         self.public_key_der == public_key_der
     }
 
-    /// True if this is a CA that `dialback certs` made, which makes a revocation list with it: by
-    /// its subject, its trust domain and its right to sign lists.
+    /// True if `dialback certs` made this CA, with a list: by subject, trust domain and key usage.
     pub(crate) fn is_ca_with_list(&self) -> bool {
         let is_domain = |uri: &String| {
             uri.strip_prefix("spiffe://").is_some_and(|domain| !domain.contains('/'))
@@ -145,8 +143,7 @@ impl CertificateInfo {
             GeneralName::URI(uri) => self.uri_sans.push((*uri).into()),
             GeneralName::DNSName(name) => self.dns_sans.push((*name).into()),
             GeneralName::IPAddress(octets) => self.ip_sans.extend(address(octets)),
-            // An unreadable URI still counts as one, so that a second name cannot hide next to a
-            // readable one.
+            // Counts too, so that no second name can hide next to a readable one.
             GeneralName::Invalid(tag, octets) if tag.0 == 6 => {
                 self.uri_sans.push(String::from_utf8_lossy(octets).into_owned());
             }
@@ -260,7 +257,6 @@ pub(super) fn is_list_signed_by(list: &[u8], public_key_der: &[u8]) -> bool {
     })
 }
 
-/// True if a certificate is signed with this key.
 pub(super) fn is_signed_by(certificate: &[u8], public_key_der: &[u8]) -> bool {
     x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, one)| {
         is_signed(one.tbs_certificate.as_ref(), &one.signature_value.data, public_key_der)

@@ -1,5 +1,4 @@
-//! Validity of certificate chains: a leaf is valid for no longer than the intermediates that it is
-//! verified by.
+//! Validity of certificate chains: a leaf is valid for no longer than the intermediates above it.
 
 use super::{
     certificate_info::{self, CertificateInfo, Utc},
@@ -9,8 +8,7 @@ use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::CertificateDer;
 use std::{cmp::Reverse, fmt, iter, time::SystemTime};
 
-/// The rest of a longer chain is ignored, which limits the cost of a peer that sends many
-/// certificates. webpki follows six intermediates.
+/// Bounds the cost of a long chain: the rest is ignored. webpki follows six intermediates.
 const CERTIFICATES_MAX: usize = 8;
 
 /// Names are truncated to this length: they are for people, and a peer may have chosen them.
@@ -40,13 +38,11 @@ impl ChainBound {
         Self { at, intermediate: None }
     }
 
-    /// The subject of the intermediate that decides it.
     pub(super) fn into_intermediate(self) -> Option<String> {
         self.intermediate
     }
 
-    /// Names the certificate that decides it: `the certificate of agent/a`, or an intermediate of
-    /// its chain.
+    /// Names the certificate that decides it: `the certificate of agent/a`, or an intermediate.
     pub(super) fn subject(&self, certificate: &str) -> String {
         match &self.intermediate {
             None => certificate.to_owned(),
@@ -72,8 +68,7 @@ pub struct Validity {
     pub starts: ChainBound,
     /// End of the validity.
     pub ends: ChainBound,
-    /// True if it leads to a CA that is known here. Without, the intermediates that signed it are
-    /// taken from the chain itself.
+    /// True if it leads to a CA known here; otherwise only its signatures select intermediates.
     pub(super) is_known: bool,
 }
 
@@ -93,8 +88,7 @@ impl Validity {
         })
     }
 
-    /// The moment of its life that is nearest to this one: the check of its CAs must not depend on
-    /// the clock.
+    /// The moment of its life nearest to `now`: the check of its CAs must not depend on the clock.
     pub(super) fn nearest(&self, now: SystemTime) -> SystemTime {
         now.max(self.starts.at).min(self.ends.at)
     }
@@ -109,8 +103,7 @@ pub(super) fn end_of(
     Some(chain.end(&holds_at).unwrap_or_else(|| chain.end_by_signatures()))
 }
 
-/// Text about the expired intermediate, if the error of a verifier is about one. TLS hands on that
-/// a certificate has expired, and not which.
+/// Text about the expired intermediate, if an error is about one: TLS does not report which.
 pub(super) fn blamed(error: &Error, chain: &[CertificateDer<'_>]) -> Option<String> {
     let (leaf, others) = chain.split_first()?;
     let Error::InvalidCertificate(fault) = error else { return None };
@@ -136,7 +129,6 @@ fn name_of(info: &CertificateInfo) -> String {
     info.subject.chars().take(SUBJECT_CHARS_MAX).map(shown).collect()
 }
 
-/// One certificate of a chain.
 struct Certificate<'a> {
     der: &'a [u8],
     info: CertificateInfo,
@@ -178,9 +170,8 @@ impl<'a> Chain<'a> {
         Some(Self { leaf, others: certificates.flatten().collect() })
     }
 
-    /// The end of the chain's validity. Only what ends before the leaf can end the chain, and only
-    /// if no other path lasts longer: a certificate that ends and that no path needs does not
-    /// count. Verifies nothing where all outlast the leaf.
+    /// The end of the chain's validity. A certificate counts only if it ends before the leaf and no
+    /// other path lasts longer. Verifies nothing where all outlast the leaf.
     fn end(&self, holds_at: impl Fn(SystemTime) -> bool) -> Option<ChainBound> {
         let leaf = self.leaf.end();
         let mut ends: Vec<_> = self.others.iter().map(Certificate::end).collect();
@@ -204,9 +195,8 @@ impl<'a> Chain<'a> {
         iter::once(leaf).chain(starts).find(|start| holds_at(start.at))
     }
 
-    /// The path upwards by names and signatures, as far as the chain has it: for one that leads to
-    /// no CA that is known here. A CA's own certificate is not on it, because those who trust a CA
-    /// do not look at its dates.
+    /// The path upwards by names and signatures, for a chain without a CA known here. Excludes a
+    /// CA's own certificate: those who trust a CA ignore its dates.
     fn by_signatures(&self) -> Vec<&Certificate<'a>> {
         let mut path = vec![&self.leaf];
         while let Some(last) = path.last() {

@@ -1,13 +1,11 @@
-//! Claims of rejected certificates. TLS reports the reason and not the name; an unverified name is
-//! worth recording, as long as it is never taken for proof.
+//! Claims of rejected certificates. TLS reports the reason and not the name.
 
 use super::{certificate_info::CertificateInfo, identity::Identity};
 use crate::limits::CLAIM_CHARS_MAX;
 use rustls_pki_types::CertificateDer;
 use std::sync::{Arc, OnceLock};
 
-/// Name and serial number in a certificate that a handshake refused. Proof of nothing, and text of
-/// an unauthenticated client's choice.
+/// Name and serial number in a rejected certificate: unverified text of an unauthenticated client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// As `agent/warehouse` if it is a name of our trust domain, else the first URI as it is, or
@@ -18,7 +16,6 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Reads a leaf; nothing of one that cannot be parsed.
     fn of(leaf: &CertificateDer<'_>, trust_domain: &str) -> Option<Self> {
         let info = CertificateInfo::from_der(leaf).ok()?;
         let name = match Identity::of_leaf(leaf) {
@@ -45,7 +42,6 @@ impl From<&Identity> for Claim {
 pub(crate) struct ClaimSlot(Arc<OnceLock<Claim>>);
 
 impl ClaimSlot {
-    /// The claim, if a certificate was refused.
     pub(crate) fn get(&self) -> Option<&Claim> {
         self.0.get()
     }

@@ -10,7 +10,6 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// Makes the configuration of the side that accepts.
 pub(super) fn accepting(
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ClientCertVerifier>,

@@ -27,8 +27,7 @@ use std::{
 
 /// One peer's certificate and key, the CAs it trusts and the revocation lists it checks.
 ///
-/// Loading checks everything that can be seen locally, so that a fault ends a start and not the
-/// first link. Cloning is cheap. `Debug` shows the peer and no key.
+/// Loading checks all that can be checked locally. Cloning is cheap. `Debug` shows no key.
 #[derive(Clone)]
 pub struct Credentials {
     material: Arc<Material>,
@@ -46,7 +45,6 @@ struct Material {
     trust_mark: u64,
 }
 
-/// Information about the revocation lists.
 struct OwnLists {
     location: String,
     next_update: Option<SystemTime>,
@@ -57,18 +55,15 @@ struct OwnLists {
 }
 
 impl Credentials {
-    /// Loads `DIR/STEM.pem`, `DIR/STEM.key`, `DIR/ca.pem` and, if it is there or the CA was made
-    /// with one, `DIR/crl.pem`.
-    ///
-    /// The stem is role and name as `dialback certs` writes them: `agent-warehouse`.
+    /// Loads `DIR/STEM.pem`, `STEM.key`, `ca.pem` and, if it exists or the CA was made with one,
+    /// `crl.pem`. STEM is role and name as `dialback certs` writes them: `agent-warehouse`.
     pub fn from_dir(dir: impl AsRef<Path>, stem: &str) -> Result<Self, CredentialsError> {
         Self::from_files(&CredentialFiles::in_dir(dir, stem))
     }
 
-    /// Loads the files that are named. A revocation list that is named must be there.
-    ///
-    /// A certificate that belongs to a key that `dialback certs request` made is loaded with that
-    /// key, also while the key file still has the key of the previous certificate.
+    /// Loads the named files. A revocation list that is named must exist. A certificate for a key
+    /// of `dialback certs request` is loaded with that key, also before that key replaces the key
+    /// file.
     pub fn from_files(at: &CredentialFiles) -> Result<Self, CredentialsError> {
         let loaded = Self::from_exactly(at);
         let is_key_wrong = match &loaded {
@@ -191,8 +186,7 @@ impl Credentials {
         self.material.crl.is_listed
     }
 
-    /// Verifies the chain of a peer again, as a handshake would now; as that of a node if it was
-    /// dialled by a name.
+    /// Verifies a peer's chain as a handshake would now; as a node's if dialled by a name.
     pub(crate) fn revalidate(
         &self,
         chain: &[CertificateDer<'_>],
@@ -208,18 +202,15 @@ impl Credentials {
         Arc::ptr_eq(&self.material, &other.material)
     }
 
-    /// True if both show the same certificate to a peer.
     pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
         self.material.own.cert == other.material.own.cert
     }
 
-    /// True if both trust the same CAs and check the same lists.
     pub(crate) fn believes_the_same(&self, other: &Self) -> bool {
         self.material.trust_mark == other.material.trust_mark
     }
 
-    /// Refuses credentials that cannot replace these in a running peer, because they are of another
-    /// peer.
+    /// Refuses credentials that cannot replace these in a running peer.
     ///
     /// # Errors
     /// They are of another role, name or trust domain, or have an older revocation list of a CA.
@@ -257,14 +248,12 @@ impl Credentials {
         Self { post_quantum: on, ..self }
     }
 
-    /// TLS for the side that accepts: peers must show a certificate of our CAs and our trust
-    /// domain.
+    /// TLS for accepting: peers must show a certificate of our CAs and our trust domain.
     pub fn accepting_config(&self, alpn: &[u8]) -> Result<ServerConfig, CredentialsError> {
         self.accepting_config_of_one(alpn, &ClaimSlot::default())
     }
 
-    /// TLS for one handshake on the accepting side, which stores the claim of a rejected
-    /// certificate in this slot.
+    /// TLS for accepting one handshake. The slot receives the claim of a rejected certificate.
     pub(crate) fn accepting_config_of_one(
         &self,
         alpn: &[u8],
@@ -275,8 +264,7 @@ impl Credentials {
         Ok(config::accepting(own.clone(), clients, self.post_quantum, &[alpn])?)
     }
 
-    /// TLS for the gateway: peers may show a certificate, which is verified as on links. It shows
-    /// another certificate than that of links if there is one.
+    /// TLS for the gateway: peers may show a certificate, which is verified as on links.
     #[cfg(feature = "gateway")]
     pub(super) fn http_config(
         &self,
@@ -289,8 +277,7 @@ impl Credentials {
         Ok(config::accepting(own.unwrap_or(node).clone(), clients, true, alpn)?)
     }
 
-    /// TLS for the side that dials: it trusts nodes of our CAs and our trust domain, by the name
-    /// dialled.
+    /// TLS for the side that dials: trusts nodes of our CAs and trust domain, by the name dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         let (own, nodes) = (Some(own.clone()), trust.node_verifier());
@@ -335,8 +322,7 @@ fn expect_current(
     Ok(())
 }
 
-/// Checks the intermediates that a known CA needs. If no known CA vouches for the chain, it is
-/// unknown which of them count, so that the start does not fail.
+/// Checks the intermediates that a known CA needs. Without a known CA it is unknown which count.
 fn expect_current_chain(
     validity: &Validity,
     now: SystemTime,

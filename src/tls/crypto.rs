@@ -22,22 +22,17 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     provider_with(true)
 }
 
-/// A moment as TLS has it, to the second.
 pub(super) fn unix_time(at: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Random bytes of the system, by way of the TLS provider.
-///
-/// # Panics
-/// The system has no randomness, without which nothing is safe.
+/// Random bytes of the system. Panics if the system has no randomness: nothing would be safe.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     fill_random(&mut bytes);
     bytes
 }
 
-/// The same into these bytes, as [`random_bytes`].
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     #[expect(clippy::expect_used, reason = "documented; TLS itself could not work either")]
     provider().secure_random.fill(bytes).expect("the system gives random bytes");
@@ -50,7 +45,6 @@ pub(super) fn sha256_suite() -> Option<&'static Tls13CipherSuite> {
     suite.and_then(|one| one.tls13())
 }
 
-/// The signature algorithms that certificates and handshakes are verified by.
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
 }

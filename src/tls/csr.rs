@@ -7,8 +7,7 @@ use x509_parser::{
     signature_algorithm::RsaSsaPssParams, x509::AlgorithmIdentifier,
 };
 
-/// A certificate request whose signature proves possession of the key in it. The other contents are
-/// not verified.
+/// A certificate request whose signature proves possession of its key. The rest is not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsrInfo {
     /// Subject: `CN=dialback agent warehouse`.

@@ -5,10 +5,7 @@ use subtle::ConstantTimeEq as _;
 
 pub(crate) const DIGEST_BYTES: usize = 32;
 
-/// The SHA-256 of some bytes.
-///
-/// # Panics
-/// The provider has no SHA-256, without which no link could be made either.
+/// SHA-256. Panics if the provider has none, in which case QUIC could not work either.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     #[expect(clippy::expect_used, reason = "documented; QUIC could not work either")]
     let digest = sha256_suite().expect("a provider for QUIC").common.hash_provider.hash(bytes);

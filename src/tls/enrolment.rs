@@ -1,9 +1,8 @@
-//! TLS of enrolment: an enroller accepts peers without a certificate, and peers recognise an
-//! enroller by its CA.
+//! TLS of enrolment: an enroller accepts peers without a certificate, and peers recognise it by its
+//! CA.
 //!
-//! An enroller has a certificate of its own kind: its one URI name is
-//! `spiffe://TRUST-DOMAIN/enroller`, which cannot be the name of a peer, so that neither is
-//! accepted as the other.
+//! Its certificate's one URI name, `spiffe://TRUST-DOMAIN/enroller`, cannot be the name of a peer,
+//! so that neither is accepted as the other.
 
 use super::{
     certificate_info::CertificateInfo,
@@ -27,7 +26,6 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::{path::Path, sync::Arc};
 
-/// URI name of an enroller's certificate.
 pub(crate) fn enroller_uri(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}/enroller")
 }
@@ -38,12 +36,10 @@ pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, PemEr
     Ok(found.iter().map(|der| sha256(der)).collect())
 }
 
-/// TLS of an enroller.
 pub(crate) struct EnrollerTls(Arc<ServerConfig>);
 
 impl EnrollerTls {
-    /// Shows the leaf and the CAs behind it; trusts certificates of these CAs, and accepts peers
-    /// that show none.
+    /// Shows the leaf and its CAs; trusts certificates of these CAs, and accepts peers without one.
     pub(crate) fn new(
         leaf_pem: &str,
         key_pem: &str,
@@ -72,7 +68,6 @@ impl EnrollerTls {
     }
 }
 
-/// TLS of a side that dials an enroller.
 pub(crate) struct ToEnroller(Arc<ClientConfig>);
 
 impl ToEnroller {
@@ -84,8 +79,7 @@ impl ToEnroller {
         Self::with(EnrollersOnly::OfCa(ca_fingerprint), None, alpn)
     }
 
-    /// Shows the certificate in these files, and knows the enroller by the CAs in them and by its
-    /// trust domain.
+    /// Shows the certificate in these files; knows the enroller by their CAs and trust domain.
     pub(crate) fn renewing(
         at: &CredentialFiles,
         trust_domain: &str,
@@ -122,14 +116,11 @@ fn roots(cas: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Credentials
     Ok(store)
 }
 
-/// Trusts only enrollers of a known CA. The host that was dialled does not matter: an enroller
-/// signs its own certificate and does not know under which names it is reached, and its CA signs
-/// one enroller's name only.
+/// Trusts only enrollers of a known CA. The dialled host does not matter: an enroller signs its own
+/// certificate without knowing its host names, and its CA signs no other enroller's name.
 #[derive(Debug)]
 enum EnrollersOnly {
-    /// Those whose CA has this fingerprint.
     OfCa([u8; DIGEST_BYTES]),
-    /// Those of one of these CAs and of this trust domain.
     OfDomain(RootCertStore, String),
 }
 

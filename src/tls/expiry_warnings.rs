@@ -4,18 +4,14 @@ use super::{Credentials, Utc};
 use crate::limits::{CRL_NEAR_EXPIRY, EXPIRY_WARNING_EVERY};
 use std::time::{Duration, SystemTime};
 
-/// Kind of a warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warning {
     /// Less than a third of the life of the certificate, or of its chain, is left.
     EndsSoon,
-    /// It has expired.
     HasEnded,
     /// The own revocation lists contain it.
     IsRevoked,
-    /// The revocation list ends soon.
     ListEndsSoon,
-    /// It has expired.
     ListHasEnded,
 }
 
@@ -49,7 +45,6 @@ pub(crate) struct ExpiryWarnings {
 }
 
 impl ExpiryWarnings {
-    /// The lines that are due now.
     pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
         let (identity, validity) = (credentials.identity(), credentials.validity());
         let life = [validity.starts.at(), validity.ends.at()];

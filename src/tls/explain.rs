@@ -4,27 +4,19 @@ use super::{certificate_info::Utc, verifiers::UNFIT_MARK};
 use crate::printable::printable;
 use std::time::{Duration, SystemTime};
 
-/// The side that ended a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RejectedBy {
-    /// This side rejected the peer.
     Us,
-    /// The peer rejected this side.
     Peer,
 }
 
-/// Explanation of a failed handshake: one sentence and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Explanation {
-    /// A certificate was rejected: UNAUTHENTICATED. Otherwise another attempt may succeed, or the
-    /// two sides speak different versions.
+    /// A certificate was rejected (UNAUTHENTICATED). Otherwise a retry or upgrade may help.
     pub is_identity: bool,
-    /// A certificate was rejected because it is not valid yet by the clock of the side that
-    /// rejected it.
+    /// Rejected because it is not valid yet by the clock of the side that rejected it.
     pub is_not_valid_yet: bool,
-    /// The fact and its cause.
     pub reason: String,
-    /// The remedy.
     pub remedy: &'static str,
 }
 
@@ -48,7 +40,6 @@ pub(crate) fn explain(rejected_by: RejectedBy, alert: u8, text: &str) -> Explana
     }
 }
 
-/// Cause of a rejection, derived from the TLS alert and the error text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RejectionCause {
     Expired,
@@ -68,9 +59,8 @@ enum RejectionCause {
 }
 
 impl RejectionCause {
-    /// The alert decides the class, which the text can only make finer: a peer's text is not proof.
-    ///
-    /// Which error gives which alert: rustls, `impl From<CertificateError> for AlertDescription`.
+    /// The alert decides the class; the text, which proves nothing, only refines it. Which error
+    /// gives which alert: rustls, `impl From<CertificateError> for AlertDescription`.
     fn of(alert: u8, text: &str) -> Self {
         match alert {
             42 if has(text, &["not valid for name", "NotValidForName"]) => Self::WrongHost,

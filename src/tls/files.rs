@@ -27,8 +27,7 @@ pub struct CredentialFiles {
     pub ca: PathBuf,
     /// The CAs to trust about nodes; `ca` is then trusted about agents and callers only. PEM.
     pub node_ca: Option<PathBuf>,
-    /// The revocation lists to check. PEM. A file that is named must be there. `None`: no
-    /// certificate is taken for revoked.
+    /// The revocation lists to check; a named file must exist. `None`: nothing is revoked. PEM.
     pub crl: Option<PathBuf>,
     /// Certificates of a chain that are looked up in the lists.
     pub crl_scope: CrlScope,
@@ -64,9 +63,8 @@ pub struct CrlScopeError;
 impl CredentialFiles {
     /// The files of one peer in a directory as `dialback certs` lays it out.
     ///
-    /// The revocation list is named if it is there, and also if it is missing although the CA was
-    /// made with one, so that loading the files refuses a list that was lost. To go without one,
-    /// set `crl` to `None`.
+    /// The revocation list is named if it exists or if the CA was made with one, so that loading
+    /// refuses a lost list. To go without one, set `crl` to `None`.
     pub fn in_dir(dir: impl AsRef<Path>, stem: &str) -> Self {
         let dir = dir.as_ref();
         let crl = dir.join("crl.pem");
@@ -93,7 +91,6 @@ impl CredentialFiles {
         cas.into_iter().flatten().find_map(|ca| missing_list_of(ca))
     }
 
-    /// The files of the only peer of a role in a directory.
     pub(super) fn find_in_dir(dir: &Path, role: Role) -> Result<Self, CredentialsError> {
         let stems = stems_of(dir, role)?;
         match stems.as_slice() {
@@ -142,9 +139,7 @@ fn stem_of(file_name: &str, role: Role) -> Option<String> {
     name.parse::<Name>().ok().map(|_| stem.to_owned())
 }
 
-/// The credentials of one peer as PEM texts in memory.
-///
-/// Optional fields are left to `..CredentialPem::default()`.
+/// Credentials of one peer as PEM texts in memory. Optional fields: `..CredentialPem::default()`.
 #[derive(Clone, Copy, Default)]
 pub struct CredentialPem<'a> {
     /// The leaf, then intermediates if there are any.
@@ -168,7 +163,6 @@ impl std::fmt::Debug for CredentialPem<'_> {
     }
 }
 
-/// The whole of a file of revocation lists.
 pub(super) fn read_lists(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     match read(path) {
         Err(CredentialsError::Missing { path, .. }) => Err(CredentialsError::MissingList { path }),
@@ -176,13 +170,11 @@ pub(super) fn read_lists(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     }
 }
 
-/// The whole of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     open_regular(path).and_then(read_open).map_err(|error| unreadable(path, error))
 }
 
-/// Opens a file that can be read again when it changes: a pipe would keep its reader waiting, and
-/// has its contents once only.
+/// Opens a regular file: a pipe would keep its reader waiting, and can be read only once.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_file() {
@@ -192,8 +184,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     Err(io::Error::other(if kind.is_dir() { is_dir } else { "it is no regular file" }))
 }
 
-/// Reads a key file after a check of its permissions. Both use the same open file, so that the file
-/// cannot be replaced in between.
+/// Reads a key file after a check of its permissions, by one handle so that it cannot be replaced.
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, CredentialsError> {
     let unreadable = |error| unreadable(path, error);
     let file = open_regular(path).map_err(unreadable)?;
@@ -220,7 +211,6 @@ pub(crate) fn exposed_mode(file: &File) -> io::Result<Option<u32>> {
     Ok((mode & 0o026 != 0).then_some(mode & 0o777))
 }
 
-/// Other systems have no such modes.
 #[cfg(not(unix))]
 pub(crate) fn exposed_mode(_: &File) -> io::Result<Option<u32>> {
     Ok(None)

@@ -6,15 +6,13 @@ pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
     text.extend(digits.map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default()));
 }
 
-/// Two lower-case digits a byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     push_hex(&mut text, bytes);
     text
 }
 
-/// Fills bytes from a text of as many pairs of digits, in either case. `None`: the text is another
-/// one.
+/// Fills bytes from as many pairs of digits, in either case. `None`: other length or digits.
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn fill_from_hex(text: &str, bytes: &mut [u8]) -> Option<()> {
     let digits = text.as_bytes();
@@ -28,7 +26,6 @@ pub(crate) fn fill_from_hex(text: &str, bytes: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// A fixed number of bytes from a text of as many pairs of digits, in either case.
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];

@@ -1,5 +1,4 @@
-//! TLS of the gateway: callers may show a certificate, which is verified as on links; without one
-//! they must show a token.
+//! TLS of the gateway: a caller's certificate is optional and verified as on links.
 
 use super::{
     chain::ChainBound,
@@ -25,8 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const H2: &[u8] = b"h2";
 const HTTP_1: &[u8] = b"http/1.1";
 
-/// A certificate that a node shows at its gateway and nowhere else: one that browsers trust, for
-/// the node's public name.
+/// A certificate that only a node's gateway shows: one that browsers trust, for its public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.
 #[derive(Clone)]
@@ -39,8 +37,7 @@ impl ServerCertificate {
     /// Loads a chain, the leaf first, and its key.
     ///
     /// # Errors
-    /// A file that is missing, unreadable or damaged, a key that others can read, or two that are
-    /// not a pair.
+    /// A file is missing, unreadable, damaged or, for the key, exposed; or they are not a pair.
     pub fn from_files(
         cert: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -88,11 +85,8 @@ pub(crate) struct RejectedCertificate {
 }
 
 impl HttpTls {
-    /// Performs the handshake, with the present credentials.
-    ///
-    /// # Errors
-    /// The handshake failed; the text has the reason. The error contains a [`RejectedCertificate`],
-    /// if a certificate was refused.
+    /// Performs the handshake with the present credentials. The error contains a
+    /// [`RejectedCertificate`] if a certificate was refused.
     pub(crate) async fn accept<S>(
         &self,
         credentials: &Credentials,
@@ -103,8 +97,7 @@ impl HttpTls {
     {
         let slot = ClaimSlot::default();
         let own = self.0.as_ref().map(|own| &own.own);
-        // Made for each handshake, because each has a slot of its own: a few allocations in
-        // addition to the handshake's signatures.
+        // Made for each handshake, because each has a slot of its own: a few allocations.
         let config = credentials.http_config(own, &[H2, HTTP_1], &slot);
         let config = config.map_err(io::Error::other)?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
@@ -122,7 +115,6 @@ impl HttpTls {
     }
 }
 
-/// A connection whose handshake is done.
 pub(crate) struct Accepted<S> {
     pub(crate) stream: TlsStream<S>,
     /// The caller's certificate, if it has shown one.
@@ -138,7 +130,6 @@ pub(crate) struct ClientCertificate {
     verified: Mutex<Verification>,
 }
 
-/// Last verification of a certificate: the credentials, and the end of its chain.
 struct Verification {
     by: Credentials,
     ends: ChainBound,
@@ -161,7 +152,6 @@ impl ClientCertificate {
         Ok(Self { chain, identity, verified })
     }
 
-    /// The peer that it names.
     pub(crate) const fn identity(&self) -> &Identity {
         &self.identity
     }

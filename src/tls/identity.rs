@@ -11,10 +11,8 @@ const SCHEME: &str = "spiffe://";
 const URI_BYTES_MAX: usize = 2_048;
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
-/// A peer as its certificate names it. Cloning is cheap.
-///
-/// For a peer there is one way to get it, [`Identity::from_verified_chain`], so that nothing but a
-/// verified leaf identifies a peer.
+/// A peer as its certificate names it. Cloning is cheap. Only a verified leaf identifies a peer:
+/// [`Identity::from_verified_chain`] is the one way to get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity(Arc<IdentityParts>);
 
@@ -123,8 +121,7 @@ pub(crate) fn check_trust_domain(text: &str) -> Result<(), IdentityError> {
     Err(IdentityError::BadTrustDomain { text: text.chars().take(300).collect() })
 }
 
-/// Writes the name of a peer as it stands in a certificate:
-/// `spiffe://dialback.local/agent/warehouse`.
+/// The URI name of a peer: `spiffe://dialback.local/agent/warehouse`.
 #[cfg(any(feature = "certs", test))]
 pub(crate) fn spiffe_uri(trust_domain: &str, peer: &PeerName) -> String {
     format!("{SCHEME}{trust_domain}/{peer}")

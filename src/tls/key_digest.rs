@@ -1,12 +1,10 @@
-//! A name for a public key that stays the same however the key is encoded, so that a key is known
-//! again in another certificate.
+//! A digest of a public key that does not depend on the key's encoding, to recognise it again.
 
 use super::{digest::sha256, hex::hex};
 use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
 
-/// SHA-256, in lower-case hexadecimal, of the key in a SubjectPublicKeyInfo in DER. The algorithm's
-/// parameters do not count, because one key can be written with several of them. `None`: it cannot
-/// be parsed.
+/// SHA-256 in lower-case hexadecimal of the key in a DER SubjectPublicKeyInfo, without the
+/// algorithm's parameters, whose encoding varies. `None`: it cannot be parsed.
 pub(crate) fn key_digest(public_key_der: &[u8]) -> Option<String> {
     let (rest, parsed) = SubjectPublicKeyInfo::from_der(public_key_der).ok()?;
     rest.is_empty().then(|| hex(&sha256(of_point(&parsed.subject_public_key.data))))

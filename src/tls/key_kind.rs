@@ -1,5 +1,4 @@
-//! The kind of a key by its DER, to distinguish an unsupported key from a damaged one; and the kind
-//! of a binary file.
+//! The kind of a key or a binary file by its DER, to tell an unsupported key from a damaged one.
 
 use super::pem_error::PemError;
 use x509_parser::{
@@ -9,7 +8,6 @@ use x509_parser::{
 #[cfg(feature = "certs")]
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 
-/// Remedy: a supported key.
 pub(super) const NEW_KEY: &str = "make a new key, for example with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out NEW`";
 
 #[cfg(feature = "aws-lc-rs")]
@@ -43,7 +41,6 @@ pub(super) fn expect_supported(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Pem
     }
 }
 
-/// Error of a private key in DER: of a kind that is not supported, or damaged.
 pub(crate) fn fault_of(private_key_der: &[u8]) -> PemError {
     match KeyKind::of_private(private_key_der) {
         Some(kind) if !kind.is_supported => kind.fault(),
@@ -148,7 +145,6 @@ fn tags(parts: &[Any<'_>]) -> Vec<u32> {
     parts.iter().map(|part| part.header.tag().0).collect()
 }
 
-/// The elements of a SEQUENCE.
 fn parts(der: &[u8]) -> Option<Vec<Any<'_>>> {
     let (_, outer) = Any::from_der(der).ok()?;
     if outer.header.tag().0 != SEQUENCE {

@@ -1,5 +1,4 @@
-//! Revocation lists of known CAs: signed by their CA, the newest of each issuer, and never older
-//! than the lists in use.
+//! Revocation lists of known CAs: the newest of each issuer, never older than the lists in use.
 
 use super::{
     authorities::Authorities,
@@ -20,11 +19,9 @@ pub(super) struct Lists {
     /// Time until which all of them are valid.
     pub(super) next_update: Option<SystemTime>,
     pub(super) revoked: Revoked,
-    /// The newest of each issuer.
     pub(super) marks: Vec<Mark>,
 }
 
-/// Version of a list of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
     issuer: String,
@@ -38,8 +35,7 @@ impl Mark {
         Self { issuer: issuer.clone(), number: *number, this_update: *this_update }
     }
 
-    /// By their numbers, which count up (RFC 5280 section 5.2.3); by their dates where one has
-    /// none.
+    /// By their numbers, which count up (RFC 5280 section 5.2.3); by dates where one has none.
     fn is_older_than(&self, other: &Self) -> bool {
         match (self.number, other.number) {
             (Some(number), Some(others)) => number < others,
@@ -82,8 +78,7 @@ impl Lists {
     }
 }
 
-/// Rejects lists that are older than those in use: certificates revoked in between would be
-/// accepted.
+/// Rejects lists older than those in use: certificates revoked in between would be accepted.
 pub(super) fn expect_successors(
     before: &[Mark],
     next: &[Mark],

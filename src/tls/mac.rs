@@ -1,5 +1,4 @@
-//! HMAC-SHA256 of the TLS provider, for what is not TLS itself: QUIC's stateless resets and the
-//! check of the file that keeps their key.
+//! HMAC-SHA256 of the TLS provider, for QUIC's stateless resets and the file of their key.
 
 use super::crypto::sha256_suite;
 use rustls::crypto::tls13::{Hkdf, OkmBlock};
@@ -12,8 +11,7 @@ pub(crate) struct MacKey {
 }
 
 impl MacKey {
-    /// Bytes of a key: as many as a block of the hash, which is the longest that are used as they
-    /// are.
+    /// The block size of the hash: the longest key that is used unhashed.
     pub(crate) const KEY_BYTES: usize = 64;
 
     pub(crate) const TAG_BYTES: usize = 32;
@@ -23,7 +21,6 @@ impl MacKey {
         Some(Self { key: OkmBlock::new(key), hmac: sha256_suite()?.hkdf_provider })
     }
 
-    /// The tag of a text.
     pub(crate) fn sign(&self, text: &[u8]) -> [u8; Self::TAG_BYTES] {
         let tag = self.hmac.hmac_sign(&self.key, text);
         std::array::from_fn(|at| tag.as_ref().get(at).copied().unwrap_or_default())

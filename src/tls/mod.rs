@@ -1,6 +1,5 @@
-//! Credentials, certificates and TLS configurations.
-//!
-//! The only module that uses rustls, webpki and x509-parser. QUIC is the link's.
+//! Credentials, certificates and TLS configurations. The only module that uses rustls, webpki and
+//! x509-parser; QUIC is the link's.
 
 mod authorities;
 mod chain;

@@ -1,8 +1,7 @@
-//! The reader of PEM (RFC 7468): finds the blocks of a text, reports faults by line, and decodes
-//! the required kinds.
+//! The reader of PEM (RFC 7468): finds blocks, reports faults by line, decodes required kinds.
 //!
-//! Stricter than most readers in one regard: a line that was meant to start or end a block and does
-//! not is a fault, because the block would be left out in silence. Text between blocks is ignored.
+//! Stricter than most readers: a malformed BEGIN or END line is a fault, because its block would be
+//! left out in silence. Text between blocks is ignored.
 
 use super::{key_kind, pem_error::PemError};
 use rustls_pki_types::{
@@ -13,22 +12,18 @@ use zeroize::Zeroizing;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Kind of a block, by its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PemKind {
     /// `CERTIFICATE`, or `X509 CERTIFICATE` of older tools.
     Certificate,
-    /// `X509 CRL`.
     Crl,
     /// `CERTIFICATE REQUEST`, or `NEW CERTIFICATE REQUEST` of Windows and older tools.
     Csr,
     /// A private key that can be read: PKCS #8, SEC 1 or PKCS #1.
     Key(&'static str),
-    /// A private key under a passphrase.
     EncryptedKey,
     /// Any other private key: `DSA PRIVATE KEY`, `OPENSSH PRIVATE KEY`.
     ForeignKey,
-    /// `PUBLIC KEY`.
     PublicKey,
     /// Certificates in a form that is not supported: `TRUSTED CERTIFICATE`, `PKCS7`.
     ForeignCertificate,
@@ -58,7 +53,6 @@ impl PemKind {
         matches!(self, Self::Key(_) | Self::EncryptedKey | Self::ForeignKey)
     }
 
-    /// Description of a kind that was found and is not the required one.
     const fn description(self) -> &'static str {
         match self {
             Self::Certificate => "it holds a certificate",
@@ -71,10 +65,8 @@ impl PemKind {
     }
 }
 
-/// One block, not decoded yet.
 #[derive(Debug)]
 pub(crate) struct PemBlock<'a> {
-    /// Kind of its contents.
     pub(crate) kind: PemKind,
     label: &'a str,
     /// Line of its BEGIN, from 1.
@@ -82,11 +74,8 @@ pub(crate) struct PemBlock<'a> {
     body: &'a [u8],
 }
 
-/// All blocks of a text, in order.
-///
-/// # Errors
-/// The text is UTF-16 or binary, or a line that starts or ends a block is malformed, missing or at
-/// odds with the other.
+/// All blocks of a text, in order. UTF-16, binary data, and BEGIN or END lines that are malformed,
+/// missing or unpaired are errors.
 pub(crate) fn blocks(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
     if let Some(encoding) = wide_encoding(text) {
         return Err(unusable(format!(
@@ -100,7 +89,6 @@ pub(crate) fn blocks(text: &[u8]) -> Result<Vec<PemBlock<'_>>, PemError> {
     Ok(found)
 }
 
-/// The bodies of all blocks of one kind: certificates, revocation lists or requests.
 pub(crate) fn bodies(text: &[u8], wanted: PemKind) -> Result<Vec<Vec<u8>>, PemError> {
     let mut found = vec![];
     for block in blocks(text)? {
@@ -115,11 +103,8 @@ pub(crate) fn bodies(text: &[u8], wanted: PemKind) -> Result<Vec<Vec<u8>>, PemEr
     Ok(found)
 }
 
-/// The private key of a text, `None` if there is none.
-///
-/// # Errors
-/// As [`blocks`], or the key is encrypted, of a form that is not supported, or not the only one. No
-/// error quotes from a key.
+/// The private key of a text, `None` if there is none. Errors, which never quote from a key: as
+/// [`blocks`], or the key is encrypted, unsupported, or not the only one.
 pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>, PemError> {
     let found = blocks(text)?;
     let mut keys = found.iter().filter(|block| block.kind.is_key());
@@ -205,7 +190,6 @@ impl PemBlock<'_> {
     }
 }
 
-/// A line that starts or ends a block.
 enum Marker<'a> {
     Begin(&'a str),
     End(&'a str),
@@ -251,7 +235,6 @@ const LABEL_WORDS: [&str; 10] = [
     "PKCS",
 ];
 
-/// Fault of a line that looks like the start or the end of a block.
 fn malformed(line: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(line).to_uppercase();
     let is_dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
@@ -355,8 +338,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The encoding of a text of more than a byte per character: by its byte order mark, or by a BEGIN
-/// with zeros in it.
+/// The UTF-16 or UTF-32 encoding of a text: by its byte order mark, or a BEGIN with zeros in it.
 fn wide_encoding(text: &[u8]) -> Option<&'static str> {
     const BEGIN: &[u8] = b"-\0B\0E\0G\0I\0N";
     match text {

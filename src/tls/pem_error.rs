@@ -10,8 +10,7 @@ pub enum PemError {
         /// The parser's error.
         why: String,
     },
-    /// The text or its content is undamaged and of a kind that is not supported: UTF-16, DER, an
-    /// encrypted key, DSA.
+    /// Undamaged content of an unsupported kind: UTF-16, DER, an encrypted key, DSA.
     #[error("{why}")]
     Unusable {
         /// The fault and the remedy.

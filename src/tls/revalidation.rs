@@ -1,12 +1,10 @@
-//! Revalidation of the peers of live links: after a change of trust, and at the end of a
-//! certificate.
+//! Revalidation of the peers of live links: after a change of trust, and at expiry.
 
 use super::{certificate_info::CertificateInfo, chain::ChainBound, crypto, trust::CaTrust};
 use rustls::{CertificateError as Fault, Error};
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::{collections::HashSet, time::SystemTime};
 
-/// Error of revalidating a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RevalidationError {
     /// A revocation list names its certificate.
@@ -30,19 +28,16 @@ fn expired(intermediate: Option<&str>) -> String {
 /// Entries of revocation lists, for lists that have expired: webpki then reports nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
-    /// Issuers with serials.
     entries: HashSet<(String, String)>,
     /// Intermediates are looked up too, not the leaf alone.
     is_of_chain: bool,
 }
 
 impl Revoked {
-    /// Issuers with their serials.
     pub(super) fn new(entries: impl Iterator<Item = (String, String)>, is_of_chain: bool) -> Self {
         Self { entries: entries.collect(), is_of_chain }
     }
 
-    /// True if they name a certificate of the chain that is looked up.
     pub(super) fn names(&self, chain: &[CertificateDer<'_>]) -> bool {
         let is_named = |one: &CertificateDer<'_>| {
             CertificateInfo::from_der(one)
@@ -52,11 +47,8 @@ impl Revoked {
     }
 }
 
-/// Verifies a chain as a handshake would now. `host` is the name by which the peer was dialled, if
-/// it was.
-///
-/// A revocation list that has expired rejects new links and closes none: it revokes no peer that is
-/// linked.
+/// Verifies a chain as a handshake would now. `host` is the name by which the peer was dialled. A
+/// revocation list that has expired rejects new links but closes none: it revokes no linked peer.
 pub(super) fn revalidate(
     trust: &CaTrust,
     revoked: &Revoked,

@@ -20,7 +20,6 @@ pub(super) fn certificates(
     Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
-/// The identity in the leaf of a chain.
 pub(super) fn identity_of(
     chain: &[CertificateDer<'_>],
     location: &str,
@@ -48,7 +47,6 @@ fn lacking(text: &[u8], wanted: &'static str, location: &str) -> CredentialsErro
     CredentialsError::Lacking { location: location.into(), wanted, found }
 }
 
-/// A chain with its key, which must be a pair.
 pub(super) fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key_pem: &[u8],
@@ -67,7 +65,6 @@ pub(super) fn certified_key(
     }
 }
 
-/// The one private key of a text.
 fn private_key(text: &[u8], location: &str) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     let key = pem::private_key(text).map_err(|error| unfit(location, error))?;
     key.ok_or_else(|| lacking(text, "private key", location))

@@ -22,17 +22,12 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// Inputs of [`CaTrust::new`].
 pub(super) struct CaTrustParts<'a> {
-    /// The CAs of agents and callers.
     pub(super) clients: Arc<RootCertStore>,
     /// The CAs of nodes: the same ones, unless separate CAs are configured.
     pub(super) nodes: Arc<RootCertStore>,
-    /// The revocation lists of all of them, the newest of each issuer first.
     pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
-    /// Certificates of a chain that are looked up in them.
     pub(super) crl_scope: CrlScope,
-    /// The trust domain of all names.
     pub(super) trust_domain: &'a str,
 }
 
@@ -66,8 +61,7 @@ impl CaTrust {
         Ok(Self { accepting, dialling, clients, nodes })
     }
 
-    /// True if the CAs of a role have signed a chain that is valid at this time. Lists and hosts
-    /// are not checked.
+    /// True if the CAs of a role signed a chain that is valid at `at`. Ignores lists, hosts.
     pub(super) fn vouches_for(
         &self,
         chain: &[CertificateDer<'_>],
@@ -87,7 +81,6 @@ impl CaTrust {
         Arc::new(ClientVerifier { chains: self.accepting.clone(), is_mandatory, slot })
     }
 
-    /// The verifier of dialled nodes.
     pub(super) fn node_verifier(&self) -> Arc<ServerVerifier<NodesOnly>> {
         self.dialling.clone()
     }
@@ -100,8 +93,7 @@ impl CaTrust {
         })
     }
 
-    /// Verifies a chain as the handshake does: as that of a node if it was dialled by a name, else
-    /// as that of a client.
+    /// Verifies a chain as the handshake does, as a node's if dialled by a name.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -149,8 +141,7 @@ impl CaTrustParts<'_> {
     }
 }
 
-/// True if a chain leads to one of these CAs at a time, with the key usage of its role. Lists and
-/// hosts are not checked.
+/// True if a chain leads to one of these CAs, with the key usage of its role. Ignores lists, hosts.
 pub(super) fn expect_signed_by(
     roots: &Arc<RootCertStore>,
     chain: &[CertificateDer<'_>],

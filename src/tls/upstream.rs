@@ -1,5 +1,4 @@
-//! TLS client for the upstream of a forward: trusts only the configured CAs and the host's name,
-//! not the system's trust store.
+//! TLS client for the upstream of a forward: trusts the configured CAs, not the system's store.
 
 use super::{config, crypto::provider, pem};
 use rustls::{RootCertStore, client::WebPkiServerVerifier};
@@ -8,7 +7,6 @@ use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// Dials one host, and trusts the CAs that were stated for it.
 #[derive(Clone)]
 pub(crate) struct UpstreamTls {
     connector: TlsConnector,

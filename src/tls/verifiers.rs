@@ -50,7 +50,6 @@ macro_rules! signature_methods {
     };
 }
 
-/// Verifies the chain and the trust domain of clients, whose role may be any of the three.
 #[derive(Debug)]
 pub(super) struct ClientChains {
     pub(super) clients: Arc<dyn ClientCertVerifier>,
@@ -84,13 +83,10 @@ impl ClientChains {
     }
 }
 
-/// Verifies clients in TLS handshakes.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub(super) chains: Arc<ClientChains>,
-    /// Rejects clients that show no certificate.
     pub(super) is_mandatory: bool,
-    /// Receives the name and serial number in a rejected certificate.
     pub(super) slot: ClaimSlot,
 }
 
@@ -131,8 +127,6 @@ fn chain_of<'a>(
     iter::once(leaf).chain(intermediates).cloned().collect()
 }
 
-/// Logs rejected clients, within a rate limit. TLS hands on the reason and not the name, and an
-/// unverified name is worth logging.
 fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &Error) {
     let Some(Ok(identity)) = chain.first().map(Identity::of_leaf) else { return };
     let Some(suppressed) = refusals.admit((), Instant::now()) else { return };
@@ -161,8 +155,7 @@ impl NodesOnly {
         }
     }
 
-    /// Rewords an error. An agent's leaf has no host name and no server usage, so the chain refuses
-    /// it first, and "wrong role" says more than either.
+    /// Prefers "wrong role": an agent's leaf fails first on host name and usage.
     fn reworded(&self, error: Error, leaf: &CertificateDer<'_>) -> Error {
         use CertificateError as Fault;
         let blames_names_or_usage = matches!(
@@ -203,9 +196,7 @@ impl ServerChains for NodesOnly {
     }
 }
 
-/// Verifies the certificate chains of servers.
 pub(super) trait ServerChains: fmt::Debug + Send + Sync {
-    /// Verifies the chain of a server that was dialled by this name.
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -215,7 +206,6 @@ pub(super) trait ServerChains: fmt::Debug + Send + Sync {
     ) -> Result<(), Error>;
 }
 
-/// Verifies servers in TLS handshakes.
 #[derive(Debug)]
 pub(super) struct ServerVerifier<C>(pub(super) C);
 
