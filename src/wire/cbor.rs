@@ -1,13 +1,11 @@
-//! CBOR of heads and of values. Heads are scanned before they are decoded; values are the user's
-//! own.
+//! CBOR of heads, which are scanned before they are decoded, and of the user's own values.
 
 use super::{WireError, scan};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::cell::Cell;
 
-/// Appends the CBOR of a head: a map whose keys are the numbers of the fields, in the order of
-/// their declaration.
+/// Appends a head: a map whose keys number its fields in the order of their declaration.
 pub(super) fn encode_fields<T: Serialize>(out: &mut Vec<u8>, fields: &T) -> Result<(), WireError> {
     let mut writer = serde_cbor::ser::IoWrite::new(out);
     let mut serializer = serde_cbor::Serializer::new(&mut writer).packed_format();
@@ -30,15 +28,11 @@ pub(super) fn or_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default
     Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
-/// True for the value that an optional key of a head has when it is absent.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Encodes a user's value as the payload of a message.
-///
-/// # Errors
-/// The error of the value's own `Serialize`, as text.
+/// Encodes a user's value as a payload. The error is that of its own `Serialize`, as text.
 pub(crate) fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, String> {
     with_scratch(|out| {
         let mut writer = serde_cbor::ser::IoWrite::new(out);
@@ -71,11 +65,8 @@ pub(super) fn with_scratch<E>(
     result.map(|()| bytes)
 }
 
-/// Decodes the payload of a message into a user's value. Trailing bytes are refused; nesting is
-/// bounded at 127 by serde_cbor.
-///
-/// # Errors
-/// The mismatch, as text with the byte offset.
+/// Decodes a payload into a user's value. Trailing bytes are refused; serde_cbor bounds nesting at
+/// 127. The error has the byte offset.
 pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_cbor::from_slice(bytes).map_err(|fault| fault.to_string())
 }

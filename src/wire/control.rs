@@ -9,7 +9,6 @@ use crate::limits::CONTROL_ITEMS_MAX;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-/// The dialling side's first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     /// 0: the oldest protocol version it speaks.
@@ -30,13 +29,11 @@ pub(crate) struct Hello {
     /// 6: milliseconds between its PINGs.
     #[serde(default, deserialize_with = "or_absent")]
     pub(crate) heartbeat_ms: u64,
-    /// 7: the largest message that the dialling side takes, in bytes. 0 if unknown, as from older
-    /// peers.
+    /// 7: the largest message that the dialling side takes, in bytes. 0: unknown (older peers).
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) message_bytes_max: u64,
 }
 
-/// The accepting side's answer: the link is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     /// 0: the version both speak.
@@ -54,9 +51,7 @@ pub(crate) struct Welcome {
     pub(crate) view_version: u64,
 }
 
-/// One method of a service, as registered and as listed.
-///
-/// A fallback service, such as a forward, has an entry for each kind of call that it accepts.
+/// One method of a service. A fallback service, such as a forward, has one for each kind of call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MethodInfo {
     /// 0: its name within the service; `*` is every method.
@@ -83,8 +78,7 @@ impl MethodInfo {
     }
 }
 
-/// One service and its methods, as registered and as listed. Forwards stand under their kind,
-/// `tcp`, as if it were a service.
+/// One service and its methods. Forwards stand under their kind, `tcp`, as if it were a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     /// 0: the service's name.
@@ -112,7 +106,6 @@ pub(crate) struct Registered {
     pub(crate) generation: u64,
 }
 
-/// A heartbeat and its echo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ping {
     /// 0: counts up; the echo has the same.
@@ -128,8 +121,7 @@ pub(crate) struct Drain {
     /// 1: milliseconds that it gives the calls in flight.
     #[serde(default, deserialize_with = "or_absent")]
     pub(crate) time_ms: u64,
-    /// 2: the last stream of the receiver's that it took; 0 if none. Later ones were not started
-    /// and will not be.
+    /// 2: the receiver's last stream that it took; 0 if none. Later ones will not be started.
     pub(crate) last_stream: u64,
 }
 

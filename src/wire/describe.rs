@@ -7,8 +7,7 @@ use crate::limits::{DESCRIPTION_BYTES_MAX, SCHEMA_BYTES_MAX};
 pub const ANY_METHOD: &str = "*";
 
 impl MethodInfo {
-    /// Returns `true` if it stands for every method of its service, so that their names are not
-    /// known.
+    /// Returns `true` if it stands for every method of its service; their names are unknown.
     pub fn is_any(&self) -> bool {
         self.name == ANY_METHOD
     }

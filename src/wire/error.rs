@@ -3,7 +3,6 @@
 /// Bytes that violate the protocol. The text names the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
-    /// Breaks the grammar.
     #[error("malformed: {0}")]
     Malformed(&'static str),
     /// A frame over its limit; nothing was allocated for it.

@@ -1,5 +1,4 @@
-//! Frames: a one-byte kind, a length, and a payload. Reads their headers, and joins them for one
-//! write.
+//! Frames: a one-byte kind, a length, and a payload. Reads headers, joins frames for one write.
 
 use super::{
     cbor::{self, with_scratch},
@@ -29,7 +28,6 @@ macro_rules! kinds {
                 }
             }
 
-            /// The byte that announces it.
             pub(crate) const fn byte(self) -> u8 {
                 match self {
                     $(Self::$name => $number,)*
@@ -48,9 +46,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The dialling side's first frame.
     Hello = 0x01;
-    /// The accepting side's answer.
     Welcome = 0x02;
     /// An agent's services.
     Register = 0x03;
@@ -58,11 +54,9 @@ kinds! {
     Registered = 0x04;
     /// Which nodes there are. Reserved: read and passed over.
     View = 0x05;
-    /// The side drains.
     Drain = 0x06;
     /// Are you there?
     Ping = 0x07;
-    /// I am.
     Pong = 0x08;
     /// The side has finished, and the other is to close the link.
     Goodbye = 0x09;
@@ -70,7 +64,6 @@ kinds! {
     Head = 0x10;
     /// One message.
     Message = 0x11;
-    /// The request is complete.
     End = 0x12;
     /// The last frame of a reply.
     Status = 0x13;
@@ -88,7 +81,6 @@ impl Kind {
     }
 }
 
-/// Header of a frame: kind and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
@@ -157,8 +149,7 @@ pub(crate) fn push_map<T: serde::Serialize>(
     Ok(())
 }
 
-/// Messages up to this size are copied next to their head, so that all is sent in one buffer;
-/// longer ones travel by reference.
+/// Messages up to this size are copied next to their head into one buffer; longer ones are not.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// Buffers of one write, one to three in order, without an allocation to list them.
@@ -178,7 +169,6 @@ impl Chunks {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
-    /// The buffers in use.
     pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
         &mut self.pieces[..self.used]
     }
@@ -251,17 +241,14 @@ impl Batch {
         self.small.is_empty() && self.end.is_empty()
     }
 
-    /// Ends a request.
     pub(crate) fn push_end(&mut self) {
         self.end.extend_from_slice(&[Kind::End.byte(), 0]);
     }
 
-    /// Ends a reply.
     pub(crate) fn push_status(&mut self, status: &StatusHead<'_>) -> Result<(), WireError> {
         push_map(&mut self.end, Kind::Status, status)
     }
 
-    /// The buffers to write.
     pub(crate) fn into_chunks(self) -> Chunks {
         let Self { small, large, end } = self;
         match large {

@@ -101,7 +101,6 @@ fn is_first(attempt: &u32) -> bool {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Decodes and checks the payload of a HEAD frame.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
         let head: Self = decode_fields(bytes, HEAD_ITEMS_MAX)?;
         if head.timeout_ms == 0 {
@@ -114,13 +113,11 @@ impl<'a> RequestHead<'a> {
         Ok(head)
     }
 
-    /// The metadata as an owned list.
     pub(crate) fn take_metadata(&mut self) -> Metadata {
         owned_pairs(std::mem::take(&mut self.metadata))
     }
 }
 
-/// HEAD of a reply, before its first message. Optional.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ReplyHead<'a> {
     /// 0: pairs of text.
@@ -137,7 +134,6 @@ impl<'a> ReplyHead<'a> {
         Self { metadata: pairs(metadata), content_type: None }
     }
 
-    /// Decodes and checks the payload of a HEAD frame in a reply.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Metadata, WireError> {
         let head: Self = decode_fields(bytes, HEAD_ITEMS_MAX)?;
         check_pairs(&head.metadata)?;
@@ -164,7 +160,6 @@ pub(super) fn check_pairs(pairs: &Pairs<'_>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Metadata as it travels.
 pub(crate) fn pairs(metadata: &Metadata) -> Pairs<'_> {
     metadata.iter().map(|(key, value)| (Cow::Borrowed(key), Cow::Borrowed(value))).collect()
 }

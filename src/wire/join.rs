@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
-/// The application protocol of enrollers. Distinct from that of links: an enroller also serves
-/// clients without a certificate.
+/// ALPN of enrollers. Distinct from that of links: clients may come without a certificate.
 pub const JOIN_ALPN: &[u8] = b"dialback-join/1";
 
 /// Kind of a request.
@@ -33,8 +32,7 @@ impl Ask {
 pub(crate) struct JoinRequest {
     /// 0: kind of the request: 1 JOIN, 2 RENEW, 3 LIST.
     ask: u8,
-    /// 1: a certificate request, PKCS #10 in DER. Only its public key is taken, and the signature
-    /// that proves the private one.
+    /// 1: PKCS #10 in DER. Only its public key and the proof of its private key are used.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) request: ByteBuf,
     /// 2: the peer that the token is for, as `agent/warehouse`.
@@ -46,18 +44,15 @@ pub(crate) struct JoinRequest {
 }
 
 impl JoinRequest {
-    /// Asks for a first certificate.
     pub(crate) fn join(request: &[u8], peer: String, secret: &[u8]) -> Self {
         let (request, secret) = (ByteBuf::from(request), ByteBuf::from(secret));
         Self { ask: Ask::Join as u8, request, peer, secret }
     }
 
-    /// Asks for the next certificate.
     pub(crate) fn renew(request: &[u8]) -> Self {
         Self { ask: Ask::Renew as u8, request: ByteBuf::from(request), ..Self::default() }
     }
 
-    /// Asks for the revocation list.
     pub(crate) fn list() -> Self {
         Self { ask: Ask::List as u8, ..Self::default() }
     }
@@ -71,18 +66,15 @@ impl JoinRequest {
         encode(self)
     }
 
-    /// Decodes a request of an unauthenticated client.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         decode_fields(bytes, HEAD_ITEMS_MAX)
     }
 
-    /// Overwrites the secret.
     pub(crate) fn wipe(&mut self) {
         self.secret.as_mut_slice().zeroize();
     }
 }
 
-/// Reply of an enroller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JoinReply {
     /// 0: 0 if it was granted, else the number of a [`JoinRefusal`].
@@ -107,7 +99,6 @@ impl JoinReply {
         Self { code: 0, text: String::new(), leaf, ca, crl }
     }
 
-    /// Returns the revocation list.
     pub(crate) fn list(crl: String) -> Self {
         Self { crl, ..Self::default() }
     }
@@ -116,8 +107,7 @@ impl JoinReply {
         Self { code: why.number(), text: text.into(), ..Self::default() }
     }
 
-    /// The refusal, if it is one. An unknown number of a newer enroller counts as
-    /// [`JoinRefusal::Malformed`].
+    /// The refusal, if it is one. Unknown numbers of newer enrollers count as `Malformed`.
     pub(crate) fn refusal(&self) -> Option<JoinRefusal> {
         let known = JoinRefusal::from_number(self.code);
         (self.code != 0).then(|| known.unwrap_or(JoinRefusal::Malformed))

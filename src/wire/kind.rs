@@ -29,8 +29,7 @@ impl CallKind {
         matches!(self, Self::Http | Self::Tcp)
     }
 
-    /// Maximum message size for this kind, given the limit of other kinds. TCP chunks have a fixed
-    /// limit that all peers know.
+    /// Maximum message size, given the limit of other kinds. TCP's is fixed and known to all peers.
     pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
         match self {
             Self::Tcp => TCP_READ_BYTES_MAX,

@@ -1,6 +1,5 @@
-//! Wire format: frames, heads, control frames and codes. No sockets, no clock.
-//!
-//! The only module that uses serde_cbor. Specified in `docs/protocol.md`.
+//! Wire format: frames, heads, control frames and codes. No sockets, no clock. The only module that
+//! uses serde_cbor. Specified in `docs/protocol.md`.
 
 mod cbor;
 #[macro_use]

@@ -1,10 +1,8 @@
-//! Scanner that checks the CBOR of a head before it is decoded: depth, items, duplicate keys,
-//! trailing bytes.
+//! Scanner of the CBOR of a head before it is decoded: depth, items, keys, trailing bytes.
 //!
-//! serde_cbor bounds only the depth (at 127, fixed) and lets the last duplicate key win. A head is
-//! read before authorisation, so it must be plainer than CBOR allows: a map, definite lengths, no
-//! tags, keys that are unsigned integers. serde_cbor would accept text keys as field names, and an
-//! array as their values in order; only one encoding is accepted here. Grammar: RFC 8949 section 3.
+//! A head is read before authorisation and has only one encoding: a map with unsigned integer keys,
+//! definite lengths, no tags (RFC 8949 section 3). serde_cbor bounds only the depth (at 127), lets
+//! the last duplicate key win, and takes text keys as field names and arrays as maps.
 
 use super::WireError;
 use crate::limits::HEAD_DEPTH_MAX;
@@ -12,7 +10,6 @@ use crate::limits::HEAD_DEPTH_MAX;
 /// Keys of one map. Ours have a dozen; the bound keeps the search for duplicates short.
 const MAP_KEYS_MAX: u64 = 64;
 
-/// One item's start: its major type and its argument.
 struct Item {
     major: u8,
     argument: u64,
@@ -26,7 +23,6 @@ struct KeySet {
 }
 
 impl KeySet {
-    /// Notes a key; `false` if it was there before.
     fn insert(&mut self, key: u64) -> bool {
         if key < 64 {
             let bit = 1 << key;
@@ -40,7 +36,6 @@ impl KeySet {
     }
 }
 
-/// The major type of maps.
 const MAP: u8 = 5;
 
 struct Scanner<'a> {
@@ -96,8 +91,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads and counts the first bytes of an item. Indefinite lengths and reserved forms are
-    /// refused.
+    /// Reads and counts the first bytes of an item. Refuses indefinite lengths and reserved forms.
     fn start(&mut self) -> Result<Item, WireError> {
         self.items_left =
             self.items_left.checked_sub(1).ok_or_else(|| MALFORMED("too many items in a head"))?;

@@ -14,7 +14,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::Bytes as CborBytes;
 use std::borrow::Cow;
 
-/// STATUS: mandatory and last in every reply.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StatusHead<'a> {
     /// 0: a gRPC code.
@@ -33,7 +32,6 @@ pub(crate) struct StatusHead<'a> {
 }
 
 impl<'a> StatusHead<'a> {
-    /// The status of a call that went well.
     pub(crate) fn ok(trailing: &'a Metadata) -> Self {
         Self {
             code: Code::Ok.number(),
@@ -44,8 +42,7 @@ impl<'a> StatusHead<'a> {
         }
     }
 
-    /// The status of a failure. Texts and bytes over their limits are truncated, so that a failure
-    /// can always be sent.
+    /// The status of a failure. Long texts and bytes are truncated, so that it can always be sent.
     pub(crate) fn failed(status: &'a Status) -> Self {
         let keep_details = status.details().len() <= DETAILS_BYTES_MAX;
         let keep_metadata = metadata_fault(status.metadata()).is_none();
@@ -66,8 +63,7 @@ impl<'a> StatusHead<'a> {
         self.code == Code::Ok.number() && self.metadata.is_empty()
     }
 
-    /// Decodes the payload of a STATUS frame: trailing metadata if all went well, the failure
-    /// otherwise.
+    /// Decodes a STATUS frame: trailing metadata if all went well, the failure otherwise.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Result<Metadata, Status>, WireError> {
         if *bytes == Self::OK_FRAME[3..] {
             return Ok(Ok(Metadata::default()));
@@ -87,7 +83,6 @@ impl<'a> StatusHead<'a> {
     }
 }
 
-/// As `or_absent`, borrowed.
 fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Cow<'a, str>, D::Error> {
     or_absent::<D, &str>(value).map(Cow::Borrowed)
 }

@@ -1,5 +1,4 @@
-//! Checks a CBOR message before its conversion to JSON, and finds duplicate keys to omit: all
-//! entries of a key but the last.
+//! Checks a CBOR message before its conversion to JSON, and finds duplicate keys to omit.
 
 use super::{
     dropped::Dropped,
@@ -58,7 +57,6 @@ fn walk_over(
     }
 }
 
-/// The keys of the maps that are open.
 #[derive(Default)]
 struct OpenKeys<'a> {
     cbor: &'a [u8],
@@ -154,7 +152,6 @@ impl<'a> OpenKeys<'a> {
         }
     }
 
-    /// Half of the hash of a key, and its offset.
     fn hashed(&mut self, at: usize) -> u64 {
         let mut hasher = self.hashes.build_hasher();
         let mut key = KeyText { text: std::mem::take(&mut self.scratch), ..KeyText::new(at) };
@@ -193,7 +190,6 @@ impl<'a> OpenKeys<'a> {
     }
 }
 
-/// Offset of a key.
 const fn offset(key: u64) -> usize {
     (key & u32::MAX as u64) as usize
 }

@@ -5,12 +5,10 @@
 pub(super) struct Dropped(Vec<u64>);
 
 impl Dropped {
-    /// Returns `true` if the entry that begins at this offset is omitted.
     pub(super) fn has(&self, at: usize) -> bool {
         self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
-    /// Returns `true` if every entry is written.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -3,23 +3,19 @@
 /// Offsets of the entries of the open maps in the buffer, those of the innermost last.
 pub(super) type Starts = Vec<u32>;
 
-/// Entries after which a map is looked at before its end, so that equal keys take no more memory
-/// than this and the keys that differ.
+/// Entries after which an unfinished map is settled: bounds the memory for equal keys.
 pub(super) const LOOK_AFTER: usize = 4_096;
 
-/// The entries of one open map.
 pub(super) struct Entries {
     first: usize,
     look_at: usize,
 }
 
 impl Entries {
-    /// Begins a map.
     pub(super) const fn begin(starts: &Starts) -> Self {
         Self { first: starts.len(), look_at: LOOK_AFTER }
     }
 
-    /// Number of entries.
     pub(super) const fn count(&self, starts: &Starts) -> usize {
         starts.len() - self.first
     }
@@ -84,7 +80,6 @@ impl Entries {
         starts.truncate(kept);
     }
 
-    /// Forgets the entries of this map.
     pub(super) fn end(self, starts: &mut Starts) {
         starts.truncate(self.first);
     }

@@ -7,7 +7,6 @@ use serde::{
 };
 use std::fmt;
 
-/// Handling of equal keys in one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SameKeys {
     Refused,

@@ -74,10 +74,9 @@ pub fn cbor_to_text(cbor: &[u8]) -> Result<Bytes, String> {
     checked::write(cbor)
 }
 
-/// Converts the text of one JSON value to the CBOR payload of a message. Keys keep the order of the
-/// text. As [`from_text`] it refuses an object in which a key is duplicated.
-///
-/// Memory: the result, and four bytes for each key of the objects that are open at one time.
+/// Converts the text of one JSON value to the CBOR payload of a message. Keys keep their order;
+/// duplicates are refused as by [`from_text`]. Memory: the result, and four bytes for each key of
+/// the objects that are open at one time.
 ///
 /// # Errors
 /// Invalid JSON or a duplicate key, with line and column. Nesting is bounded at 127.
@@ -114,8 +113,7 @@ fn convert_text(text: &[u8], same_keys: SameKeys) -> Result<Bytes, String> {
     if text.len() <= SCRATCH_TEXT_BYTES_MAX {
         return super::cbor::with_scratch(write);
     }
-    // The most that it can become: `0.1,` takes nine bytes. Memory that is reserved and not written
-    // is not resident.
+    // The most that it can become: `0.1,` takes nine bytes. Unwritten memory is not resident.
     let mut out = Vec::with_capacity(text.len() / 4 * 9 + 9);
     write(&mut out)?;
     out.shrink_to_fit();

@@ -24,15 +24,12 @@ pub(crate) struct JsonText {
 }
 
 impl JsonText {
-    /// Checks a message.
-    ///
-    /// Memory: eight bytes for each key of the maps that are open at one time.
+    /// Checks a message. Memory: eight bytes for each key of the maps that are open at one time.
     pub(crate) fn new(cbor: Bytes) -> Result<Self, String> {
         let (dropped, left) = check(&cbor)?;
         Ok(Self { cbor, dropped, walk: Walk::again(), left })
     }
 
-    /// Bytes that are still to be written.
     pub(crate) const fn left(&self) -> usize {
         self.left
     }

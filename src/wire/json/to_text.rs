@@ -1,8 +1,7 @@
-//! Converter from CBOR to JSON in steps, so that a text much longer than its message is never
-//! completely in memory.
+//! Converter from CBOR to JSON in steps, so that a long text is never completely in memory.
 //!
-//! [`Walk`] stores only its position. The first walk over a message checks it and finds
-//! equal keys, see [`super::checked`]; the second writes.
+//! [`Walk`] stores only its position. The first walk over a message checks it and finds equal keys,
+//! see [`super::checked`]; the second writes.
 
 use super::dropped::Dropped;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -21,7 +20,6 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
 
-/// Event of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonEvent {
     Step,
@@ -33,7 +31,6 @@ pub(super) enum JsonEvent {
     End,
 }
 
-/// The place of the next item in an array or a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextItem {
     Item,
@@ -54,7 +51,6 @@ struct Open {
     key_at: usize,
 }
 
-/// A byte string or a text that is being written.
 #[derive(Debug, Clone)]
 struct Run {
     major: u8,
@@ -83,8 +79,7 @@ pub(super) struct Walk {
     /// Arrays, maps and tags around this place.
     depth: usize,
     is_begun: bool,
-    /// Arrays and maps around the array or map that is being written as a key. What is in it is
-    /// escaped once more.
+    /// Arrays and maps around the array or map that is being written as a key, so escaped again.
     key_level: Option<usize>,
     /// Arrays and maps around the entry that is passed over.
     skip_level: Option<usize>,
@@ -95,12 +90,10 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Writes a message that was checked.
     pub(super) fn again() -> Self {
         Self { is_checked: true, ..Self::default() }
     }
 
-    /// Writes one key of a message that was checked this far.
     pub(super) fn of_key(at: usize) -> Self {
         Self { at, is_key_alone: true, is_checked: true, ..Self::default() }
     }
@@ -111,10 +104,8 @@ impl Walk {
         self.at
     }
 
-    /// Appends the next few bytes of the JSON. `cbor` and `dropped` are the same at every step.
-    ///
-    /// # Errors
-    /// Malformed CBOR, with its offset. No step may follow.
+    /// Appends the next few bytes of the JSON. `cbor` and `dropped` are the same at every step; no
+    /// step may follow an error, which is malformed CBOR with its offset.
     pub(super) fn step(
         &mut self,
         cbor: &[u8],

@@ -1,12 +1,10 @@
-//! JSON as a tree of values, for programs that inspect it. Forwarded messages are converted without
-//! a tree, which takes many times the memory of the text.
+//! JSON as a tree of values, for programs that inspect it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// Reads a value.
 #[derive(Clone, Copy)]
 pub(super) struct Tree {
     /// A key that stands twice in a map is a fault.
@@ -36,8 +34,7 @@ impl Tree {
         Self { position: if is_in_key { Position::KeyWithinKey } else { Position::Key }, ..self }
     }
 
-    /// A text is escaped once more for each key around it, so that keys within keys would grow
-    /// without measure.
+    /// Keys within keys would grow without measure: each key around a text escapes it once more.
     fn refuse_key_within_key<E: Error>(self) -> Result<(), E> {
         if self.position == Position::KeyWithinKey {
             let text = "an array or a map is a key within a key, which is not written as JSON";
