@@ -21,10 +21,8 @@ use std::{
     },
 };
 
-/// Client of a connection.
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// The certificate that it has shown.
     pub(crate) shown: Option<ClientCertificate>,
     /// True if its connection ends after the current responses.
     is_done: AtomicBool,
@@ -44,7 +42,6 @@ impl Peer {
         self.owner.set_known();
     }
 
-    /// Returns true if the connection ends after its current responses.
     pub(super) fn is_done(&self) -> bool {
         self.is_done.load(Ordering::Relaxed)
     }
@@ -59,17 +56,14 @@ impl Peer {
 pub(crate) trait Answers: Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
 
-    /// Admission of this address.
     fn admits(&self, from: IpAddr) -> Admission;
 
     /// TLS and the current credentials; `None` for plain HTTP.
     fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)>;
 
-    /// Reports a failed handshake.
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error);
 
-    /// Signals to stop accepting requests, and to end the last ones. `None` if the server is
-    /// already draining.
+    /// Signals to stop accepting requests, and to end the last. `None` if already draining.
     fn draining(&self) -> Option<[SignalListener; 2]>;
 
     /// Answers one request. Dropped when the client has gone.

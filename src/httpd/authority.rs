@@ -1,9 +1,7 @@
-//! Host of a request: `Host`, `:authority` and the authority of an absolute request target (RFC
-//! 3986 section 3.2, RFC 9110 section 7.2).
+//! Host of a request: `Host`, `:authority` or absolute target (RFC 3986 3.2, RFC 9110 7.2).
 
 use std::net::Ipv6Addr;
 
-/// Host and port of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Authority<'a> {
     host: &'a str,
@@ -34,7 +32,6 @@ impl<'a> Authority<'a> {
         Some(Self { host, port })
     }
 
-    /// Returns `true` if it names no host.
     pub(super) const fn is_empty(&self) -> bool {
         self.host.is_empty()
     }

@@ -32,7 +32,6 @@ use tokio::{
     time::timeout,
 };
 
-/// A connection whose requests are answered.
 pub(super) struct Connection<A> {
     pub(super) answers: Arc<A>,
     pub(super) tasks: Tasks,
@@ -162,15 +161,13 @@ impl<A: Answers> Connection<A> {
     }
 }
 
-/// Returns `true` if an HTTP/1 client waits for `100 Continue` before it sends the body (RFC 9110
-/// section 10.1.1).
+/// `true` if an HTTP/1 client awaits `100 Continue` before the body (RFC 9110 section 10.1.1).
 fn waits_for_continue(headers: &HeaderMap) -> bool {
     let expectation = headers.get(header::EXPECT);
     expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Executor of HTTP/2: one task per request. Dropping a task before its end resets the stream of
-/// that request only.
+/// Executor of HTTP/2: one task per request. Dropping a task resets only its stream.
 #[derive(Clone)]
 struct Streams {
     tasks: Tasks,

@@ -29,8 +29,7 @@ impl Grace {
         }
     }
 
-    /// Waits for one read, which gives the number of bytes, or `None` at the end. Returns `true`
-    /// while discarding continues.
+    /// Waits for one read, `None` at the end. Returns `true` while discarding continues.
     async fn step(&mut self, read: impl Future<Output = Option<usize>>) -> bool {
         match timeout_at(self.until.min(self.step_until), read).await {
             Ok(None) => false,
@@ -39,7 +38,6 @@ impl Grace {
         }
     }
 
-    /// Counts received bytes, and returns `true` while discarding continues.
     fn continues(&mut self, bytes: usize, now: Instant) -> bool {
         self.step_bytes += bytes;
         if now >= self.step_until {
@@ -60,8 +58,7 @@ pub(super) async fn body<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     while grace.step(async { Some(bytes_of(body.frame().await?.ok()?)) }).await {}
 }
 
-/// Reads and discards what comes over a connection whose sending side is closed, until the client
-/// closes too.
+/// Reads and discards from a connection whose sending side is closed, until the client closes.
 pub(super) async fn connection<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut buffer = vec![0; HTTP_PIECE_BYTES_MAX];
     let mut grace = Grace::new(Instant::now());

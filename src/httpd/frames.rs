@@ -17,8 +17,7 @@ const DATA: u8 = 0;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 
-/// The GOAWAY frame with this code (RFC 9113 section 7), for a client that floods. It names no last
-/// stream: any may have been processed.
+/// GOAWAY with this code (RFC 9113 section 7), for a client that floods. Names no last stream.
 pub(super) const ENHANCE_YOUR_CALM: [u8; 17] =
     [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
 
@@ -33,13 +32,11 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// A request has begun or moved on: the client may send what belongs to it, such as
-    /// WINDOW_UPDATE.
+    /// A request has begun or moved on: the client may send more, such as WINDOW_UPDATE.
     pub(super) fn moved(&self) {
         self.give(HTTP2_FRAMES_PER_STEP, HTTP2_FRAMES_EARNED_MAX);
     }
 
-    /// A piece of a body was read.
     pub(super) fn read(&self) {
         self.give(HTTP2_FRAMES_PER_READ, HTTP2_FRAMES_EARNED_MAX);
     }
@@ -49,7 +46,6 @@ impl Allowance {
         self.give(HTTP2_FRAMES_PER_CHECK, HTTP2_FRAMES_UNASKED_MAX);
     }
 
-    /// Adds frames, up to a maximum.
     fn give(&self, frames: usize, most: usize) {
         self.change(|left| Some(left.saturating_add(frames).min(most).max(left)));
     }
@@ -103,8 +99,7 @@ impl Frames {
     }
 }
 
-/// All frames but those of DATA that bring some or are the last: bodies have bounds of their own. A
-/// padded frame may contain only padding.
+/// All but DATA that brings some bytes or is the last. A padded frame may contain only padding.
 const fn is_counted(kind: u8, flags: u8, bytes: u32) -> bool {
     kind != DATA || (flags & END_STREAM == 0 && (bytes == 0 || flags & PADDED != 0))
 }

@@ -20,7 +20,6 @@ use tokio::{
 /// First bytes of cleartext HTTP/2. No HTTP/1 method in use starts with them.
 const HTTP_2_BEGINS: &[u8] = b"PRI ";
 
-/// A stream with a timeout for stalled writes.
 pub(super) struct Guarded<S> {
     stream: S,
     /// Bytes read to detect the protocol.
@@ -56,7 +55,6 @@ pub(super) async fn first_bytes<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 impl<S> Guarded<S> {
-    /// With the bytes that were read of it already.
     pub(super) fn new(stream: S, first: Vec<u8>) -> Self {
         Self {
             stream,
@@ -70,7 +68,6 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Starts to inspect HTTP/1 heads.
     pub(super) fn look_at_heads(&mut self) -> Found {
         self.heads.insert(Heads::default()).found()
     }
@@ -80,7 +77,6 @@ impl<S> Guarded<S> {
         self.frames = Some(Frames::new(allowance));
     }
 
-    /// Returns `true` if more frames came than are allowed.
     pub(super) const fn is_flooded(&self) -> bool {
         self.is_flooded
     }

@@ -1,6 +1,5 @@
-//! Rejects ambiguous request heads that hyper accepts: a request with two lengths, or with an
-//! ambiguous host, may be read differently by a proxy (request smuggling). RFC 9112 and RFC 9113
-//! reject them too.
+//! Rejects ambiguous request heads that hyper accepts: two lengths or an ambiguous host allow
+//! request smuggling through a proxy. RFC 9112 and RFC 9113 reject them too.
 
 use super::authority::Authority;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
@@ -10,14 +9,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Framing of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// A content length, or no body.
     Plain,
     /// In chunks. The connection ends with it, so that nothing after it is taken for a request.
     Chunked,
-    /// Invalid: the request must be rejected, with the reason.
     Bad(&'static str),
 }
 
@@ -26,7 +23,6 @@ pub(crate) enum Framing {
 pub(super) struct Found(Arc<Mutex<VecDeque<Framing>>>);
 
 impl Found {
-    /// That of the next request.
     pub(super) fn next(&self) -> Framing {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.pop_front().unwrap_or(Framing::Bad("the head cannot be read"))
@@ -49,12 +45,10 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// The framings found.
     pub(super) fn found(&self) -> Found {
         self.found.clone()
     }
 
-    /// Inspects received bytes.
     pub(super) fn look(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.is_over {
             if self.body_left > 0 {
@@ -134,7 +128,6 @@ impl<'h> FramingHeaders<'h> {
         }
     }
 
-    /// The host by `Host`.
     fn host(&self) -> Result<Option<Authority<'h>>, &'static str> {
         match self.hosts.as_slice() {
             [] => Ok(None),
@@ -146,10 +139,8 @@ impl<'h> FramingHeaders<'h> {
     }
 }
 
-/// Framing of a request, from its HTTP/1 head, and the length of a plain body.
-///
-/// # Errors
-/// The reason to reject it, by RFC 9112 sections 3.2, 6.1 and 6.3.
+/// Framing of a request, from its HTTP/1 head, and the length of a plain body, or the reason to
+/// reject it (RFC 9112 sections 3.2, 6.1 and 6.3).
 fn framing_of(head: &[u8]) -> Result<(Framing, u64), &'static str> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default().trim_ascii();
@@ -199,9 +190,8 @@ fn check_target(verb: &[u8], target: &[u8]) -> Result<bool, &'static str> {
     }
 }
 
-/// Looks at a head of HTTP/2. What is malformed in itself has been reset by then: fields of
-/// connections, capital letters, pseudo-header fields that are missing, twice or late, lengths that
-/// differ.
+/// Checks a head of HTTP/2. Malformed ones were reset before: connection fields, capital letters,
+/// bad pseudo-header fields, lengths that differ.
 pub(super) fn of_http_2(head: &Parts) -> Framing {
     host_of_http_2(head).map_or_else(Framing::Bad, |()| {
         match head.headers.get_all(header::CONTENT_LENGTH).iter().count() {

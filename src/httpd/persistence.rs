@@ -1,5 +1,4 @@
-//! Sends HTTP/1 clients the keep-alive state and timeout of a connection, so that they send no
-//! request into a closing connection.
+//! Sends HTTP/1 clients the keep-alive state of a connection, to keep requests off a closing one.
 
 use crate::limits::HTTP_KEEP_ALIVE_ADVERTISED;
 use hyper::{
@@ -42,7 +41,6 @@ impl Persistence {
     }
 }
 
-/// Returns `true` if a `connection` header has this option.
 fn has_option(headers: &HeaderMap, option: &str) -> bool {
     let values = headers.get_all(header::CONNECTION).iter();
     let mut options = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));

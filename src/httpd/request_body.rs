@@ -13,7 +13,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// The body of a request, read by one at a time.
 #[derive(Clone)]
 pub(crate) struct RequestBody(Arc<BodyState>);
 
@@ -42,7 +41,6 @@ impl RequestBody {
         self.0.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns `true` if all of it was read.
     fn is_over(&self) -> bool {
         self.0.is_over.load(Ordering::Relaxed)
     }

@@ -29,11 +29,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// State that all connections share.
 struct Server<A> {
     answers: Arc<A>,
     tasks: Tasks,
-    /// Limits the log lines about closed connections.
     closed: Mutex<LogLimiter>,
 }
 
@@ -101,7 +99,6 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
     }
 }
 
-/// One connection, from its first byte to its end.
 async fn connection<A: Answers>(
     stream: TcpStream,
     address: SocketAddr,

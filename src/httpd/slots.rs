@@ -1,6 +1,5 @@
 //! Slots for connections, limited in total and per block of addresses. At a limit, a new connection
-//! evicts the oldest one that has not authenticated a caller, so that silent connections cannot
-//! exhaust the slots.
+//! evicts the oldest unauthenticated one: silent connections cannot exhaust the slots.
 
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
 use std::{
@@ -13,7 +12,6 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Admission of a connection, by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Closed without a response.
@@ -44,7 +42,6 @@ struct Occupied {
     owner: Arc<SlotOwner>,
 }
 
-/// State of the connection in a slot.
 #[derive(Debug, Default)]
 pub(super) struct SlotOwner {
     is_known: AtomicBool,
@@ -57,13 +54,11 @@ impl SlotOwner {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// Completes when the connection is evicted.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }
 
-/// Limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SlotsFull {
     #[error("there are {0} connections, the most there may be")]
@@ -72,7 +67,6 @@ pub(super) enum SlotsFull {
     Block(Prefix),
 }
 
-/// An acquired slot.
 #[derive(Debug)]
 pub(super) struct Acquired {
     pub(super) slot: Slot,
@@ -90,10 +84,8 @@ impl Slots {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Acquires a slot for a connection from this address.
-    ///
-    /// # Errors
-    /// A bound is reached, and known callers hold all that it allows.
+    /// Acquires a slot for a connection from this address. Fails at a limit that authenticated
+    /// connections fill.
     pub(super) fn take(
         &self,
         address: IpAddr,
@@ -112,8 +104,7 @@ impl Slots {
 }
 
 impl SlotsState {
-    /// Limit that a new connection exceeds. The narrowest comes first: an address at its limit
-    /// evicts none of its neighbours.
+    /// Limit that a new connection exceeds, the narrowest first: no neighbour need be evicted.
     fn full(&self, counted: Option<IpAddr>) -> Option<SlotsFull> {
         if let Some(block) = counted.and_then(|address| self.counts.full(address)) {
             return Some(SlotsFull::Block(block));

@@ -13,7 +13,6 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// Requests and responses of one connection.
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
     /// Frames of HTTP/2 that the client may send.
@@ -24,21 +23,17 @@ struct ActivityState {
     next: u64,
     /// Requests without a complete response.
     answered: HashMap<u64, PendingResponse>,
-    /// Time since which no response is pending.
     idle_since: Instant,
 }
 
-/// A request without a complete response.
 #[derive(Default)]
 struct PendingResponse {
     /// Time since which a piece was returned and no other was polled.
     given: Option<Instant>,
-    /// Tells the writer to stop.
     reset: Arc<Notify>,
 }
 
 impl Activity {
-    /// Begins without a request.
     pub(super) fn new(now: Instant) -> Self {
         let state = ActivityState { next: 0, answered: HashMap::new(), idle_since: now };
         Self { state: Mutex::new(state), allowance: Arc::default() }
@@ -58,7 +53,6 @@ impl Activity {
         ResponseGuard { activity: self.clone(), id }
     }
 
-    /// Returns `true` if there ever was a request.
     pub(super) fn has_had_request(&self) -> bool {
         self.state().next > 0
     }
