@@ -1,5 +1,4 @@
-//! Authenticates HTTP requests: by a client certificate, by a bearer token, or as the caller that
-//! an operator has set for anonymous requests.
+//! Authenticates HTTP requests: by bearer token, client certificate, or as the anonymous caller.
 
 use super::{request, response::Refusal};
 use crate::{
@@ -24,11 +23,9 @@ use std::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Returns the caller of a bearer token, or why the token is invalid. The reason is only logged;
-/// the client does not see it.
+/// Returns the caller of a bearer token, or why it is invalid, which is only logged.
 pub type TokenVerifier = Arc<dyn Fn(&str, SystemTime) -> Result<PeerName, String> + Send + Sync>;
 
-/// A caller and the credential that authenticated it.
 #[derive(Clone)]
 pub(super) struct AuthenticatedCaller {
     pub(super) name: PeerName,
@@ -47,8 +44,7 @@ pub(super) struct AuthContext<'a> {
     pub(super) tokens: Arc<Option<TokenVerifier>>,
     pub(super) credentials: Credentials,
     pub(super) anonymous: Option<&'a PeerName>,
-    /// True if the request names this machine. Required of anonymous requests, so that pages of
-    /// other sites cannot send them.
+    /// True if the request names this machine: pages of other sites cannot send anonymous requests.
     pub(super) is_local: bool,
 }
 
@@ -64,7 +60,6 @@ impl AuthenticatedCaller {
         !matches!(self.credential, Credential::Anonymous)
     }
 
-    /// True if the credential is still valid.
     pub(super) fn is_still_valid(&self, context: &AuthContext<'_>, now: SystemTime) -> bool {
         match &self.credential {
             Credential::Anonymous => true,
@@ -79,22 +74,18 @@ impl AuthenticatedCaller {
     }
 }
 
-/// Reason why a request is not authenticated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum AuthError {
-    /// No credential was presented.
     #[error("it presented neither a token nor a certificate")]
     Missing,
     /// No credential was presented, and an anonymous request does not name this machine.
     #[error("anonymous requests must name localhost")]
     NotLoopback,
-    /// The presented credential is invalid.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// Verifies the credential of a request: a token first, then a certificate, then the caller for
-/// anonymous requests.
+/// Verifies the credential of a request: token, then certificate, then the anonymous caller.
 fn verify(
     headers: &HeaderMap,
     peer: &Arc<Peer>,
@@ -160,9 +151,8 @@ impl Default for Authenticator {
 }
 
 impl Authenticator {
-    /// Authenticates a request from this address. A client that guesses tokens is soon refused
-    /// without further log lines. A valid token is always accepted, so that a guesser in the same
-    /// network does no harm.
+    /// Authenticates a request from this address. A client that guesses tokens is soon refused and
+    /// not logged. A valid token is always accepted, so guessers in the same network do no harm.
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -205,8 +195,7 @@ fn unauthenticated(error: &AuthError) -> Refusal {
         .header(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// The response is delayed and the connection closed, so that the number of guesses per address is
-/// limited and others keep the machine.
+/// Delays the response and closes the connection, which limits guesses per address.
 fn too_many_attempts() -> Refusal {
     let seconds = HeaderValue::from(TOKEN_TRIES_EVERY.as_secs());
     let text = "too many wrong tokens from this address; wait, or present a valid one";

@@ -34,7 +34,6 @@ impl Unread {
         usize::try_from(self.0.size_hint().lower()).unwrap_or(usize::MAX)
     }
 
-    /// Reads the body. Only the first call gets it.
     pub(super) async fn read(
         &self,
         bytes_max: usize,
@@ -46,7 +45,6 @@ impl Unread {
     }
 }
 
-/// Accounts for the total bytes of a body.
 fn hold(held: &mut HeldBytes, bytes: usize) -> Result<(), Exhausted> {
     if bytes < MEMORY_COUNTED_BYTES_MIN {
         return Ok(());
@@ -54,11 +52,9 @@ fn hold(held: &mut HeldBytes, bytes: usize) -> Result<(), Exhausted> {
     held.grow(bytes.saturating_sub(held.bytes()))
 }
 
-/// Reads a body to its end. Calls `hold` with the total bytes before it takes more of them: with
-/// the declared length first, then with what has arrived.
-///
-/// # Errors
-/// Fails if the body is too large or too slow, is reset, or exceeds the memory share.
+/// Reads a body to its end. Calls `hold` with the total bytes before it takes more: first the
+/// declared length, then what has arrived. Fails if the body is too large or slow, is reset, or
+/// exceeds the memory share.
 pub(super) async fn read<B>(
     mut body: B,
     bytes_max: usize,

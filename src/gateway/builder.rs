@@ -67,7 +67,6 @@ pub enum GatewayError {
     },
 }
 
-/// Stops the gateway with its node, or before it.
 async fn end_with(node: Tasks, own: Tasks) {
     tokio::select! {
         () = node.stopped() => own.stop(),
@@ -146,22 +145,19 @@ impl GatewayBuilder {
         self
     }
 
-    /// Adds addresses of trusted proxies. Without TLS only they may connect then, and their
-    /// `X-Forwarded-For` is used.
+    /// Adds trusted proxies. Without TLS only they may connect; their `X-Forwarded-For` is used.
     pub fn trusted_proxy(mut self, range: IpRange) -> Self {
         self.proxies.push(range);
         self
     }
 
-    /// Adds an origin whose pages may send requests, as `"https://app.example.com"`. Default: none,
-    /// and requests from pages are refused.
+    /// Adds an origin whose pages may send requests, as `"https://app.example.com"`. Default: none.
     pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self
     }
 
-    /// Enables TLS 1.3 with the node's own certificate. Callers may present a client certificate,
-    /// which is verified as on links, against the current credentials.
+    /// Enables TLS 1.3 with the node's certificate. A client certificate is verified as on links.
     pub fn tls(mut self) -> Self {
         self.has_tls = true;
         self
@@ -178,8 +174,7 @@ impl GatewayBuilder {
     /// Starts to listen. Must be called in a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
-    /// An address that cannot be listened on, or a configuration that would admit no caller, or any
-    /// client.
+    /// The address cannot be listened on, or no caller, or any client, would be admitted.
     pub async fn start(self) -> Result<Gateway, GatewayError> {
         let address = self.listen.as_ref().map_err(|text| NameError::of_listen(text))?;
         let address = *address;

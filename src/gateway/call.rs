@@ -70,8 +70,7 @@ impl GatewayState {
         }
     }
 
-    /// Creates the future of a call. It owns everything that it needs, so that it can continue in
-    /// the body of the response.
+    /// Creates the future of a call. It owns all it needs, to continue in the response's body.
     fn started(
         self: &Arc<Self>,
         call_head: GatewayCall,
@@ -130,8 +129,7 @@ impl GatewayState {
         Ok(answer)
     }
 
-    /// Waits a moment for the call, so that a refusal has its own HTTP status, and then starts the
-    /// response.
+    /// Waits a moment, so that a refusal has its own HTTP status, then starts the response.
     async fn streaming(
         self: &Arc<Self>,
         mut call: ReplyFuture,
@@ -156,7 +154,6 @@ impl GatewayState {
         Ok(answer)
     }
 
-    /// Waits until the caller is no longer authenticated.
     fn authentication_end(self: &Arc<Self>, caller: AuthenticatedCaller) -> AuthenticationEnd {
         if !caller.can_expire() {
             return Box::pin(std::future::pending());
@@ -181,8 +178,7 @@ const fn stream_type(format: StreamFormat) -> &'static str {
     }
 }
 
-/// Response of a stream that failed before its first message, in Connect's format: the HTTP status
-/// is 200 in any case.
+/// Response of a stream that failed before its first message: Connect's HTTP status is always 200.
 fn error_stream(format: StreamFormat, status: &Status) -> GatewayResponse {
     let end = ending(format, Err(status.clone()), &Metadata::default());
     let mut answer = full_response(StatusCode::OK, stream_type(format), end);

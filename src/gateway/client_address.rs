@@ -1,5 +1,4 @@
-//! Origin of a request: client address behind trusted proxies, origin of a browser page, and
-//! requested host name.
+//! Origin of a request: client address behind trusted proxies, page origin, requested host.
 
 use hyper::{
     HeaderMap, Uri,
@@ -7,8 +6,7 @@ use hyper::{
 };
 use std::{fmt, net::IpAddr, str::FromStr};
 
-/// Range of addresses with a common prefix, as `10.0.0.0/8` or `fd00::/8`. A single address is a
-/// range of one.
+/// Range of addresses with a common prefix, as `10.0.0.0/8`, `fd00::/8` or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpRange {
     address: IpAddr,
@@ -103,14 +101,11 @@ pub(super) fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Origin of the page that makes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BrowserOrigin {
     /// No page of a browser.
     None,
-    /// A page of an allowed origin.
     Allowed,
-    /// A page of another origin.
     Foreign,
 }
 
@@ -124,7 +119,6 @@ pub(super) fn browser_origin(headers: &HeaderMap, allowed: &[String]) -> Browser
     }
 }
 
-/// Adds the CORS headers that let the page read the response.
 pub(super) fn add_cors_headers(request: &HeaderMap, response: &mut HeaderMap) {
     if let Some(origin) = request.get(header::ORIGIN) {
         response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -135,11 +129,9 @@ pub(super) fn add_cors_headers(request: &HeaderMap, response: &mut HeaderMap) {
     response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
-/// Adds the headers of a CORS preflight response.
 pub(super) fn add_preflight_headers(request: &HeaderMap, response: &mut HeaderMap) {
     response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    // All requested headers are allowed: the gateway ignores unknown ones, and the origin is
-    // trusted.
+    // All requested headers are allowed: unknown ones are ignored, and the origin is trusted.
     if let Some(headers) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
     }

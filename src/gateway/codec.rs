@@ -1,5 +1,4 @@
 //! Messages as HTTP clients write them: JSON or CBOR, by themselves or in Connect's envelopes.
-//!
 //! Source: <https://connectrpc.com/docs/protocol/>, "Streaming RPCs".
 
 use crate::{
@@ -8,7 +7,6 @@ use crate::{
 };
 use bytes::{Buf, Bytes};
 
-/// Format of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Json,
@@ -26,8 +24,7 @@ impl Codec {
         message.map_err(|why| why.into_status(outcome, code, "the body is not one JSON value"))
     }
 
-    /// Converts the CBOR of a reply to the format. A failure has an unknown outcome: the handler
-    /// has run.
+    /// Converts the CBOR of a reply. A failure has an unknown outcome: the handler has run.
     pub(super) async fn encode(
         self,
         converter: &Converter,
@@ -74,12 +71,10 @@ pub(super) fn opened(mut body: Bytes) -> Result<Bytes, Status> {
     }
 }
 
-/// Puts a message into an envelope.
 pub(super) fn enveloped(flags: u8, message: &[u8]) -> Bytes {
     [&prefix(flags, message.len() as u64), message].concat().into()
 }
 
-/// Prefix of a message of this length.
 pub(super) fn prefix(flags: u8, length: u64) -> [u8; PREFIX_BYTES] {
     let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [flags, a, b, c, d]

@@ -1,6 +1,4 @@
-//! Failures as the Connect protocol writes them: HTTP status, code and JSON, and the names of
-//! dialback's headers.
-//!
+//! Failures as the Connect protocol writes them, and the names of dialback's headers.
 //! Source: <https://connectrpc.com/docs/protocol/>, "Error Codes".
 
 use crate::status::{Code, Status};
@@ -8,17 +6,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use hyper::{StatusCode, header::HeaderName};
 use serde_json::{Value, json};
 
-/// Header with the outcome of the call.
 pub(super) const OUTCOME: HeaderName = HeaderName::from_static("dialback-outcome");
 /// Header with the id of the call, as in logs.
 pub(super) const CALL_ID: HeaderName = HeaderName::from_static("dialback-call-id");
-/// Prefix of headers with metadata.
 pub(super) const METADATA: &str = "dialback-metadata-";
 /// Type of a status' details: bytes that caller and handler agree on.
 const DETAILS_TYPE: &str = "dialback.v1.Details";
 
-/// Maps a code to an HTTP status, by Connect's table:
-/// <https://connectrpc.com/docs/protocol#error-codes>.
+/// By Connect's table: <https://connectrpc.com/docs/protocol#error-codes>.
 pub(super) fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
@@ -33,14 +28,12 @@ pub(super) fn http_status(code: Code) -> StatusCode {
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        // "Client closed request", which HTTP does not define. It is read only if a handler returns
-        // CANCELLED itself.
+        // "Client closed request", not defined by HTTP; read only if a handler returns CANCELLED.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-/// Name of a code in Connect.
 pub(super) fn connect_code(code: Code) -> String {
     match code {
         Code::Cancelled => "canceled".into(),
@@ -48,7 +41,6 @@ pub(super) fn connect_code(code: Code) -> String {
     }
 }
 
-/// JSON of an error in Connect.
 pub(super) fn error_json(status: &Status) -> Value {
     let mut error = json!({ "code": connect_code(status.code()), "message": status.message() });
     if !status.details().is_empty() {

@@ -6,8 +6,7 @@ use std::collections::HashSet;
 
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
 
-/// True if a schema is well-formed and has no references. Unknown keywords are refused: `$ref` and
-/// similar ones lead into the document, or to any place that an agent chooses.
+/// Unknown keywords are refused: `$ref` and similar ones lead anywhere that an agent chooses.
 pub(super) fn may_embed(schema: &Value) -> bool {
     match schema {
         Value::Bool(_) => true,

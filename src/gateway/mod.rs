@@ -1,5 +1,4 @@
-//! The HTTP gateway: calls as HTTP requests in the format of Connect. It uses callers, calls and
-//! replies, and neither QUIC nor links.
+//! The HTTP gateway: calls as HTTP requests in Connect's format. Uses neither QUIC nor links.
 
 mod response;
 mod request;
@@ -89,8 +88,7 @@ impl Gateway {
         self.address
     }
 
-    /// Replaces the token verifier. Calls in flight are verified again within seconds. `None`: no
-    /// token is valid.
+    /// Replaces the token verifier, for calls in flight within seconds. `None`: no token is valid.
     pub fn set_tokens(&self, verifier: Option<TokenVerifier>) {
         self.state.tokens.set(verifier);
     }
@@ -116,7 +114,6 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// State that requests share.
 struct GatewayState {
     ingress: GatewayIngress,
     tokens: SharedValue<Option<TokenVerifier>>,
@@ -130,7 +127,6 @@ struct GatewayState {
     conversions: Conversions,
 }
 
-/// A request without its body.
 struct GatewayRequest {
     head: Parts,
     framing: Framing,

@@ -1,5 +1,4 @@
-//! `/v1/openapi.json`: OpenAPI 3.1 document of the HTTP gateway for one caller. Pure: the same
-//! directory gives the same document.
+//! `/v1/openapi.json`: OpenAPI 3.1 document of the HTTP gateway for one caller. Pure.
 
 use super::{
     embed::may_embed,
@@ -19,13 +18,11 @@ Requests and replies are JSON or CBOR (RFC 8949), in the unary form of the Conne
 Connect's envelopes, or as server-sent events. Every answer says in the header `dialback-outcome` what is known of the call's execution. \
 What is said of services and methods, and their schemas, are the words of the agents that host them.";
 
-/// OpenAPI 3.1 document of a directory: an operation for each method that can be called over HTTP,
-/// on named agents and, where agents may answer for the service, on any of them; and the pages.
+/// OpenAPI 3.1 document of a directory: an operation for each unary or reply-streaming method, on
+/// named agents and, where allowed, on any; and the pages. Methods that take a stream have no path.
 ///
-/// It has unary methods and methods that stream their replies; methods that take a stream have no
-/// path. Where more than 100 agents host a method, their names are left to `GET /v1/agents`. A
-/// registered schema is embedded if it is well-formed JSON Schema without references; otherwise any
-/// value is allowed.
+/// Where over 100 agents host a method, their names are left to `GET /v1/agents`. A schema is
+/// embedded if it is well-formed JSON Schema without references; otherwise any value is allowed.
 pub fn openapi(directory: &Directory) -> Value {
     let mut paths = paths_of_pages();
     for service in &directory.services {

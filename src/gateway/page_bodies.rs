@@ -3,20 +3,14 @@
 use crate::directory::{Directory, ListedMethod, ListedService};
 use serde_json::{Value, json};
 
-/// Body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, with an object for each agent as in
-/// `dialback agents --json`.
-///
-/// It shows the content of the directory: create that with
-/// [`Node::directory_for`](crate::Node::directory_for) for the caller.
+/// Body of `GET /v1/agents`: `{"node": ..., "agents": [...]}`, as in `dialback agents --json`.
+/// Create the directory with [`Node::directory_for`](crate::Node::directory_for) for the caller.
 pub fn agents_page(directory: &Directory) -> Value {
     json!({ "node": directory.node, "agents": directory.agents })
 }
 
-/// Body of `GET /v1/services`: `{"node": ..., "services": [...]}`, with an object for each service
-/// as in `dialback services --json`.
-///
-/// Descriptions and schemas come from agents. A schema that is not a JSON object (or `true`,
-/// `false`) is omitted.
+/// Body of `GET /v1/services`: `{"node": ..., "services": [...]}`, as in `dialback services
+/// --json`. A schema, which is an agent's text, is omitted unless it is a JSON object or boolean.
 pub fn services_page(directory: &Directory) -> Value {
     let services: Vec<_> = directory.services.iter().map(service).collect();
     json!({ "node": directory.node, "services": services })

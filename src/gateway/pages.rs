@@ -1,5 +1,4 @@
-//! Pages for callers: agents, services and the OpenAPI document, each limited to what the caller
-//! may see.
+//! Pages of agents, services and OpenAPI, each limited to what the caller may see.
 
 use super::{
     GatewayState,
@@ -41,9 +40,8 @@ impl GatewayState {
     }
 }
 
-/// Does blocking work once a permit is available. The permit is held until the work ends, even if
-/// the request is dropped: otherwise a client that hangs up repeatedly could have any amount of it
-/// done at once.
+/// Does blocking work with a permit, held to its end even if the request is dropped: clients that
+/// hang up must not multiply it.
 async fn in_turn<T: Send + 'static>(
     turns: &Arc<Semaphore>,
     wait_max: Duration,

@@ -15,7 +15,6 @@ use hyper::{
 };
 use std::time::Duration;
 
-/// Format of a call's request and response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// One message each way, without an envelope.
@@ -64,8 +63,7 @@ impl Form {
         }
     }
 
-    /// Smallest size of the message for a body of at least this size. A JSON body may become a
-    /// message of any size.
+    /// Smallest message of a body of at least this size; of JSON, any size.
     pub(super) const fn message_bytes_min(self, body_bytes_min: usize) -> usize {
         match self {
             Self::Unary(Codec::Cbor) | Self::Events(Codec::Cbor) => body_bytes_min,
@@ -82,7 +80,6 @@ fn wants_events(headers: &HeaderMap) -> bool {
     kinds.any(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
-/// Headers of a call other than its format.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct CallHeaders {
     pub(super) timeout: Option<Duration>,
@@ -91,8 +88,7 @@ pub(super) struct CallHeaders {
 }
 
 impl CallHeaders {
-    /// Reads the headers that the gateway uses. All others are ignored, including any identity that
-    /// they claim.
+    /// Reads the headers that the gateway uses. Ignores all others, and identities that they claim.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         if one(headers, &VERSION)?.is_some_and(|version| version != "1") {
             return Err(Refusal::invalid(
@@ -148,8 +144,7 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-/// True if a text is a `traceparent` of W3C Trace Context: version, trace, parent and flags, in
-/// lower-case hexadecimal.
+/// True if a text is a `traceparent` of W3C Trace Context, in lower-case hexadecimal.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &&str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

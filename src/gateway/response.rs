@@ -24,7 +24,6 @@ use std::{
     time::Duration,
 };
 
-/// Body of a response.
 pub(super) enum ResponseBody {
     Whole(Full<Bytes>),
     /// JSON that is produced while it is sent.
@@ -88,7 +87,6 @@ impl Refusal {
         Self { http: Some(http), ..Status::not_executed(code, text).into() }
     }
 
-    /// The request is invalid.
     pub(super) fn invalid(text: impl Into<String>) -> Self {
         Status::not_executed(Code::InvalidArgument, text).into()
     }
@@ -98,8 +96,7 @@ impl Refusal {
         self
     }
 
-    /// Closes the connection after it, where the rest of the request cannot be parsed or is not
-    /// worth reading.
+    /// Closes the connection after it: the rest of the request is unparsable or not worth reading.
     pub(super) fn closing(self) -> Self {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
     }
@@ -117,7 +114,6 @@ impl Refusal {
         })
     }
 
-    /// Response of a unary call.
     pub(super) fn into_response(self) -> GatewayResponse {
         let http = self.http_status();
         let mut answer =
@@ -129,7 +125,6 @@ impl Refusal {
     }
 }
 
-/// A response with a complete body.
 pub(super) fn full_response(
     http: StatusCode,
     content_type: &'static str,

@@ -1,5 +1,4 @@
-//! Parses request paths. A path is decoded once and matched exactly: no dots, no empty segments, no
-//! second decoding.
+//! Parses request paths: decoded once and matched exactly, no dots, no empty segments.
 
 use super::response::Refusal;
 use crate::{
@@ -10,7 +9,6 @@ use crate::{
 use hyper::{Method, StatusCode, Uri};
 use std::str::FromStr;
 
-/// Target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RequestRoute {
     /// A call of a method on this agent, or on any that may answer for the service.
@@ -28,7 +26,6 @@ pub(super) enum GatewayPage {
 }
 
 impl RequestRoute {
-    /// Parses path and query of a request.
     pub(super) fn of(uri: &Uri) -> Result<Self, Refusal> {
         let path = uri.path();
         if path.len() > HTTP_PATH_BYTES_MAX {
@@ -73,8 +70,7 @@ fn not_found() -> Refusal {
     Refusal::with(StatusCode::NOT_FOUND, Code::NotFound, text)
 }
 
-/// Parses one segment of the path as a name. Text that was encoded twice, or that contains an
-/// encoded slash, is not a name.
+/// Parses a segment as a name. Double encoding and encoded slashes are not names.
 fn parsed<T: FromStr<Err = NameError>>(what: &str, segment: &str) -> Result<T, Refusal> {
     let decoded = decoded(segment).ok_or_else(|| {
         Refusal::invalid(format!("the {what} in the path is not percent-encoded UTF-8"))

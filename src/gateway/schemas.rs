@@ -1,5 +1,4 @@
-//! Parts of the OpenAPI document that are the same for every caller: errors, headers,
-//! authentication.
+//! Parts of the OpenAPI document that are the same for every caller.
 
 use super::connect_error::connect_code;
 use crate::status::{Code, Outcome};
@@ -38,8 +37,7 @@ fn parameters() -> Value {
         "traceparent": {
             "name": "traceparent",
             "in": "header",
-            // No pattern: by the W3C recommendation calls with an invalid value continue without a
-            // trace.
+            // No pattern: by the W3C, calls with an invalid value continue without a trace.
             "description": "W3C Trace Context, `00-TRACE-PARENT-FLAGS`; passed on to the handler. What is none is dropped.",
             "schema": { "type": "string" },
         },

@@ -1,5 +1,5 @@
-//! Streams of replies as response bodies, in Connect's envelopes or as server-sent events. The next
-//! message is taken when HTTP polls for it; dropping the body cancels the call.
+//! Streams of replies as response bodies, in Connect's envelopes or as server-sent events. HTTP
+//! polls for each message; dropping the body cancels the call.
 
 use super::{
     codec::{Codec, END_STREAM, enveloped, prefix},
@@ -21,7 +21,6 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-/// Format of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamFormat {
     Connect(Codec),
@@ -34,7 +33,6 @@ pub(super) type AuthenticationEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Converter of the caller's messages, and the end of its authentication.
 pub(super) type StreamContext = (Converter, AuthenticationEnd);
 
-/// Conversion of a message to the format.
 type Encoding = Pin<Box<dyn Future<Output = Result<Text, Status>> + Send>>;
 
 /// Progress of the call of a streaming response.
@@ -77,7 +75,6 @@ impl StreamBody {
         matches!(self.state, StreamState::Over)
     }
 
-    /// Returns the next piece, `None` after the end.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.is_over() {
             return Poll::Ready(None);
@@ -169,14 +166,12 @@ impl StreamBody {
         })
     }
 
-    /// Returns the last piece, and drops what the call holds.
     fn end(&mut self, ended: Result<Metadata, Status>) -> Bytes {
         self.state = StreamState::Over;
         ending(self.format, ended, &self.late)
     }
 }
 
-/// Formats the end of a stream.
 pub(super) fn ending(
     format: StreamFormat,
     ended: Result<Metadata, Status>,
@@ -218,8 +213,7 @@ fn grouped(all: &[&Metadata], prefix: &str) -> Map<String, Value> {
     out
 }
 
-/// Status of a caller whose token expired or was revoked, or whose certificate is no longer
-/// trusted.
+/// Status of a caller whose token or certificate became invalid.
 pub(super) fn no_longer_authenticated() -> Status {
     let text = "the caller's token or certificate is no longer valid";
     Status::unknown(Code::Unauthenticated, text)
