@@ -5,10 +5,8 @@ use crate::name::{MethodPath, Name, PeerName};
 use std::fmt;
 
 /// Rules of an agent. Without a rule every verified node may call every hosted service; with any
-/// rule the rest is denied.
-///
-/// The node reports the caller's name: a compromised node may claim any caller, but cannot reach
-/// methods that no rule opens to that node.
+/// rule the rest is denied. The node reports the caller's name: a compromised node may claim any
+/// caller, but reaches only methods that a rule opens to that node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentPolicy {
     /// Allow rules. Where several cover a call, the first is reported as the rule that decided.

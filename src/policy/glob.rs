@@ -3,10 +3,8 @@
 use crate::name::{Name, NameError, NameGlob, PeerName, Role};
 use std::{fmt, str::FromStr};
 
-/// Pattern over requesters: `billing` and `acme.*` are callers, `agent/warehouse` and `node/*` say
-/// their role.
-///
-/// A pattern speaks of one role only: `**` is every caller, and neither an agent nor a node.
+/// Pattern over requesters of one role: `billing`, `acme.*` and `**` are callers, `agent/warehouse`
+/// and `node/*` say their role.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequesterGlob {
     role: Role,
@@ -64,9 +62,8 @@ impl fmt::Display for PolicyTarget<'_> {
     }
 }
 
-/// Pattern over targets: `acme.*` are agents, `node/NAME` are the services of the node itself.
-///
-/// `**` is every agent and never a node, so that a rule for agents does not open the node.
+/// Pattern over targets: `acme.*` are agents, `node/NAME` are the services of the node itself. `**`
+/// is every agent and never a node, so that a rule for agents does not open the node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TargetGlob {
     /// Agents of these names.

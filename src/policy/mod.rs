@@ -1,5 +1,4 @@
-//! Rules for calls and for hosts. Pure: no clock, no socket, no file; it speaks of
-//! [`PeerName`](crate::name::PeerName), never of certificates.
+//! Rules for calls and for hosts. Pure: no clock, no socket, no file, no certificates.
 //!
 //! Both ends decide. A [`NodePolicy`] denies every call that no rule allows; an [`AgentPolicy`]
 //! without rules trusts every verified node, and with rules denies the rest.

@@ -1,5 +1,4 @@
-//! The node's rules: the methods that each requester may call through it, and the agents that may
-//! host a service.
+//! The node's rules: methods that requesters may call, and agents that may host a service.
 
 use super::{
     AllowRule, DenyRule, HostRule, PolicyTarget, RequesterGlob, TargetGlob, rule::RuleLimits,
@@ -7,10 +6,8 @@ use super::{
 use crate::name::{MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
-/// Rules of a node. `Default` has no rules and denies everything.
-///
-/// A decision walks the rules in their order and allocates nothing: its cost is one comparison of
-/// patterns per rule, on every call.
+/// Rules of a node. `Default` has no rules and denies everything. Every call costs one comparison
+/// of patterns per rule, in their order, and no allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePolicy {
     /// Allow rules. If several cover a call, the **first** decides and its limits apply.
@@ -25,8 +22,7 @@ impl NodePolicy {
     /// Allows every RPC method, of agents and of the node, to every verified peer, and lets every
     /// agent answer for every service. For tests, and for programs that decide calls themselves.
     pub fn allow_all() -> Self {
-        // The patterns are constants, and the test below reads them; an error would leave the
-        // policy closed.
+        // The patterns are constants that a test reads; an error would leave the policy closed.
         Self::open_to_all().unwrap_or_default()
     }
 
@@ -90,9 +86,8 @@ impl NodePolicy {
         self.allow.iter().find(covers).map(|rule| Grant { rule })
     }
 
-    /// True if the requester may know that the target is there: some allow rule could let it call
-    /// something there, and no deny rule takes all of that away. Other requesters do not learn
-    /// which agents exist.
+    /// True if the requester may know that the target exists: some allow rule opens something
+    /// there, and no deny rule takes all of that away.
     pub fn may_see(&self, requester: &PeerName, target: PolicyTarget<'_>) -> bool {
         self.view(requester).on(target).allows_something()
     }

@@ -46,17 +46,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Rate limit of calls: `100/s`, `6000/m`, `10000/h`.
-///
-/// A token bucket of size `calls` that fills once in the time. It is also the burst: `100/s` allows
-/// 100 calls at once and `6000/m` allows 6,000, at the same average rate.
+/// Rate limit of calls: `100/s`, `6000/m`, `10000/h`. A token bucket of size `calls` that fills
+/// once in the time: `6000/m` allows a burst of 6,000 at the average rate of `100/s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     calls: u32,
     per_seconds: u64,
 }
 
-/// Units of time of a [`Rate`], in seconds.
 const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
 
 impl Rate {
@@ -105,7 +102,6 @@ impl FromStr for Rate {
     }
 }
 
-/// As it is written in a file.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = RATE_UNITS.into_iter().find(|(_, seconds)| *seconds == self.per_seconds);
@@ -164,8 +160,7 @@ impl AllowRule {
         }
     }
 
-    /// Reads the three patterns as a rule in a file has them: `parse("billing", "acme.*",
-    /// "Stock/*")`.
+    /// Reads three patterns as in files: `parse("billing", "acme.*", "Stock/*")`.
     pub fn parse(caller: &str, agent: &str, method: &str) -> Result<Self, NameError> {
         Ok(Self::new(caller.parse()?, agent.parse()?, method.parse()?))
     }
@@ -200,7 +195,6 @@ impl AllowRule {
     }
 }
 
-/// Shows the patterns and the limits: `billing on acme.* HelloService/*: rate 100/s, in_flight 4`.
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, RuleLimits(self))
@@ -260,8 +254,7 @@ impl DenyRule {
     }
 }
 
-/// Lets agents answer calls that name only the service. A call that names its agent needs no such
-/// rule.
+/// Lets agents answer calls that name only the service, not the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostRule {

@@ -3,11 +3,10 @@
 use super::{AllowRule, DenyRule, NodePolicy, PolicyTarget};
 use crate::name::{MethodPath, PeerName};
 
-/// The rules that apply to one requester, and after [`PolicyView::on`] to one target. It agrees
-/// with [`NodePolicy::decide`]; the policy itself decides calls.
+/// The rules that apply to one requester, and after [`PolicyView::on`] to one target. Agrees with
+/// [`NodePolicy::decide`].
 ///
-/// Making one costs a comparison of patterns for each rule; each later query, one for each rule
-/// that is left.
+/// Costs a comparison of patterns for each rule, and each query one for each rule that is left.
 #[derive(Debug, Clone)]
 pub struct PolicyView<'a> {
     allow: Vec<&'a AllowRule>,
