@@ -1,5 +1,4 @@
-//! `dialback agent`: reads its settings, dials its nodes, runs until a signal, and applies changes
-//! of its files meanwhile.
+//! `dialback agent`: reads its settings, dials its nodes, runs until a signal, applies changes.
 
 use crate::{
     args::TlsArgs,
@@ -74,7 +73,6 @@ pub(crate) struct AgentArgs {
     pub(crate) command: Option<JoinCommand>,
 }
 
-/// Settings of the agent, from flags, environment and config file.
 struct Settings {
     credentials: Credentials,
     nodes: Vec<NodeAddress>,
@@ -83,9 +81,7 @@ struct Settings {
     hosted: Hosted,
     forwards: Forwards,
     audit: AuditFile,
-    /// Renewal of the certificate, if an enroller is configured.
     renewal: Option<Renewal>,
-    /// Files to watch.
     files: Vec<PathBuf>,
 }
 
@@ -218,8 +214,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     audit::kept(&audit, run).await?
 }
 
-/// Rejects an update without rules, which would open everything that is hosted: the owner may say
-/// so at a start, a truncated file may not.
+/// Rejects an update without rules, which would open every hosted service: likely a truncated file.
 fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failure> {
     if has_rules.get() && next.allow.is_empty() {
         return Err(Failure::usage(

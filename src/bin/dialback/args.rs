@@ -1,8 +1,6 @@
-//! The root command, and the arguments that several commands share. Each command's own arguments
-//! are in its file. Only the grammar of single values is checked here.
+//! The root command, and the arguments that several commands share.
 //!
-//! Every flag except `--force` is also read from the environment, as `DIALBACK_<FLAG>`: one rule,
-//! applied in one place.
+//! Every flag except `--force` is also read from the environment, as `DIALBACK_<FLAG>`.
 
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, call::CallArgs, certs::args::CertsArgs,
@@ -127,8 +125,7 @@ impl From<TlsArgs> for TlsFiles {
     }
 }
 
-/// Parses the command line and the environment. Exits the process on an error: 0 after help, else
-/// 2.
+/// Parses command line and environment. Exits the process on an error: 0 after help, else 2.
 pub(crate) fn parse() -> Cli {
     let read = with_environment(Cli::command())
         .try_get_matches()
@@ -136,11 +133,8 @@ pub(crate) fn parse() -> Cli {
     read.unwrap_or_else(|error| error.exit())
 }
 
-/// Gives every flag its environment variable, hidden in help: the first page of help states the
-/// rule.
-///
-/// `config` is excluded: its flags name files to check, and `DIALBACK_NODE` is the address of a
-/// node.
+/// Gives every flag its environment variable, hidden in help. `config` is excluded: its flags name
+/// files to check, and `DIALBACK_NODE` is the address of a node.
 fn with_environment(command: clap::Command) -> clap::Command {
     if command.get_name() == "config" {
         return command;

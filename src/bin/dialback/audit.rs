@@ -1,5 +1,4 @@
-//! The audit log of a node or an agent: opened before anything else starts, reopened on SIGHUP,
-//! flushed at the end.
+//! The audit log of a node or an agent: opened first, reopened on SIGHUP, flushed at the end.
 
 use crate::{exit::Failure, signals::Hangups};
 use clap::{Args, builder::BoolishValueParser};
@@ -29,7 +28,6 @@ impl From<AuditArgs> for AuditFile {
     }
 }
 
-/// Opens the audit log that flags or the config file name.
 pub(crate) fn open(settings: AuditFile) -> Result<Audit, Failure> {
     let AuditFile { file, calls } = settings;
     let has_calls = calls.unwrap_or(false);
@@ -63,7 +61,6 @@ pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Res
     ended
 }
 
-/// Reopens the audit log on each SIGHUP. Returns only if SIGHUP cannot be received.
 async fn reopen_on_hangup<T>(audit: &Audit) -> Result<T, Failure> {
     if !audit.is_on() {
         return std::future::pending().await;

@@ -26,13 +26,11 @@ pub(crate) struct ReachArgs {
 /// Time to connect, whatever the timeout of the call.
 pub(crate) const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Time to close after success. GOODBYE is sent within one turn of the runtime. QUIC would wait
-/// three round trips or more to retransmit it, which is noticeable at a prompt; a node that misses
-/// it drops the link by its heartbeat.
+/// Time to close after success: GOODBYE is sent within one turn of the runtime. Waiting for a
+/// retransmission is noticeable at a prompt; a node that misses it drops the link by its heartbeat.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 
-/// Time to close after a failed or dropped call, whose handler may still run: long enough to
-/// retransmit GOODBYE.
+/// Time to close after a failed or dropped call, whose handler may run on: retransmits GOODBYE.
 const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Runs work with a connected caller and passes it the remaining time. The timeout includes
@@ -71,7 +69,6 @@ async fn connect_and(
     worked?
 }
 
-/// Connects to a node.
 pub(crate) async fn dial(
     credentials: Credentials,
     node: &NodeAddress,

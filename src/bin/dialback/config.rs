@@ -55,8 +55,7 @@ fn check_agent(path: &Path) -> Result<String, LineFaults> {
     Ok(format!("{}: an agent's file, {}", path.display(), count(config.nodes.len(), "node")))
 }
 
-/// Accepts a file that is valid as either kind; else returns the errors of the kind with fewer
-/// misplaced keys, then with fewer errors.
+/// Accepts either kind; else the errors of the kind with fewer misplaced keys, then errors.
 fn check_either(path: &Path) -> Result<String, LineFaults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {

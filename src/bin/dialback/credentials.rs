@@ -12,7 +12,6 @@ use std::{
     time::SystemTime,
 };
 
-/// Default directory of `dialback certs`.
 const DIR_DEFAULT: &str = "certs";
 
 /// Finds and loads the credentials of a role. `file` holds the paths of the config file.
@@ -20,7 +19,6 @@ pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credent
     load_from(role, &locate(role, flags.into(), file)?)
 }
 
-/// Loads the credentials of a role from these files.
 pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentials, Failure> {
     mend(files);
     let credentials = Credentials::from_files(files)?;
@@ -28,8 +26,7 @@ pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentia
     Ok(credentials)
 }
 
-/// Completes an interrupted replacement of certificate and key. If it cannot be written, reading
-/// the files reports the error.
+/// Completes an interrupted replacement. If it fails, reading the files reports the error.
 fn mend(files: &CredentialFiles) {
     let key = files.key.display();
     match mend_pair(&files.cert, &files.key) {
@@ -53,9 +50,8 @@ pub(crate) fn paths(files: &CredentialFiles) -> Vec<PathBuf> {
     [Some(cert), Some(key), Some(ca), node_ca, crl].into_iter().flatten().collect()
 }
 
-/// Locates the credential files of a long-running command. The files found at its start stay the
-/// ones it reads: a revocation list that disappears is then an error, and a second certificate in
-/// the directory does not matter.
+/// Locates the credential files of a long-running command. Keeps the files found at its start: a
+/// revocation list that disappears is an error, a second certificate is not.
 pub(crate) struct Locator {
     role: Role,
     /// Files found, and the config file's paths they were found for.
@@ -63,13 +59,11 @@ pub(crate) struct Locator {
 }
 
 impl Locator {
-    /// Locator that has not searched yet.
     pub(crate) fn new(role: Role) -> Self {
         Self { role, found: Mutex::default() }
     }
 
-    /// Returns the files. Searches at the first call, when the config file's paths have changed,
-    /// and as long as there is no revocation list.
+    /// Searches at the first call, when the config file's paths change, and while there is no list.
     pub(crate) fn locate(
         &self,
         flags: TlsFiles,
@@ -88,7 +82,6 @@ impl Locator {
     }
 }
 
-/// Finds the files of the credentials of a role.
 fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
     // A certificate named by a flag comes with its own key, not the one of the config file.
     let files = complete(with_key(flags).or(file));
@@ -122,8 +115,7 @@ fn with_key(mut files: TlsFiles) -> TlsFiles {
     files
 }
 
-/// Fills in missing paths from the directory of the certificate. The revocation list belongs to the
-/// CA: a configured CA needs a configured list.
+/// Fills in missing paths from the certificate's directory. A configured CA needs its own list.
 fn complete(files: TlsFiles) -> TlsFiles {
     let mut files = with_key(files);
     let Some(cert) = files.cert.clone().filter(|_| files.ca.is_none()) else { return files };

@@ -33,8 +33,7 @@ pub(crate) enum Failure {
     Runtime(Vec<String>),
     /// Bad usage, config file or local credentials: one line per fact.
     Local(Vec<String>),
-    /// A certificate is not valid yet, by a clock that may be behind; with its start, if it is
-    /// ours.
+    /// A certificate is not valid yet by a clock that may be behind; with its start, if it is ours.
     NotValidYet(String, Option<SystemTime>),
     /// A call failed.
     Call(Status, Option<CallId>),
@@ -45,8 +44,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The reader of standard output closed the pipe before the last line: the exit code of
-    /// SIGPIPE.
+    /// The reader of standard output closed the pipe early: the exit code of SIGPIPE.
     pub(crate) const READER_GONE: Self = Self::Signal(13);
 
     /// Bad usage, config file or local credentials: an error with its causes.
@@ -104,7 +102,6 @@ impl Failure {
         }
     }
 
-    /// Lines to print.
     pub(crate) fn lines(&self) -> Vec<String> {
         match self {
             Self::Runtime(lines) | Self::Local(lines) => lines.clone(),
@@ -115,10 +112,8 @@ impl Failure {
     }
 }
 
-/// Prints the errors of a command, one `error: ...` per line, and returns the exit code.
-///
-/// The lines are queued after the log lines and wait for space in the queue: they are written if
-/// standard error is read, and delay the exit by a bounded time if it is not.
+/// Prints one `error: ...` per line and returns the exit code. The lines queue behind the log's and
+/// delay the exit by a bounded time if standard error is not read.
 pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> ExitCode {
     let code = result.as_ref().err().map_or(0, Failure::code);
     let lines = result.err().iter().flat_map(Failure::lines).collect::<Vec<_>>();
@@ -145,7 +140,6 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A failed call in the form of `--json`.
 #[derive(Serialize)]
 pub(crate) struct FailedCall<'a> {
     ok: bool,

@@ -1,5 +1,4 @@
-//! Services that an agent forwards to local HTTP servers: read from flags and config file, hosted,
-//! and replaced while the agent runs.
+//! Services that an agent forwards to local HTTP servers: read, hosted, and replaced while it runs.
 
 use crate::exit::Failure;
 use dialback::{
@@ -12,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Parses `--forward SERVICE=URL`.
 pub(crate) fn parse_forward(text: &str) -> Result<ForwardConfig, Box<dyn Error + Send + Sync>> {
     let (service, upstream) = text
         .split_once('=')
@@ -25,7 +23,6 @@ pub(crate) fn parse_forward(text: &str) -> Result<ForwardConfig, Box<dyn Error +
     Ok(config)
 }
 
-/// All forwards of the agent.
 pub(crate) struct Forwards(Vec<(ForwardConfig, Forward)>);
 
 impl Forwards {
@@ -45,7 +42,6 @@ impl Forwards {
         made.collect::<Result<_, Failure>>().map(Self)
     }
 
-    /// Files to watch.
     pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
         self.0.iter().filter_map(|(config, _)| config.upstream_ca.clone())
     }
@@ -77,12 +73,10 @@ fn announce(config: &ForwardConfig) {
     tracing::info!("forwarding {} to {}", config.service, config.upstream);
 }
 
-/// Running forwards and the handles that replace their upstreams.
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);
 
 impl Live {
-    /// Returns `true` if these have the same services and methods, so that they can be applied
-    /// without a new registration.
+    /// Returns `true` if services and methods are the same, so that no new registration is needed.
     pub(crate) fn is_registered_as(&self, next: &Forwards) -> bool {
         let has = |config: &ForwardConfig| {
             self.0.iter().any(|(hosted, _)| is_registered_alike(hosted, config))

@@ -12,7 +12,6 @@ use std::{
     sync::Arc,
 };
 
-/// Settings of the gateway, from flags, config file and the files that they name.
 pub(crate) struct GatewaySettings {
     listen: SocketAddr,
     config: GatewayFile,
@@ -21,7 +20,6 @@ pub(crate) struct GatewaySettings {
 }
 
 impl GatewaySettings {
-    /// Reads them, if a gateway is configured.
     pub(crate) fn read(
         args: &NodeArgs,
         file: Option<GatewayFile>,
@@ -48,7 +46,6 @@ impl GatewaySettings {
         Ok(Some(Self { listen, config, tokens, certificate }))
     }
 
-    /// Files to watch.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let certificate =
             self.config.tls.iter().filter_map(|tls| tls.certificate.clone()).flatten();
@@ -64,7 +61,6 @@ fn read_tokens(path: &PathBuf) -> Result<TokenVerifier, Failure> {
     }))
 }
 
-/// Starts the gateway, if one is configured.
 pub(crate) async fn open(
     node: &Node,
     settings: Option<&GatewaySettings>,
@@ -85,8 +81,7 @@ pub(crate) async fn open(
     builder.start().await.map(Some)
 }
 
-/// Applies the settings that can change while the gateway runs. A gateway that was removed from the
-/// configuration keeps running until a restart.
+/// Applies settings to a running gateway. A removed gateway keeps running until a restart.
 pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<GatewaySettings>) {
     if let (Some(gateway), Some(next)) = (gateway, next) {
         gateway.set_tokens(next.tokens);

@@ -26,8 +26,7 @@ impl<'de> Deserialize<'de> for Encoded {
 }
 
 impl Input {
-    /// Starts to read what `-d` gives, in a thread of its own: standard input may stay silent for
-    /// long.
+    /// Starts to read what `-d` gives, in its own thread: standard input may stay silent for long.
     pub(crate) fn open(data: Option<&str>) -> Result<Self, Failure> {
         match data {
             None => Ok(Self::read(Cursor::new("null"), "-d".into())),
@@ -66,7 +65,6 @@ impl Input {
         Self(receiver)
     }
 
-    /// The next message; `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         self.0.recv().await
     }

@@ -66,7 +66,6 @@ pub(crate) struct RenewArgs {
     pub(crate) tls: TlsArgs,
 }
 
-/// Runs the command for one role.
 pub(crate) fn run(role: Role, command: JoinCommand) -> Result<(), Failure> {
     match command {
         JoinCommand::Join(args) => join(role, args),
@@ -121,8 +120,7 @@ fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     }
 }
 
-/// Loads the credentials of a renewal, after completing an interrupted one. The error for an
-/// expired certificate has the remedy: how to get a new one.
+/// Loads the credentials of a renewal, after completing an interrupted one.
 pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Failure> {
     if renewal.mend()? {
         tracing::warn!("completed an interrupted replacement of certificate and key");
@@ -132,7 +130,6 @@ pub(crate) fn present(renewal: &Renewal, role: Role) -> Result<Credentials, Fail
     Ok(credentials)
 }
 
-/// Awaits the future, unless a signal comes first.
 fn wait_for<T>(future: impl Future<Output = Result<T, EnrollError>>) -> Result<T, Failure> {
     block_on(Builder::new_current_thread(), async {
         Ok(Signals::listen()?.unless_stopped(future).await??)

@@ -5,12 +5,9 @@ use dialback::{Socket, config::parse_listen};
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 use tokio::net::TcpListener;
 
-/// Address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Listen {
-    /// A TCP port.
     Tcp(SocketAddr),
-    /// A Unix socket.
     Unix(PathBuf),
 }
 
@@ -57,7 +54,6 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds the port.
     pub(crate) async fn bind(listen: &Listen) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
             let hint = match (listen, error.kind()) {
@@ -94,7 +90,6 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// Accepts the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, From)> {
         match &self.socket {
             ListenSocket::Tcp(listener) => {

@@ -24,11 +24,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Starts logging. Events of dependencies are shown at `warn` and above, or all of them with
-/// `trace`.
-///
-/// # Errors
-/// The system cannot start a thread.
+/// Starts logging. Events of dependencies are shown at `warn` and above, or all with `trace`. Fails
+/// if the system cannot start a thread.
 pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
     let level = level(cli);
     let others = others_at(level);
@@ -55,8 +52,7 @@ fn others_at(level: LevelFilter) -> LevelFilter {
     if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
 }
 
-/// quinn's warnings repeat our own lines without cause and remedy. They are shown at `debug` and
-/// below; the target covers all of its crates.
+/// quinn's warnings repeat our lines without cause and remedy: shown at `debug` and below only.
 fn quinn_at(level: LevelFilter) -> LevelFilter {
     if level >= LevelFilter::DEBUG { others_at(level) } else { LevelFilter::OFF }
 }
@@ -95,7 +91,6 @@ fn level(cli: &Cli) -> LevelFilter {
     }
 }
 
-/// Format and colors of log lines.
 struct LineFormat {
     form: LogForm,
     is_colored: bool,
@@ -136,7 +131,6 @@ impl LineFormat {
     }
 }
 
-/// Message and fields of an event.
 #[derive(Default)]
 struct EventText {
     message: String,

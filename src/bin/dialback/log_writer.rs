@@ -1,5 +1,4 @@
-//! Thread that writes log lines, with a bounded queue: a stalled reader of the log causes counted
-//! drops, and blocks no thread of the runtime.
+//! Thread that writes log lines from a bounded queue: a stalled reader of the log blocks nothing.
 
 use dialback::limits::{LOG_FLUSH_STEP, LOG_FLUSH_WAIT_MAX, LOG_LINES_WAITING_MAX};
 use std::{
@@ -46,9 +45,8 @@ impl LogWriter {
         }
     }
 
-    /// Writes the last lines of a process, after all that came before them: unlike others they wait
-    /// for a free slot. Blocks its thread, at most [`LOG_FLUSH_WAIT_MAX`]. Returns `true` if
-    /// everything was written.
+    /// Writes the last lines of a process; unlike others they wait for free slots. Blocks its
+    /// thread, at most [`LOG_FLUSH_WAIT_MAX`]. Returns `true` if everything was written.
     pub(crate) fn finish(&self, last: Vec<Vec<u8>>) -> bool {
         let until = Instant::now() + LOG_FLUSH_WAIT_MAX;
         let (done, written) = mpsc::sync_channel(1);
@@ -58,8 +56,7 @@ impl LogWriter {
             && written.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok()
     }
 
-    /// Queues an order as soon as there is a free slot. A bounded queue of std does not notify of
-    /// free slots, so it is polled.
+    /// Polls for a free slot: a bounded queue of std does not notify of any.
     fn send_by(&self, mut order: Order, until: Instant) -> bool {
         while let Err(refused) = self.orders.try_send(order) {
             match refused {

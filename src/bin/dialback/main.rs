@@ -29,8 +29,7 @@ mod tcp;
 mod token;
 mod until_valid;
 
-/// Allocator that returns unused memory to the system. glibc's keeps the memory of a burst of large
-/// messages. See docs/decisions/0032.
+/// Returns unused memory to the system, unlike glibc's after large messages: decision 0032.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -16,8 +16,7 @@ pub(crate) fn map_of(metadata: &Metadata) -> MetadataMap<'_> {
     keys
 }
 
-/// The details of an error as text: base64url, as all byte strings are shown. None if there are
-/// none.
+/// The details of an error as base64url, as all byte strings are shown.
 pub(crate) fn details(status: &Status) -> Option<String> {
     let details = status.details();
     (!details.is_empty()).then(|| URL_SAFE_NO_PAD.encode(details))
@@ -31,8 +30,7 @@ pub(crate) fn line(status: &Status) -> String {
     if parts.is_empty() { status.to_string() } else { format!("{status} ({})", parts.join(", ")) }
 }
 
-/// Tells what came before and after the replies, a line a pair, on standard error: standard output
-/// has the replies alone.
+/// Prints metadata and trailers on standard error: standard output has the replies alone.
 pub(crate) async fn print(metadata: &Metadata, trailing: &Metadata) {
     let lines = |title: &'static str, pairs: &Metadata| {
         let line = |(key, value)| format!("{title} {}\n", escape(&format!("{key}: {value}")));

@@ -1,5 +1,4 @@
-//! `dialback node`: reads its settings, runs until a signal, and applies changes of its files
-//! meanwhile.
+//! `dialback node`: reads its settings, runs until a signal, applies changes of its files.
 
 use crate::{
     args::TlsArgs,
@@ -57,7 +56,6 @@ pub(crate) struct NodeArgs {
     pub(crate) tls: TlsArgs,
 }
 
-/// Settings of the node, from flags, environment and config file.
 struct Settings {
     credentials: Credentials,
     listen: SocketAddr,
@@ -66,7 +64,6 @@ struct Settings {
     state: Option<PathBuf>,
     audit: AuditFile,
     gateway: Option<GatewaySettings>,
-    /// Files to watch.
     files: Vec<PathBuf>,
 }
 
@@ -100,7 +97,6 @@ impl Settings {
         })
     }
 
-    /// Logs the settings in use.
     fn announce(credentials: &Credentials, policy: &NodePolicy) {
         credentials::announce(credentials);
         tracing::info!("{}", count_rules(policy));

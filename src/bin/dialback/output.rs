@@ -13,10 +13,8 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write_line(text).map(drop)
 }
 
-/// Result of printing a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Printed {
-    /// It was written.
     Written,
     /// The reader of the pipe has closed it (EPIPE).
     ReaderGone,
@@ -29,7 +27,6 @@ pub(crate) async fn print_aside(text: String) -> Result<Printed, Failure> {
     written.unwrap_or_else(|| Err(Failure::Runtime(vec!["printing was interrupted".into()])))
 }
 
-/// The same for a value as one line of JSON.
 pub(crate) async fn print_json_aside(value: &impl Serialize) -> Result<Printed, Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::runtime(&error))?;
     print_aside(escape_json(text)).await
@@ -53,8 +50,7 @@ fn write_line(text: &str) -> Result<Printed, Failure> {
     }
 }
 
-/// Prints a line that must reach a reader, such as a secret that is printed once: one that has gone
-/// is a failure too.
+/// Prints a line that must reach a reader, such as a secret that is printed once.
 pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
     match write_line(text)? {
         Printed::Written => Ok(()),
@@ -64,14 +60,12 @@ pub(crate) fn print_all(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints a value as one line of JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::runtime(&error))?;
     print(&escape_json(text))
 }
 
-/// Shows control characters and other invisible ones as `\u{..}`, so that no text of a peer steers
-/// a terminal.
+/// Escapes control and other invisible characters, so that no text of a peer steers a terminal.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -83,8 +77,7 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The same for JSON, where such characters stand in strings only and have an escape that means the
-/// same value.
+/// The same for JSON, where they stand only in strings and have an escape of the same value.
 pub(crate) fn escape_json(text: String) -> String {
     if !text.contains(is_hidden) {
         return text;
@@ -99,8 +92,7 @@ pub(crate) fn escape_json(text: String) -> String {
     out
 }
 
-/// Characters that JSON lets through and terminals act on: DEL, C1 controls, and those that turn
-/// the direction of text.
+/// Characters that JSON lets through and terminals act on: DEL, C1 controls, text direction.
 fn is_hidden(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -115,7 +107,6 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows in columns below their titles.
 pub(crate) fn table<T: ToString>(titles: &[T], rows: impl Iterator<Item = Vec<String>>) -> String {
     let titles = titles.iter().map(T::to_string).collect();
     columns(&std::iter::once(titles).chain(rows).collect::<Vec<_>>())
@@ -126,7 +117,6 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A path as text for a terminal.
 pub(crate) fn show_path(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }

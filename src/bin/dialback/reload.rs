@@ -52,7 +52,6 @@ fn without_clock(line: &str) -> String {
 /// Reads settings from files, on a thread that may block.
 pub(crate) type Reader<S> = Arc<dyn Fn() -> Result<S, Failure> + Send + Sync>;
 
-/// Start of a long-running command.
 pub(crate) struct Start<S> {
     pub(crate) settings: S,
     pub(crate) signals: Signals,
@@ -67,8 +66,7 @@ pub(crate) struct Reloads<S> {
     pub(crate) hangups: Hangups,
 }
 
-/// Runs a long-running command: reads its settings, waits until its certificate is valid, and
-/// serves.
+/// Runs a long-running command: reads settings, waits for a valid certificate, serves.
 pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
     read: impl Fn() -> Result<S, Failure> + Send + Sync + 'static,
     files: fn(&S) -> Vec<PathBuf>,
@@ -94,8 +92,7 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
 
 /// Initial settings, and a watch on their files.
 fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S, Watch), Failure> {
-    // Read once to learn the files: they are watched before the read that counts, so that no change
-    // is missed.
+    // Read once to learn the files, which are watched before the read that counts.
     let watch = Watch::new(files(&reader()?));
     Ok((reader()?, watch))
 }
@@ -155,14 +152,12 @@ impl<S: Send + 'static> Reloads<S> {
     }
 }
 
-/// Reads the settings.
 pub(crate) async fn read_once<S: Send + 'static>(reader: &Reader<S>) -> Result<S, Failure> {
     let reader = reader.clone();
     aside(move || reader()).await
 }
 
-/// Reads on a thread, so that a mount that does not answer does not block the signal that ends the
-/// process.
+/// Reads on a thread: an unresponsive mount must not block the signal that ends the process.
 async fn aside<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -9,8 +9,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Two signals within this time are one: a terminal's Ctrl-C reaches the whole group, and its
-/// supervisor passes on a SIGTERM.
+/// Two signals within this time are one: Ctrl-C reaches the group, a supervisor adds a SIGTERM.
 const ONE_SIGNAL_WITHIN: Duration = Duration::from_millis(200);
 
 /// Returns `true` if a signal at `now` is another one than that at `first`.
@@ -51,7 +50,6 @@ impl Hangups {
         Ok(Self {})
     }
 
-    /// The next one.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) {
         if self.hangup.recv().await.is_none() {
@@ -59,7 +57,6 @@ impl Hangups {
         }
     }
 
-    /// Never.
     #[cfg(not(unix))]
     pub(crate) async fn next(&mut self) {
         std::future::pending::<()>().await;
@@ -74,10 +71,8 @@ pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
-/// One that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// Ctrl-C.
     Interrupt,
     /// Signal of service managers.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has it"))]
@@ -85,7 +80,6 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    /// Its name.
     const fn as_str(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
@@ -103,7 +97,6 @@ impl Stop {
 }
 
 impl Signals {
-    /// Starts to listen. Needs a tokio runtime.
     #[cfg(unix)]
     pub(crate) fn listen() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -114,13 +107,11 @@ impl Signals {
         })
     }
 
-    /// Starts to listen.
     #[cfg(not(unix))]
     pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {})
     }
 
-    /// The next one.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) -> Stop {
         tokio::select! {
@@ -129,7 +120,6 @@ impl Signals {
         }
     }
 
-    /// The next one.
     #[cfg(not(unix))]
     pub(crate) async fn next(&mut self) -> Stop {
         // Without a handler nothing can be heard; then the system ends the process as it likes.

@@ -1,5 +1,4 @@
-//! `dialback tcp`: a local port that is forwarded to an agent's TCP forward. Every connection is a
-//! call of its own, over one link.
+//! `dialback tcp`: forwards a local port to an agent's TCP forward, one call per connection.
 
 use crate::{
     args::parse_timeout,
@@ -57,7 +56,6 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Pause between two attempts to accept when the system refuses a connection.
 const ACCEPT_RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Time to send GOODBYE to the node.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Credentials and their files. A port stays open for longer than a certificate is valid.
@@ -83,14 +81,12 @@ pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     reload::run(read, |settings| settings.files.clone(), |start| local.serve(node, start))
 }
 
-/// The local port, and the forward that its connections use.
 struct Local {
     way: Way,
     listen: Listen,
     connections_max: usize,
 }
 
-/// The forward that connections use.
 #[derive(Clone)]
 struct Way {
     agent: Name,

@@ -1,5 +1,4 @@
-//! Start of long-running commands with a certificate that is not valid yet: they wait, as on a
-//! machine whose clock is not set.
+//! Long-running commands wait for a certificate that is not valid yet, as before a clock is set.
 
 use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
 use dialback::limits::RELOAD_RETRY_EVERY;
@@ -13,13 +12,9 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Returns the result of the first attempt or of a retry; `None` if a signal has ended the wait.
 ///
-/// While an attempt fails because a certificate is not valid yet, the next one is made when it is
-/// by the clock, at SIGHUP, and every few seconds, because the clock may be set and files may
-/// change. Once it waits, other failures do not end the wait either: files that are being replaced
-/// do not fit each other for a moment.
-///
-/// # Errors
-/// The first attempt failed for another reason.
+/// Retries while a certificate is not valid yet: when it is by the clock, at SIGHUP, and every few
+/// seconds, because the clock may be set and files may change. Once it waits, other failures do not
+/// end it: files that are being replaced do not match for a moment.
 pub(crate) async fn until_valid<T>(
     first: Result<T, Failure>,
     again: impl AsyncFn() -> Result<T, Failure>,

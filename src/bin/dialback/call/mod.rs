@@ -79,10 +79,8 @@ struct CallCommand {
     args: CallArgs,
 }
 
-/// A unary call that names no time has this.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for a stream.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
@@ -175,11 +173,8 @@ impl CallCommand {
         ended.map_err(|failure| failure.of_call(call_id))
     }
 
-    /// Kind of the method, from the directory of the node. If it is unknown, the call itself fails
-    /// with the reason.
-    ///
-    /// # Errors
-    /// The call was to wait for an agent, and none attached in time.
+    /// Kind of the method, from the directory of the node. If unknown, the call itself fails with
+    /// the reason. Fails if the call was to wait for an agent, and none attached in time.
     async fn kind(&self, caller: &Caller, left: Duration) -> Result<CallKind, Failure> {
         match tokio::time::timeout(left, self.services(caller)).await {
             Ok(Ok(services)) => Ok(kind_of(&services, &self.method)),
@@ -208,8 +203,7 @@ impl CallCommand {
             };
             match services {
                 Err(status) if self.args.wait && status.code() == Code::Unavailable => {
-                    // The directory is asked again and again: it has no method by which a caller
-                    // could wait.
+                    // The directory is polled: it has no method by which a caller could wait.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 services => return services,
@@ -284,8 +278,7 @@ fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
     found.map_or(CallKind::Unary, |info| info.kind)
 }
 
-/// Sends all of the input, then closes this half. A peer that accepts no more is not reported here:
-/// the end of the call has the reason.
+/// Sends all input, then closes this half. A peer that accepts no more shows at the call's end.
 async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failure> {
     loop {
         let next = tokio::select! {
@@ -306,8 +299,7 @@ async fn send(mut input: Input, mut outbound: Outbound<()>) -> Result<(), Failur
     }
 }
 
-/// Sends and receives at once. Input that cannot be read ends the call; otherwise what was received
-/// decides.
+/// Sends and receives at once. Unreadable input ends the call; otherwise the replies decide.
 async fn both<T>(
     sending: impl Future<Output = Result<(), Failure>>,
     receiving: impl Future<Output = Result<T, Failure>>,

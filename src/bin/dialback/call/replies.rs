@@ -9,7 +9,6 @@ use dialback::{Code, Inbound, Metadata, Name, Outcome, Reply, Status, json};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Prints replies to standard output.
 pub(super) struct ReplyPrinter {
     wants_json: bool,
     seen: Vec<Box<RawValue>>,
@@ -23,7 +22,6 @@ impl ReplyPrinter {
         Self { wants_json, seen: Vec::new(), until }
     }
 
-    /// Prints the only reply of a call.
     pub(super) async fn take_reply(mut self, reply: &Reply) -> Result<(), Failure> {
         self.take(reply.message()?).await?;
         self.end(&reply.metadata, &reply.trailing).await
@@ -67,7 +65,6 @@ impl ReplyPrinter {
     }
 }
 
-/// A reply as JSON.
 fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
     let text = json::cbor_to_text(message).and_then(|text| {
         // Written by this program, so it is valid.
@@ -80,7 +77,6 @@ fn in_json(message: &[u8]) -> Result<Box<RawValue>, Status> {
     })
 }
 
-/// A call that went well, as `--json` shows it.
 #[derive(Serialize)]
 struct JsonSuccess<'a> {
     ok: bool,
