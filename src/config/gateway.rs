@@ -32,7 +32,6 @@ pub struct GatewayTls {
     pub certificate: Option<[PathBuf; 2]>,
 }
 
-/// Reads `[gateway]`.
 pub(super) fn read_gateway(file: &mut Table<'_>) -> Option<GatewayFile> {
     file.refuse(
         &["tokens", "anonymous", "trusted_proxy", "cors_origins"],
@@ -53,7 +52,6 @@ pub(super) fn read_gateway(file: &mut Table<'_>) -> Option<GatewayFile> {
     Some(gateway)
 }
 
-/// `tls = true`, or a table with the certificate to show.
 fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
     if !table.is_table("tls") {
         return table.optional("tls", flag)?.then(GatewayTls::default);

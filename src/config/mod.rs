@@ -152,7 +152,6 @@ fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
     nodes
 }
 
-/// Refuses keys of features that are documented but not implemented.
 fn refuse_unimplemented(file: &mut Table<'_>) {
     file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
@@ -174,9 +173,8 @@ impl PolicyFile {
         Self::parse(&read_text(path)?, &path.to_string_lossy())
     }
 
-    /// Reads a text; `file_name` is for the faults and for the origins of rules.
-    ///
-    /// A file without rules is refused: it was more likely truncated than intended.
+    /// Reads a text; `file_name` is for the faults and for the origins of rules. A file without
+    /// rules is refused: it was more likely truncated than intended.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
@@ -195,7 +193,6 @@ impl PolicyFile {
     }
 }
 
-/// The text of a file, or the one fault of it.
 fn read_text(path: &Path) -> Result<String, LineFaults> {
     let name = path.to_string_lossy();
     let bytes = read_bytes(path)

@@ -29,7 +29,6 @@ pub(super) fn read_node_policy(file: &mut Table<'_>) -> NodePolicy {
     }
 }
 
-/// Reads the rules of an agent's owner.
 pub(super) fn read_agent_policy(file: &mut Table<'_>) -> AgentPolicy {
     let rules = file.tables("allow", "[[allow]]");
     AgentPolicy { allow: rules.into_iter().filter_map(read_agent_rule).collect() }

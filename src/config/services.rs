@@ -70,7 +70,6 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
     Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive, metadata })
 }
 
-/// Reads a name of metadata that may become a header.
 fn metadata_name(value: &DeValue<'_>) -> Result<String, String> {
     let name: String = text("x-request-id")(value)?;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);

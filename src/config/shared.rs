@@ -20,9 +20,8 @@ use std::{
 /// Value in place of a file: no revocation list.
 const NO_LIST: &str = "none";
 
-/// The files of a peer's credentials, as far as one source (file, flags) names them.
-///
-/// Relative paths start at the working directory and stay as they are written.
+/// The files of a peer's credentials as one source (file, flags) names them. Relative paths start
+/// at the working directory and stay as they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The leaf certificate, then intermediates.
@@ -33,8 +32,7 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// The CA certificates of nodes, if they differ from those of agents and callers.
     pub node_ca: Option<PathBuf>,
-    /// The revocation list, or `none` for no list: then no certificate counts as revoked. A file of
-    /// that name is `./none`.
+    /// The revocation list; `none`: no certificate counts as revoked (`./none` is a file).
     pub crl: Option<PathBuf>,
     /// Certificates of a chain that are looked up in the list.
     pub crl_scope: Option<CrlScope>,
@@ -66,8 +64,7 @@ impl TlsFiles {
         self.crl.as_deref() == Some(Path::new(NO_LIST))
     }
 
-    /// The files after all sources are merged: all three, or `None` where none of the three is
-    /// named and a default directory may supply them, or the gap.
+    /// The files after all sources are merged: all three, `None` if none is named, or the gap.
     pub fn complete(&self) -> Result<Option<CredentialFiles>, TlsFilesError> {
         match (&self.cert, &self.key, &self.ca) {
             (Some(cert), Some(key), Some(ca)) => Ok(Some(CredentialFiles {
@@ -109,7 +106,6 @@ impl AuditFile {
     }
 }
 
-/// Reads `[audit]`. Every key may be absent.
 pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     let Some(mut audit) = file.table("audit", "[audit]") else { return AuditFile::default() };
     let (file, calls) = (audit.optional("file", path), audit.optional("calls", flag));
@@ -118,8 +114,7 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     AuditFile { file, calls }
 }
 
-/// Reads `[tls]`. Every key may be absent; missing keys may come from elsewhere and are checked
-/// later.
+/// Reads `[tls]`. Missing keys may come from elsewhere and are checked later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     let paths = ["cert", "key", "ca", "node_ca", "crl"];
     file.refuse(&[&paths[..], &["crl_scope"]].concat(), "belongs under [tls]");
@@ -151,12 +146,10 @@ pub fn parse_memory_max(text: &str) -> Result<usize, String> {
     within(&MEMORY_RANGE, size, |bound| show_bytes(*bound))
 }
 
-/// Range of the memory for messages. Less would hold no message of the default size in a caller's
-/// share.
+/// Less memory would hold no message of the default size in a caller's share.
 const MEMORY_RANGE: RangeInclusive<usize> = 16 * 1_024 * 1_024..=1 << 40;
 
-/// One stream window per call in flight must add up to less than 4 GiB, the limit of QUIC's windows
-/// here.
+/// One stream window per call must add up to less than 4 GiB, the limit of QUIC's windows here.
 const CALLS_RANGE: RangeInclusive<usize> = 1..=10_000;
 const QUEUE_RANGE: RangeInclusive<usize> = 1..=100_000;
 const LINKS_RANGE: RangeInclusive<usize> = 1..=10_000;

@@ -37,8 +37,7 @@ struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
     faults: RefCell<Vec<LineFault>>,
-    /// Invalid TOML is read as far as it parses, but keys that seem missing may be in the broken
-    /// part.
+    /// Invalid TOML is read as far as it parses: missing keys may be in the broken part.
     is_broken: bool,
 }
 
@@ -60,9 +59,8 @@ impl SourceFile {
         self.faults.borrow_mut().push(fault);
     }
 
-    /// Syntax errors, one a line, and of the other faults those that are not consequences of a
-    /// syntax error: not on the same line, and not after a broken header, whose keys landed in
-    /// another table.
+    /// Syntax errors, one a line, and the faults that do not follow from one: not on its line, and
+    /// not after a broken header, whose keys landed in another table.
     fn all_faults(&self, text: &str, errors: &[SyntaxError]) -> Vec<LineFault> {
         let mut broken_lines = BTreeSet::new();
         let mut trusted_until = u32::MAX;
@@ -177,8 +175,7 @@ impl<'a> Table<'a> {
         Some(array.iter().filter_map(|value| self.read_value(key, value, &read)).collect())
     }
 
-    /// Reads each value of an array that must not be empty. An array whose only value has a fault
-    /// is not empty.
+    /// Reads each value of an array that must not be empty; a faulty only value counts.
     pub(super) fn each_of_some<T>(
         &mut self,
         key: &'static str,

@@ -1,5 +1,4 @@
-//! Values as people write them in a file or a flag: durations, sizes, counts, addresses to listen
-//! on.
+//! Values as people write them in files or flags: durations, sizes, counts, addresses.
 
 use crate::name::NodeAddress;
 use std::{
@@ -22,10 +21,8 @@ impl ValueError {
     }
 }
 
-/// Reads `500ms`, `5s`, `2m`, `1h`, `30d`, or several of them together, as `1h30m`.
-///
-/// A number without a unit is refused. So are the other units that `humantime` knows: its `M` is a
-/// month.
+/// Reads `500ms`, `5s`, `2m`, `1h`, `30d`, or several together, as `1h30m`. A number without a unit
+/// is refused, and so are other units of `humantime`: its `M` is a month.
 pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let why = if text.is_empty() {
@@ -109,7 +106,6 @@ pub(super) fn text<T: FromStr<Err: Display>>(
     parsed(example, str::parse)
 }
 
-/// Reads a listening address.
 pub(super) fn listen(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     parsed("[::]:4433", parse_listen)(value)
 }
@@ -120,7 +116,6 @@ pub(super) fn enroller(value: &DeValue<'_>) -> Result<NodeAddress, String> {
     parsed("ca.example.com:4434", |text| NodeAddress::parse_with_port(text, port))(value)
 }
 
-/// Reads a path unchanged.
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     match as_text(value, "certs/ca.pem")? {
         "" => Err("is empty; write a path, or remove the key".into()),
@@ -129,14 +124,12 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads `true` or `false`.
 pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, String> {
     value
         .as_bool()
         .ok_or_else(|| format!("must be true or false, without quotes, {}", not_a_type(value)))
 }
 
-/// Reads a whole number within a range.
 pub(super) fn count(
     range: RangeInclusive<usize>,
 ) -> impl Fn(&DeValue<'_>) -> Result<usize, String> {
@@ -160,7 +153,6 @@ pub(super) fn bytes(
     }
 }
 
-/// Reads a duration within a range.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
 ) -> impl Fn(&DeValue<'_>) -> Result<Duration, String> {

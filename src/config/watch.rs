@@ -1,8 +1,7 @@
 //! Watches files for changed contents.
 //!
-//! It compares contents, twice a second. Modification times do not change when a directory or a
-//! symbolic link is swapped, as mounted secrets are, and events of the file system do not come from
-//! every kind of mount.
+//! Compares contents twice a second: modification times do not change when a mounted secret's
+//! directory or link is swapped, and not every mount sends events.
 
 use crate::{
     drain::blocking,
@@ -32,7 +31,6 @@ fn hash_of(files: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
-/// Returns the number of bytes read.
 fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
     let (mut file, mut bytes) = (open_regular(file)?.take(WATCHED_BYTES_MAX), [0; 16 * 1024]);
     let mut count = 0;
@@ -47,18 +45,14 @@ fn read(file: &Path, hasher: &mut impl Hasher) -> std::io::Result<u64> {
     }
 }
 
-/// Contents that were seen, and the decision to read the files again.
 #[derive(Debug)]
 struct SeenContents {
-    /// Contents that were reported.
     reported: u64,
-    /// Contents at the last read.
     last: u64,
 }
 
 impl SeenContents {
-    /// True if the contents are new and stable: a certificate and its key are two files, and are
-    /// not written at the same time.
+    /// True if the contents are new and stable: certificate and key are not written at once.
     fn look(&mut self, now: u64) -> bool {
         let holds_still = std::mem::replace(&mut self.last, now) == now;
         let is_news = holds_still && now != self.reported;
@@ -69,9 +63,7 @@ impl SeenContents {
     }
 }
 
-/// Watches files. Created before they are read, so that no change between is missed.
-///
-/// Reports each change once. A fix of a broken file is another change.
+/// Watches files, from before they are first read. Reports each change once; a fix is another.
 #[derive(Debug)]
 pub struct Watch {
     files: Vec<PathBuf>,
@@ -86,8 +78,7 @@ impl Watch {
     }
 
     /// Completes when the contents differ from the last report and have been stable for 0.5 s. May
-    /// be dropped and called again. Costs a read of every file each half second, on the runtime's
-    /// blocking threads.
+    /// be dropped and called again. Reads every file each half second, on blocking threads.
     pub async fn changed(&mut self) {
         loop {
             tokio::time::sleep(RELOAD_CHECK_EVERY).await;
