@@ -126,8 +126,7 @@ impl Ca {
         Ok(LeafPem { cert, key: Zeroizing::new(key.serialize_pem()), serial })
     }
 
-    /// Signs a leaf for a public key, given as SubjectPublicKeyInfo in DER. All other contents are
-    /// those of the profile.
+    /// Signs a leaf of this profile for a public key, given as SubjectPublicKeyInfo in DER.
     pub fn leaf_for_key(
         &self,
         profile: &LeafProfile,
@@ -168,8 +167,7 @@ impl Ca {
         Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 
-    /// A CA from elsewhere may have derived its key's identifier in another way: use the identifier
-    /// in its certificate.
+    /// A CA from elsewhere may derive its key's identifier in another way: use its certificate's.
     fn key_id_method(&self) -> KeyIdMethod {
         let stated = self.info.subject_key_id.as_deref().and_then(|id| from_hex(id).ok());
         stated.map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified)

@@ -57,8 +57,7 @@ impl CertsDir {
         self.sign_crl(&ca, &present, now)
     }
 
-    /// Revokes every certificate that was issued to a peer here, and signs the list. Repeated, it
-    /// reports that there was nothing to do.
+    /// Revokes every certificate that was issued to a peer here, and signs the list. Repeatable.
     pub fn revoke(&self, peer: &PeerName, now: SystemTime) -> Result<RevokeReport, CertsError> {
         let _held = self.hold()?;
         let ca = self.ca()?;
@@ -78,8 +77,7 @@ impl CertsDir {
         Ok(RevokeReport { peer: peer.clone(), revoked, before: before.len(), crl })
     }
 
-    /// Keeps the list while it is fresh, is the last one that was signed here and has everything
-    /// that was revoked.
+    /// Keeps the list while it is fresh, the last one signed here, and complete.
     pub(super) fn keep_or_sign_crl(
         &self,
         ca: &Ca,
@@ -129,17 +127,14 @@ impl CertsDir {
         })
     }
 
-    /// True if a certificate was revoked, whichever CA it is of: serial numbers are drawn at random
-    /// and never meet.
+    /// True if a certificate of any CA was revoked: serial numbers are random and never meet.
     pub(super) fn is_revoked(&self, serial: &str) -> Result<bool, CertsError> {
         Ok(self.revoked_serials()?.contains(serial))
     }
 
-    /// The revoked certificate that had this key (SubjectPublicKeyInfo in DER), whichever peer and
-    /// CA it was of, if there is one.
-    ///
-    /// Keys are known by the digests in the record. Older lines have none; for those of `peer` its
-    /// certificate file is looked at.
+    /// The revoked certificate, of any peer and CA, that had this key (SubjectPublicKeyInfo in
+    /// DER). Older lines of the record have no digest of the key; for `peer` its certificate file
+    /// is read.
     pub(super) fn revoked_serial_of_key(
         &self,
         peer: &PeerName,
@@ -162,8 +157,7 @@ impl CertsDir {
         Ok(known.find(|(serial, of)| *of == digest && revoked.contains(serial)).map(|(s, _)| s))
     }
 
-    /// The revoked certificate that has the key of the one of this serial, as far as the record
-    /// knows, if there is one.
+    /// The revoked certificate that shares the key of this serial's, as far as the record knows.
     pub(super) fn revoked_serial_sharing_key(
         &self,
         serial: &str,
@@ -235,7 +229,6 @@ impl CertsDir {
     }
 }
 
-/// State before a list is signed.
 struct PresentList {
     /// The newest list of this CA.
     newest: Option<CrlInfo>,

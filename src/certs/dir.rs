@@ -1,6 +1,5 @@
-//! A directory of certificates: `ca.pem`, `ca.key`, `crl.pem`, the records of issued and revoked
-//! certificates, and the files of each peer. Valid files are kept, so that every command can be
-//! repeated.
+//! A directory of certificates: the CA, its revocation list, the records of issued and revoked
+//! certificates, and the files of each peer. Valid files are kept: every command can be repeated.
 
 use super::{
     CertsError,
@@ -86,14 +85,12 @@ impl CertsDir {
         Self { dir: dir.into() }
     }
 
-    /// The path of a file of the directory.
     pub(super) fn at(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Makes a CA and an empty revocation list, or keeps those that are good.
-    ///
-    /// A list with less than a third of its life left is signed again with its entries.
+    /// Makes a CA and an empty revocation list, or keeps those that are good. A list with less than
+    /// a third of its life left is signed again with its entries.
     pub fn init(&self, options: &InitOptions, now: SystemTime) -> Result<InitReport, CertsError> {
         let _held = files::lock_dir(&self.dir)?;
         let (ca, action) = self.keep_or_make_ca(options, now)?;

@@ -1,5 +1,4 @@
-//! A CA that signs agents and callers, each leaf recorded, and nothing else: it cannot issue nodes,
-//! host names or CAs.
+//! A CA that signs agents and callers, each leaf recorded: it cannot issue nodes, hosts or CAs.
 
 use super::{
     CertsDir, CertsError, LeafProfile, TokenUseError,
@@ -24,21 +23,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The issuing side of an enroller. Its work reads and writes files, and may wait for other
-/// commands in the directory.
+/// The issuing side of an enroller. Reads and writes files; may wait for other commands.
 pub(crate) struct EnrolmentIssuer {
     dir: CertsDir,
     ca: Ca,
     leaf_life: Duration,
-    /// True if there was ever a revocation list: if it vanishes, revoked peers must not be
-    /// admitted.
+    /// True if there was ever a revocation list: without it revoked peers would be admitted.
     has_list: AtomicBool,
-    /// File locks hold other processes off; this holds off other threads where files cannot be
-    /// locked.
+    /// Holds off other threads where files cannot be locked.
     turn: Mutex<()>,
 }
 
-/// A leaf that was signed.
 #[derive(Debug, Clone)]
 pub(crate) struct GrantedLeaf {
     /// True if it was signed now, and not for the same key before.
@@ -49,7 +44,6 @@ pub(crate) struct GrantedLeaf {
     pub(crate) leaf_pem: String,
 }
 
-/// Error of signing for a peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IssueError {
     #[error(transparent)]
@@ -104,9 +98,8 @@ impl EnrolmentIssuer {
         self.ca.trust_domain()
     }
 
-    /// A first leaf, by a token. The token is used up in one step with the record of its leaf,
-    /// before the leaf is handed out: there is never a second one. The same key gets the same leaf
-    /// again while the token holds, because the first answer may have been lost.
+    /// A first leaf, by a token, which is used up in one step with the record of its leaf: there is
+    /// never a second one. The same key gets it again, because the first answer may have been lost.
     pub(crate) fn join(
         &self,
         secret: &[u8],
@@ -156,8 +149,7 @@ impl EnrolmentIssuer {
         Ok(GrantedLeaf { is_new: false, peer, serial, not_after, leaf_pem })
     }
 
-    /// The next leaf of a peer that has shown its present one, in the second half of that one's
-    /// life.
+    /// The next leaf of a peer that has shown its present one, in the second half of its life.
     pub(crate) fn renew(
         &self,
         present: &Identity,
@@ -188,8 +180,7 @@ impl EnrolmentIssuer {
         }
     }
 
-    /// Rejects a certificate that is in the revocation list or in the record of revocations, which
-    /// are read again.
+    /// Rejects a revoked certificate. Reads list and record again.
     pub(crate) fn expect_good(&self, present: &Identity) -> Result<(), IssueError> {
         self.crl()?;
         if self.dir.is_revoked(present.serial())? {
@@ -256,8 +247,7 @@ impl EnrolmentIssuer {
         })
     }
 
-    /// A certificate for the enroller itself, PEM, and its key. It names no peer, stays in memory,
-    /// and is not recorded.
+    /// A PEM certificate and key for the enroller itself. Names no peer; not stored or recorded.
     pub(crate) fn enroller_leaf(&self, now: SystemTime) -> Result<super::LeafPem, CertsError> {
         self.ca.leaf(&LeafProfile {
             common_name: "dialback enroller".into(),

@@ -1,5 +1,4 @@
-//! The files of a certificates' directory: read and written as `crate::files` does, with faults
-//! that name the file.
+//! The files of a certificates' directory, as in `crate::files`, with faults that name the file.
 
 use super::CertsError;
 use crate::files;
@@ -36,7 +35,6 @@ fn ends_in_half_a_line(file: &mut File) -> io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-/// The whole of a text file.
 pub(super) fn read(path: &Path) -> Result<String, CertsError> {
     fs::read_to_string(path).map_err(|source| match source.kind() {
         io::ErrorKind::InvalidData => CertsError::NotText { path: path.into() },
@@ -54,7 +52,6 @@ pub(crate) fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, CertsError> {
     none_if_missing(read_bytes(path))
 }
 
-/// The bytes of a file.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, CertsError> {
     fs::read(path).map_err(|source| CertsError::Unreadable { path: path.into(), source })
 }
@@ -68,8 +65,7 @@ fn none_if_missing<T>(read: Result<T, CertsError>) -> Result<Option<T>, CertsErr
     }
 }
 
-/// Makes the directory if need be, and holds it until the guard is dropped, so that two commands
-/// that run at once do not each make a CA.
+/// Makes the directory if need be and locks it, so that two commands do not each make a CA.
 pub(super) fn lock_dir(dir: &Path) -> Result<Option<File>, CertsError> {
     files::lock_dir(dir).map_err(|error| unwritable(dir, error))
 }

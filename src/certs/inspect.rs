@@ -28,8 +28,7 @@ impl fmt::Display for Inspected {
     }
 }
 
-/// Reads a PEM file: its certificates, then its revocation lists, its certificate requests and its
-/// keys, each in their order.
+/// Reads a PEM file: certificates, revocation lists, requests, then keys, each in order.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Vec<Inspected>, CertsError> {
     let path = path.as_ref();
     let bytes = &zeroize::Zeroizing::new(files::read_bytes(path)?);

@@ -1,5 +1,4 @@
-//! A leaf for a peer in a directory of certificates: kept while it is good, else made with a new
-//! key.
+//! A leaf for a peer in a directory: kept while it is good, else made with a new key.
 
 use super::{
     CertsDir, CertsError, LeafProfile,
@@ -31,8 +30,7 @@ pub struct LeafRequest {
     pub role: Role,
     /// The name.
     pub name: Name,
-    /// Host names and IP addresses under which a node is dialled. For nodes at least one, for
-    /// others none.
+    /// Host names and IP addresses under which a node is dialled: at least one; none for others.
     pub sans: Vec<String>,
     /// Days of validity; 90 is a good value.
     pub days: u32,
@@ -74,9 +72,7 @@ impl CertsDir {
     }
 
     /// Signs a leaf for the key of a request: kept while the present one is for that key and good.
-    ///
-    /// Of the request only the public key is taken. Role, name, hosts and life are the operator's,
-    /// regardless of its requested contents.
+    /// Role, name, hosts and life are the operator's; all else in the request is ignored.
     pub fn sign(
         &self,
         csr: impl AsRef<Path>,
@@ -117,8 +113,7 @@ impl CertsDir {
         Ok(self.report(action, peer, &info))
     }
 
-    /// Signs a leaf for a key that is somewhere else, or for a new key. The leaf is recorded first:
-    /// a serial that is out in the world unrecorded could never be revoked.
+    /// Signs a leaf for this key, or for a new one. Recorded first, so that it can be revoked.
     pub(super) fn make(
         &self,
         ca: &Ca,
@@ -156,8 +151,7 @@ impl CertsDir {
             && !self.is_revoked(&info.serial)?)
     }
 
-    /// A certificate with the key of another would not load, and its owner may have forgotten that
-    /// key.
+    /// A certificate with another's key would not load, and its owner may have forgotten that key.
     fn expect_signable(&self, peer: &PeerName, wanted: &[u8]) -> Result<(), CertsError> {
         let requested = self.requested_key_of(peer)?;
         if requested.is_none_or(|key| key.subject_public_key_info() != wanted) {
@@ -175,9 +169,8 @@ impl CertsDir {
         }
     }
 
-    /// An intact key that cannot be used here, such as an encrypted one, is replaced by force only.
-    /// So is a key without a certificate whose request is under way: the certificate that comes
-    /// back would be worthless.
+    /// Only force replaces an intact key that cannot be used here, such as an encrypted one, or one
+    /// whose request is under way: the certificate that comes back would be worthless.
     fn expect_replaceable(&self, peer: &PeerName, has_leaf: bool) -> Result<(), CertsError> {
         let key = match self.key_at(&self.leaf_path(peer, "key")) {
             Err(error @ CertsError::Unusable { .. }) => return Err(error),
@@ -196,7 +189,6 @@ impl CertsDir {
         }
     }
 
-    /// The paths of certificate and key.
     pub(super) fn pair_of(&self, peer: &PeerName) -> (PathBuf, PathBuf) {
         (self.leaf_path(peer, "pem"), self.leaf_path(peer, "key"))
     }
@@ -269,7 +261,6 @@ impl CertsDir {
     }
 }
 
-/// Information in a leaf that was just signed.
 pub(super) fn signed_leaf(pem: &str) -> Result<CertificateInfo, CertsError> {
     let leafs = CertificateInfo::all_from_pem(pem.as_bytes())
         .map_err(|source| CertsError::of_file("the new leaf".as_ref(), source))?;
@@ -277,7 +268,6 @@ pub(super) fn signed_leaf(pem: &str) -> Result<CertificateInfo, CertsError> {
     first.ok_or_else(|| CertsError::Signing { why: "nothing was signed".into() })
 }
 
-/// A leaf that is about to be signed.
 pub(super) struct Plan<'a> {
     pub(super) peer: &'a PeerName,
     pub(super) hosts: &'a BTreeSet<Host>,
@@ -297,7 +287,6 @@ impl Plan<'_> {
     }
 }
 
-/// The public key of the one request in a file.
 fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
     let text = files::read_bytes(path)?;
     let found = CsrInfo::all_from_pem(&text).map_err(|source| CertsError::of_file(path, source))?;
@@ -307,8 +296,7 @@ fn public_key_of(path: &Path) -> Result<Vec<u8>, CertsError> {
     }
 }
 
-/// The hosts of a request, each once. Only a node may have them: an agent's leaf with a host name
-/// would be half of a node's.
+/// The hosts of a request. Only a node may have them: with them a leaf is half of a node's.
 fn wanted_hosts(request: &LeafRequest) -> Result<BTreeSet<Host>, CertsError> {
     match request.role {
         Role::Node if request.sans.is_empty() => Err(CertsError::NodeWithoutSan),
@@ -335,7 +323,6 @@ fn is_as_wanted(info: &CertificateInfo, ca: &Ca, wanted: &Plan<'_>) -> bool {
         && hosts_of(info) == *wanted.hosts
 }
 
-/// The hosts in a leaf.
 pub(super) fn hosts_of(info: &CertificateInfo) -> BTreeSet<Host> {
     let names = info.dns_sans.iter().map(|name| Host::Name(name.to_ascii_lowercase()));
     names.chain(info.ip_sans.iter().map(|address| Host::Address(*address))).collect()

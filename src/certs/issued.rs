@@ -27,7 +27,6 @@ pub struct ListedCertificate {
     pub(super) key_digest: Option<String>,
 }
 
-/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct IssuedRecord {
     serial: String,
@@ -41,7 +40,6 @@ struct IssuedRecord {
     key_sha256: Option<String>,
 }
 
-/// Adds a leaf to the record.
 pub(super) fn append(
     path: &Path,
     peer: &PeerName,

@@ -7,7 +7,6 @@ use super::{
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
-/// A new key, and the request for a certificate over it.
 pub(crate) struct KeyRequest {
     /// The private key, PEM.
     pub(crate) key_pem: Zeroizing<String>,

@@ -30,10 +30,8 @@ pub enum Usage {
     ServerAuth,
 }
 
-/// Everything that a CA writes into a leaf, unchecked.
-///
-/// [`LeafProfile::new`] gives what a peer of its role should have. Tests of refusals then change
-/// the fields: expired, two URIs, another trust domain, no usage.
+/// Everything that a CA writes into a leaf, unchecked. [`LeafProfile::new`] gives what a peer of
+/// its role should have; tests of refusals change the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafProfile {
     /// For people; nothing is decided by it.

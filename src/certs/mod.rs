@@ -1,5 +1,4 @@
 //! Making certificates: a CA, leafs for peers, revocation lists, and a directory that keeps them.
-//!
 //! The only module that uses rcgen. `tls` reads certificates.
 
 mod ca;

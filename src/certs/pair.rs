@@ -1,5 +1,4 @@
-//! Replaces a certificate and its key with two renames: a reader finds a pair that does not match
-//! only between them.
+//! Replaces a certificate and its key with two renames; only between them they do not match.
 
 use super::{
     CertsError,
@@ -27,10 +26,8 @@ pub(crate) fn expect_writable(path: &Path) -> Result<(), CertsError> {
     fs::remove_file(&probe).map_err(|source| CertsError::Unwritable { path: probe, source })
 }
 
-/// Replaces certificate and key. Both are completely written before either is renamed.
-///
-/// A process that is killed between the two renames leaves a pair that does not match;
-/// [`mend_pair`] finishes its work.
+/// Replaces certificate and key; both are written before either is renamed. [`mend_pair`] finishes
+/// the work of a process that is killed between the renames.
 pub(crate) fn replace_pair(
     cert: &Path,
     cert_pem: &str,
@@ -86,8 +83,7 @@ pub enum Mended {
     Nothing,
     /// A replacement of certificate and key had been interrupted between the two, and is finished.
     Replacement,
-    /// The certificate of a requested key has arrived, and the key has taken the place of the
-    /// former one.
+    /// The certificate of a requested key has arrived, and that key is now in use.
     Request,
 }
 
@@ -126,8 +122,7 @@ fn is_pair(cert: &Path, key: &Path) -> Result<bool, CertsError> {
     Ok(leaf.first().zip(key).is_some_and(|(leaf, key)| leaf.has_public_key(&key)))
 }
 
-/// `.agent-warehouse.pem.next`: without `.pem` at its end, so that it is not taken for a
-/// certificate.
+/// `.agent-warehouse.pem.next`: does not end in `.pem`, so that it is not taken for a certificate.
 pub(super) fn sibling(path: &Path, mark: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{mark}"))

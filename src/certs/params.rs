@@ -28,10 +28,8 @@ pub(super) fn new_key() -> Result<KeyPair, CertsError> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
-/// The private key of a PEM text, if there is one.
-///
-/// # Errors
-/// It is encrypted, damaged, or of a kind that cannot be used here.
+/// The private key of a PEM text, if there is one. Fails if it is encrypted, damaged, or of a kind
+/// that cannot be used here.
 pub(super) fn key_pair(text: &[u8]) -> Result<Option<KeyPair>, PemError> {
     let Some(key) = tls::private_key(text)? else { return Ok(None) };
     KeyPair::try_from(&key).map(Some).map_err(|_| tls::key_fault(key.secret_der()))

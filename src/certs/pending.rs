@@ -1,5 +1,4 @@
-//! The key of an enrolment that has no certificate yet, kept next to the key file, so that a lost
-//! answer can be requested again.
+//! The key of an enrolment without a certificate yet, kept so that a lost answer can be requested.
 
 use super::{
     CertsError, KeyRequest,
@@ -18,7 +17,6 @@ pub(crate) struct PendingKey {
 }
 
 impl PendingKey {
-    /// The pending key for this key file.
     pub(crate) fn for_key(key: &Path) -> Self {
         Self { path: pair::sibling(key, "pending") }
     }

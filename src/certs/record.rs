@@ -10,7 +10,6 @@ pub(super) fn line(record: &impl Serialize) -> Result<String, CertsError> {
     serde_json::to_string(record).map_err(|error| CertsError::Signing { why: error.to_string() })
 }
 
-/// Adds a record to a file.
 pub(super) fn append(path: &Path, record: &impl Serialize) -> Result<(), CertsError> {
     files::append_line(path, &line(record)?)
 }
@@ -28,7 +27,6 @@ pub(super) fn read<T>(
     records.collect()
 }
 
-/// Reads a moment as records have it.
 pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
         .map(SystemTime::from)

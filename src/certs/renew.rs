@@ -19,11 +19,9 @@ use std::time::{Duration, SystemTime};
 pub enum PeerRenewal {
     /// It was kept or renewed.
     Done(IssueReport),
-    /// It was revoked, or its key was with another certificate, and is not renewed: only issuing it
-    /// again, by name and with a new key, brings a peer back.
+    /// It was revoked, or shares a revoked key: only issuing it by name with a new key renews it.
     Revoked(PeerName),
-    /// It expired and is not renewed, because the certificate of a retired peer expires too.
-    /// [`RenewOptions::expired`] renews it.
+    /// It expired and so may be of a retired peer. [`RenewOptions::expired`] renews it.
     Expired {
         /// The peer that it names.
         peer: PeerName,
@@ -57,12 +55,10 @@ pub struct RenewReport {
 }
 
 impl CertsDir {
-    /// Makes the certificates again that are in the last third of their life, with the hosts and
-    /// the length of life that they have, and signs the revocation list if that is due. Revoked
-    /// certificates are left alone, and expired ones unless the options name them.
-    ///
-    /// A key in this directory is replaced too; for a key that is elsewhere, the same public key is
-    /// signed again.
+    /// Renews certificates in the last third of their life, with the hosts and the length of life
+    /// that they have, and the revocation list if due. Skips revoked certificates, and expired ones
+    /// unless the options name them. A key in this directory is replaced; one elsewhere is signed
+    /// again.
     pub fn renew(
         &self,
         options: &RenewOptions,
@@ -85,8 +81,7 @@ impl CertsDir {
         Ok(RenewReport { peers, crl, ca_not_after: until, is_ca_old })
     }
 
-    /// Peers in the record of issued certificates: a certificate that was issued elsewhere is not
-    /// renewed.
+    /// Peers in the record: a certificate that was issued elsewhere is not renewed.
     fn issued_peers(&self, only: Option<&PeerName>) -> Result<Vec<PeerName>, CertsError> {
         let listed = issued::read(&self.at(ISSUED))?;
         let peers = listed.into_iter().map(|one| one.peer);

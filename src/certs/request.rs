@@ -36,9 +36,8 @@ impl CertsDir {
     /// Makes a key and a request for its certificate, or keeps those that are there; the directory
     /// is made if need be and needs no CA.
     ///
-    /// `force` makes a new key. An existing key is kept, because it is in use until the certificate
-    /// of the new one arrives: the new one is kept next to it, and replaces it when that
-    /// certificate is loaded, or signed in this directory.
+    /// `force` makes a new key. The key in use is kept until the certificate of the new one is
+    /// loaded, or signed in this directory.
     pub fn request(&self, peer: &PeerName, force: bool) -> Result<RequestReport, CertsError> {
         let _held = files::lock_dir(&self.dir)?;
         let ((cert_path, own_path), csr_path) = (self.pair_of(peer), self.leaf_path(peer, "csr"));
@@ -83,8 +82,7 @@ impl CertsDir {
         Ok(self.key_at(&own_path)?.map(|key| (key, own_path)))
     }
 
-    /// The keys that wait for their certificates in this directory, with the peer of each, in the
-    /// order of their names.
+    /// The keys that wait for their certificates here, in the order of their peers' names.
     pub fn waiting_keys(&self) -> Result<Vec<(PeerName, PathBuf)>, CertsError> {
         let unreadable = |source| CertsError::Unreadable { path: self.dir.clone(), source };
         let mut found = vec![];

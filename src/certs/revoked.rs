@@ -1,8 +1,6 @@
-//! `revoked.jsonl`, one line for every revoked certificate, and `crl.number`, the number of the
-//! last list.
+//! `revoked.jsonl`, a line for every revoked certificate, and `crl.number`, the last list's number.
 //!
-//! The list itself is made of them, so that a `crl.pem` that was deleted or restored from a copy
-//! loses nothing.
+//! The list is made of them: a deleted or restored `crl.pem` loses nothing.
 
 use super::{CertsError, files, record};
 use crate::{
@@ -12,7 +10,6 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct RevokedRecord {
     serial: String,
@@ -24,7 +21,6 @@ struct RevokedRecord {
     ca: String,
 }
 
-/// Records that a certificate no longer holds.
 pub(super) fn append(
     path: &Path,
     ca: &str,
@@ -40,8 +36,7 @@ pub(super) fn append(
     record::append(path, &line)
 }
 
-/// Every certificate in the record, or those of one CA, in the order in which they were revoked. No
-/// file: none.
+/// Every certificate in the record, or those of one CA, in order. No file: none.
 pub(super) fn read(path: &Path, ca: Option<&str>) -> Result<Vec<RevokedSerial>, CertsError> {
     let lines = record::read(path, |line| {
         let line: RevokedRecord = serde_json::from_str(line).map_err(|error| error.to_string())?;
@@ -58,8 +53,7 @@ pub(super) fn read_number(path: &Path) -> Result<u64, CertsError> {
     text.trim().parse().map_err(|_| CertsError::BadNumber { path: path.into() })
 }
 
-/// Records the number of a list, before the list itself is written: a number may be left out, and
-/// none is used twice.
+/// Records a number before its list is written: it may be left out, and is not used twice.
 pub(super) fn write_number(path: &Path, number: u64) -> Result<(), CertsError> {
     files::replace(path, &format!("{number}\n"), files::Audience::All)
 }

@@ -1,5 +1,4 @@
-//! A join token, one line of text: the peer that may join, its end, its secret, and the fingerprint
-//! of the enroller's CA.
+//! A join token, one line of text: peer, end, secret, and fingerprint of the enroller's CA.
 
 use crate::{
     name::PeerName,
@@ -17,10 +16,8 @@ const MARK: &str = "djt1";
 
 pub(super) const SECRET_BYTES: usize = 16;
 
-/// Lets one machine join once, as one peer. It is a secret like a password.
-///
-/// It has no `Display`, and `Debug` shows no secret; [`JoinToken::to_line`] gives the text, and
-/// `parse` reads it.
+/// Lets one machine join once, as one peer. It is a secret like a password: it has no `Display`,
+/// and `Debug` shows none of it; [`JoinToken::to_line`] gives the text, and `parse` reads it.
 #[derive(Clone)]
 pub struct JoinToken {
     peer: PeerName,
@@ -49,7 +46,6 @@ impl JoinToken {
         self.not_after
     }
 
-    /// Its secret.
     pub(crate) fn secret(&self) -> &[u8] {
         &self.secret[..]
     }
@@ -59,8 +55,7 @@ impl JoinToken {
         &self.ca_fingerprint
     }
 
-    /// The token as it is handed over: `djt1:ROLE/NAME:SECONDS:SECRET:FINGERPRINT`. Wiped when
-    /// dropped.
+    /// The token as handed over: `djt1:ROLE/NAME:SECONDS:SECRET:FINGERPRINT`. Wiped when dropped.
     pub fn to_line(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(hex(&self.secret[..]));
         let (until, ca) = (unix_seconds(self.not_after), hex(&self.ca_fingerprint));

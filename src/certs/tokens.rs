@@ -1,5 +1,4 @@
-//! `join-tokens.jsonl`: the tokens that were made here, and their uses. It holds hashes of secrets
-//! and no secret.
+//! `join-tokens.jsonl`: the tokens that were made here, by the hashes of their secrets.
 
 use super::{
     CertsDir, CertsError, JoinToken,
@@ -43,7 +42,6 @@ pub enum TokenError {
     Certs(#[from] CertsError),
 }
 
-/// Error of using a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenUseError {
     #[error("no such token was made here, or it was over more than a week ago")]
@@ -56,15 +54,13 @@ pub(crate) enum TokenUseError {
     OtherPeer,
 }
 
-/// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct JoinTokenEntry {
     hash: [u8; tls::DIGEST_BYTES],
     peer: PeerName,
     not_after: SystemTime,
     used: Option<SystemTime>,
-    /// The certificate that was signed for it, PEM, until `not_after`. Its key gets it again: the
-    /// first answer may have been lost.
+    /// The signed certificate, PEM, until `not_after`: its key gets it again if an answer was lost.
     leaf_pem: Option<String>,
 }
 
@@ -78,8 +74,7 @@ pub(super) enum GoodToken {
         /// The peer that it names.
         peer: PeerName,
     },
-    /// It was used by the requesting peer, and has not expired. The certificate is for the holder
-    /// of its key.
+    /// Used by this peer, and not expired. The certificate is for the holder of its key.
     Granted {
         /// The peer that it names.
         peer: PeerName,
@@ -88,7 +83,6 @@ pub(super) enum GoodToken {
     },
 }
 
-/// The line in the file.
 #[derive(Serialize, Deserialize)]
 struct JoinTokenRecord {
     hash: String,
@@ -100,14 +94,12 @@ struct JoinTokenRecord {
     leaf: Option<String>,
 }
 
-/// All tokens of a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct JoinTokens(Vec<JoinTokenEntry>);
 
 impl JoinTokens {
-    /// Finds the token of a secret, for the peer that its bearer claims to be.
-    ///
-    /// Every entry is compared, each in the same time.
+    /// Finds the token of a secret, for the peer that its bearer claims to be. Every entry is
+    /// compared, each in the same time.
     pub(super) fn check(
         &self,
         secret: &[u8],
@@ -132,8 +124,7 @@ impl JoinTokens {
         }
     }
 
-    /// Uses the token at this index: from now on it is valid only for this certificate. Deletes
-    /// expired tokens.
+    /// Uses the token at this index, for this certificate only. Deletes expired tokens.
     pub(super) fn use_up(&mut self, at: usize, leaf_pem: String, now: SystemTime) {
         if let Some(entry) = self.0.get_mut(at) {
             entry.used = Some(now);
@@ -189,14 +180,11 @@ fn parse(line: &str) -> Option<JoinTokenEntry> {
 }
 
 impl CertsDir {
-    /// Makes a join token: it lets one machine join as this peer once, until `ttl` from `now`.
-    ///
-    /// Only a hash of its secret is kept, in `join-tokens.jsonl` (0600), which an enroller of this
-    /// directory reads at every use.
+    /// Makes a join token: it lets one machine join as this peer once, until `ttl` from `now`. Only
+    /// a hash of its secret is kept, in `join-tokens.jsonl` (0600), read at every use.
     ///
     /// # Errors
-    /// A node, no time or more than 30 days, a directory without a CA, or one that cannot be
-    /// written.
+    /// A node, no time or more than 30 days, a directory without a CA or not writable.
     pub fn make_token(
         &self,
         peer: &PeerName,
