@@ -1,5 +1,4 @@
-//! The text of a bearer token: `dbt1_`, 256 random bits, and a checksum that distinguishes a
-//! truncated copy from an unknown token.
+//! The text of a bearer token: `dbt1_`, 256 random bits, and a checksum that reveals truncation.
 
 use crate::tls::{self, push_hex};
 use std::fmt;
@@ -18,13 +17,11 @@ const TOKEN_BYTES: usize = MARK.len() + 2 * (SECRET_BYTES + CHECK_BYTES);
 
 /// A new token. Its bearer is the caller that it was created for: keep it like a password.
 ///
-/// It has no `Display`, its `Debug` shows nothing of it, and it is wiped when dropped.
-/// `dbt1_[0-9a-f]{72}` finds one in a text; the last eight digits are the first of the SHA-256 of
-/// the text before them.
+/// No `Display`, nothing in `Debug`, wiped when dropped. `dbt1_[0-9a-f]{72}` finds one in a text;
+/// the last eight digits are the first of the SHA-256 of the text before them.
 pub struct BearerToken(Zeroizing<String>);
 
 impl BearerToken {
-    /// A new token.
     pub(super) fn generate() -> Self {
         let secret: Zeroizing<[u8; SECRET_BYTES]> = Zeroizing::new(tls::random_bytes());
         // Room for the whole at once, so that no half copies stay behind in memory.

@@ -27,10 +27,8 @@ pub enum BearerTokenError {
     Expired,
 }
 
-/// All tokens of a file, as they were when it was read.
-///
-/// Cloning copies them all: hold them in an `Arc`. About 200 bytes a token, of which there are
-/// 10,000 at most.
+/// All tokens of a file, as they were when it was read: at most 10,000, of about 200 bytes each.
+/// Cloning copies them all: hold them in an `Arc`.
 #[derive(Clone, Default)]
 pub struct Tokens {
     /// By the first eight bytes of the hash: the bearer of a token cannot choose them, and the map
@@ -68,9 +66,8 @@ impl Tokens {
 
     /// Finds the caller of a token.
     ///
-    /// Costs at most two SHA-256 of 77 bytes and one look into a map, however many tokens there are
-    /// and however near the one that was shown comes to one of them; what is found is compared in
-    /// constant time. A text that is not 77 bytes long is not hashed.
+    /// Costs at most two SHA-256 of 77 bytes and one look into a map, in constant time however near
+    /// the token comes to a known one. Texts of other lengths are not hashed.
     ///
     /// # Errors
     /// The token is invalid, unknown or expired.

@@ -1,5 +1,4 @@
-//! One line of the file of bearer tokens: the caller, the hash of the token, its creation and its
-//! end.
+//! One line of the file of bearer tokens: caller, hash of the token, creation and end.
 
 use crate::{
     name::Name,
@@ -26,8 +25,7 @@ pub struct TokenInfo {
 }
 
 impl TokenInfo {
-    /// Twelve digits that name the token among others: the first of its SHA-256. Nothing of the
-    /// token is in them.
+    /// Twelve digits that name the token: the first of its SHA-256, nothing of the token itself.
     pub fn id(&self) -> String {
         id_of(&self.digest)
     }
@@ -37,11 +35,8 @@ impl TokenInfo {
         now > self.expires
     }
 
-    /// Reads a line that is neither empty nor a remark.
-    ///
-    /// # Errors
-    /// The fault and the remedy, without the text of the line: a token in the wrong field must not
-    /// appear in a log.
+    /// Reads a line that is neither empty nor a remark. Errors do not quote it: a token in the
+    /// wrong field must not appear in a log.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [name, hash, created, expires] = fields[..] else {

@@ -1,7 +1,6 @@
 //! Bearer tokens of callers over HTTP: a file of hashes, and the caller of each token.
 //!
-//! The file has a line for each token, `NAME sha256:HASH CREATED EXPIRES`, remarks (`# ...`) and
-//! empty lines. It holds no token.
+//! The file has lines `NAME sha256:HASH CREATED EXPIRES`, remarks (`# ...`) and empty lines.
 
 mod bearer;
 mod error;

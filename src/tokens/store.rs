@@ -1,5 +1,4 @@
-//! Changes the file of bearer tokens: adds or removes a token atomically, and keeps all other
-//! lines.
+//! Changes the file of bearer tokens: adds or removes a token atomically, keeps other lines.
 
 use super::{
     BearerToken, TokenInfo, TokensError,
@@ -36,10 +35,8 @@ impl TokenFile {
     }
 
     /// Makes a token for a caller, good until `ttl` from `now`, and adds its line. Makes file and
-    /// directory if need be, for their owner alone; a file that is there keeps its owner, its mode,
-    /// and every other line.
-    ///
-    /// The returned token is the only copy: the file holds its hash.
+    /// directory if need be, for their owner alone; an existing file keeps owner, mode and other
+    /// lines. The returned token is the only copy: the file holds its hash.
     ///
     /// # Errors
     /// No time or more than 366 days, a file that is full or faulty, or one that cannot be written.
@@ -87,9 +84,7 @@ impl TokenFile {
     }
 
     /// Removes every token of a caller, or the one with this id, and returns the removed ones.
-    /// Every other line stays as it is.
-    ///
-    /// It takes effect as soon as nodes have read the file again.
+    /// Takes effect as soon as nodes have read the file again.
     ///
     /// # Errors
     /// The caller has no such token, or the file is faulty or cannot be written. Nothing has
@@ -114,8 +109,7 @@ impl TokenFile {
         Ok(revoked)
     }
 
-    /// The file itself, where its name is a symbolic link: a rename would put a file in place of
-    /// the link.
+    /// The target of a symbolic link: a rename would put a file in place of the link.
     fn target(&self) -> PathBuf {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
