@@ -36,27 +36,22 @@ impl Default for Conversions {
 }
 
 impl Conversions {
-    /// The conversions of this caller.
     pub(crate) fn of(&self, caller: &PeerName) -> Converter {
         Converter { turns: self.0.clone(), caller: caller.clone() }
     }
 }
 
-/// Converts the messages of one caller.
 #[derive(Clone)]
 pub(crate) struct Converter {
     turns: Arc<Turns<PeerName>>,
     caller: PeerName,
 }
 
-/// Error of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConvertError {
     /// The message is invalid, with the reason.
     Invalid(String),
-    /// Too many conversions are waiting.
     Full,
-    /// The conversion panicked.
     Panicked,
 }
 
@@ -84,25 +79,19 @@ pub(crate) type Converting<T> =
 
 impl Converter {
     /// Converts a message to JSON. A large one is checked in its turn, and written as it is sent.
-    ///
-    /// # Errors
-    /// Invalid CBOR, or too many conversions are waiting.
+    /// Fails for invalid CBOR, or if too many conversions are waiting.
     pub(crate) async fn to_text(&self, cbor: Bytes) -> Result<Text, ConvertError> {
         if cbor.len() < MEMORY_COUNTED_BYTES_MIN {
             return json::cbor_to_text(&cbor).map(Text::complete).map_err(ConvertError::Invalid);
         }
         if is_small(&cbor) {
-            // A counted message stays counted until it is written: its text may be six times as
-            // long.
+            // A counted message stays counted until written: its text may be six times as long.
             return json::JsonText::new(cbor).map(Text::written).map_err(ConvertError::Invalid);
         }
         self.in_turn(move || json::JsonText::new(cbor).map(Text::written)).await
     }
 
-    /// Converts JSON to a message. Duplicate keys are refused.
-    ///
-    /// # Errors
-    /// Invalid JSON, or too many conversions are waiting.
+    /// Converts JSON to a message; errors as [`Converter::to_text`]. Duplicate keys are refused.
     #[cfg(any(feature = "gateway", test))]
     pub(crate) async fn to_cbor(&self, text: Bytes) -> Result<Bytes, ConvertError> {
         self.run(text, json::text_to_cbor).await
@@ -114,11 +103,7 @@ impl Converter {
         self.run(text, json::lenient_text_to_cbor).await
     }
 
-    /// The same CBOR, if it is well-formed: the last reader should not be the first to find out
-    /// that it is not.
-    ///
-    /// # Errors
-    /// Invalid CBOR, or too many conversions are waiting.
+    /// The same CBOR, if it is well-formed: the last reader should not be the first to find out.
     #[cfg(feature = "forward")]
     pub(crate) async fn well_formed(&self, cbor: Bytes) -> Result<Bytes, ConvertError> {
         let check = |bytes: &[u8]| crate::wire::decode_value::<serde::de::IgnoredAny>(bytes);

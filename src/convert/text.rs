@@ -18,7 +18,6 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// Text in memory.
     pub(crate) const fn complete(text: Bytes) -> Self {
         Self { head: text, written: None, tail: Bytes::new() }
     }
@@ -27,7 +26,6 @@ impl Text {
         Self { head: Bytes::new(), written: Some(Box::new(text)), tail: Bytes::new() }
     }
 
-    /// Adds a prefix and a suffix.
     pub(crate) fn between(self, head: &[u8], tail: &'static [u8]) -> Self {
         if self.written.is_none() {
             return Self::complete([head, &self.head, tail].concat().into());

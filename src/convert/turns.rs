@@ -15,11 +15,9 @@ pub(super) struct TurnLimits {
     pub(super) waiting_per_caller_max: usize,
 }
 
-/// The queue is full.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// Result of a request for a turn.
 #[derive(Debug, PartialEq, Eq)]
 enum TurnRequest {
     Now,
@@ -97,7 +95,6 @@ impl<K: Clone + Eq + Hash, W> Order<K, W> {
     }
 }
 
-/// Turns and their waiters.
 pub(super) struct Turns<K: Clone + Eq + Hash>(Mutex<Order<K, oneshot::Sender<Turn<K>>>>);
 
 /// A turn. Dropping it passes it to the next waiter.
