@@ -10,10 +10,9 @@ use std::{
 const HOST_BYTES_MAX: usize = 253;
 const HOST_LABEL_BYTES_MAX: usize = 63;
 
-/// Address of a node: a DNS name or an IP address, and a UDP port.
-///
-/// Written `HOST` or `HOST:PORT`; an IPv6 address is in brackets, as `[::1]:4433`. The host is kept
-/// in lower case and is also the name that the node's certificate must carry.
+/// Address of a node: a DNS name or an IP address, and a UDP port. Written `HOST` or `HOST:PORT`,
+/// IPv6 as `[::1]:4433`. The host, in lower case, is the name that the node's certificate must
+/// carry.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAddress {
     host: String,

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-/// Names one call in logs and on the wire: 16 bytes, unique among the calls of all peers.
-///
-/// Shown as 32 hexadecimal digits.
+/// Names one call in logs and on the wire: 16 bytes, shown in hexadecimal, unique among all peers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallId([u8; 16]);
 
@@ -26,8 +24,7 @@ impl fmt::Display for CallId {
     }
 }
 
-/// Counts ids up from a start drawn at random: unique within a process by the count, between
-/// processes by the start, and cheap enough for every call.
+/// Counts up from a random start: unique within a process and between processes, and cheap.
 #[derive(Debug)]
 pub(crate) struct CallIds {
     prefix: u64,
@@ -41,7 +38,6 @@ impl CallIds {
         Self { prefix: (value >> 64) as u64, next: (value as u64).into() }
     }
 
-    /// The next id.
     pub(crate) fn next_id(&self) -> CallId {
         let low = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         CallId((u128::from(self.prefix) << 64 | u128::from(low)).to_be_bytes())

@@ -13,7 +13,6 @@ pub struct NameError {
     spelling: Option<String>,
 }
 
-/// The part of a sentence that gives the syntax.
 struct Spelling<'a>(Option<&'a str>);
 
 impl fmt::Display for Spelling<'_> {
@@ -28,8 +27,7 @@ impl NameError {
         Self { what, text: text.chars().take(80).collect(), why, spelling: None }
     }
 
-    /// Adds the first of these spellings of the text that a `T` has. A spelling of a spelling has
-    /// to be the spelling itself.
+    /// Adds the first of these spellings that is a `T`. The spelling of a spelling must be itself.
     pub(crate) fn or_write<T: std::str::FromStr>(
         mut self,
         text: &str,

@@ -10,8 +10,7 @@ use std::str::FromStr;
 enum Label {
     /// Exactly this text.
     Exact(String),
-    /// `warehouse-*`: any one label with this prefix and at least one more byte. `*` alone starts
-    /// with nothing.
+    /// `warehouse-*`: one label with this prefix and at least one more byte. `*` has no prefix.
     Prefix(String),
     /// `**`: any number of labels, none included.
     Any,
@@ -48,8 +47,7 @@ impl Label {
     }
 }
 
-/// Labels of a pattern against labels of a name. Names are short, so `**` simply tries every
-/// length.
+/// Names are short, so `**` simply tries every length.
 fn labels_match<'a>(pattern: &[Label], mut labels: impl Iterator<Item = &'a str> + Clone) -> bool {
     let Some((first, rest)) = pattern.split_first() else {
         return labels.next().is_none();
@@ -158,9 +156,8 @@ enum Subject {
 /// Kinds of forwards that are planned: a pattern over one would cover nothing.
 const NOT_YET: [&str; 2] = ["http:", "mcp:"];
 
-/// A pattern over methods: `HelloService/*`, `acme.**/Get*`, or over forwards: `tcp:*`.
-///
-/// `*/*` is every RPC method of every service, and never a forward.
+/// A pattern over methods: `HelloService/*`, `acme.**/Get*`, or over forwards: `tcp:*`. `*/*` is
+/// every RPC method of every service, and never a forward.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodGlob {
     text: String,
@@ -168,8 +165,7 @@ pub struct MethodGlob {
 }
 
 impl MethodGlob {
-    /// True if the pattern covers the RPC method, or the forward. A pattern of methods covers no
-    /// forward, and the reverse.
+    /// True if the pattern covers the RPC method, or the forward. None covers both.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
             Subject::Rpc { service, method } => {
@@ -185,9 +181,8 @@ impl MethodGlob {
         }
     }
 
-    /// True if this pattern certainly covers all that `other` covers: the patterns are equal, or
-    /// this one is every RPC method and `other` is of RPC. Conservative: may return false although
-    /// all is covered.
+    /// True if this pattern certainly covers all that `other` covers: both are equal, or this one
+    /// is every RPC method and `other` is of RPC. Conservative: may return false for others.
     pub fn covers(&self, other: &Self) -> bool {
         self.subject == other.subject
             || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))

@@ -64,8 +64,7 @@ macro_rules! text_name {
 }
 
 impl ServiceName {
-    /// True if the name is kept for the services that every node hosts, now and later: `dialback`
-    /// and all below it.
+    /// True for `dialback` and all below it, kept for services that every node hosts.
     pub(crate) fn is_of_nodes(&self) -> bool {
         self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
@@ -82,10 +81,8 @@ text_name!(MethodName, "method", method_fault);
 /// Prefix of the names of forwards.
 const FORWARDS: [&str; 2] = ["http", "tcp"];
 
-/// A service and a method together: `HelloService/Hello`, one text with a place to split it. Or a
-/// forward: `tcp:db`.
-///
-/// `HelloService.Hello`, Go's spelling, is read too and split at the last dot. Cloning is cheap.
+/// A service and a method, `HelloService/Hello`, or a forward, `tcp:db`, as one text.
+/// `HelloService.Hello`, Go's spelling, is split at the last dot. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MethodPath {
     text: Arc<str>,

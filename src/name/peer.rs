@@ -48,9 +48,8 @@ impl FromStr for Role {
     }
 }
 
-/// The name of a peer, without its role: labels of `a-z`, `0-9` and `-`, joined by dots.
-///
-/// At most 63 bytes a label and 200 in all; no label starts or ends with `-`. Cloning is cheap.
+/// The name of a peer, without its role: labels of `a-z`, `0-9` and `-`, joined by dots. At most 63
+/// bytes a label and 200 in all; no label starts or ends with `-`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -105,8 +104,7 @@ impl FromStr for Name {
     }
 }
 
-/// Role and name of a peer: `agent/warehouse`. A verified certificate contains it, and rules match
-/// it.
+/// Role and name of a peer: `agent/warehouse`, in verified certificates and in rules.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerName {
     /// The role.
