@@ -47,9 +47,7 @@ impl ToMany {
         agents: Vec<Name>,
         callee: impl Fn(Target) -> Callee,
     ) -> Vec<(Name, Result<R, Status>)> {
-        let decoded = |reply: Reply| decode_reply(reply.message()?);
-        let replies = self.call_raw(agents, callee).await.into_iter();
-        replies.map(|(agent, reply)| (agent, reply.and_then(decoded))).collect()
+        self.call_each(agents, callee, |reply| decode_reply(reply.message()?)).await
     }
 
     /// The same, with the replies as they came.
@@ -58,11 +56,22 @@ impl ToMany {
         agents: Vec<Name>,
         callee: impl Fn(Target) -> Callee,
     ) -> Vec<(Name, Result<Reply, Status>)> {
+        self.call_each(agents, callee, Ok).await
+    }
+
+    /// Reads each reply as it comes, so that its message is not held until the last one is here.
+    async fn call_each<T>(
+        &self,
+        agents: Vec<Name>,
+        callee: impl Fn(Target) -> Callee,
+        read: impl Fn(Reply) -> Result<T, Status>,
+    ) -> Vec<(Name, Result<T, Status>)> {
+        let read = &read;
         let calls = agents.into_iter().map(|agent| {
             let callee = callee(Target::Agent(agent.clone()));
             let call = callee.call_encoded::<()>(&self.method, self.message.clone());
             let call = call.timeout(self.timeout).raw();
-            async move { (agent, call.await) }
+            async move { (agent, call.await.and_then(read)) }
         });
         some_at_once(calls.collect(), CALL_ALL_AT_ONCE).await
     }

@@ -1,7 +1,10 @@
 //! Tests of calls over a network that delays, loses packets and fails.
 
 use super::*;
-use crate::policy::{AgentPolicy, AgentRule, AllowRule};
+use crate::{
+    limits::Limits,
+    policy::{AgentPolicy, AgentRule, AllowRule},
+};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -119,5 +122,27 @@ async fn a_denied_caller_does_not_learn_which_methods_an_agent_hosts() {
     for method in ["Stage/Hold", "Stage/None", "None/None"] {
         let answer = scene.by_caller().call::<String>(method, "x").await;
         check_status(answer, Code::PermissionDenied, Outcome::NotExecuted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fan_out_holds_no_replies_that_have_come_while_others_are_awaited() {
+    let world = World::new();
+    let limits =
+        Limits { memory_max: Some(4 << 20), message_bytes_max: 1 << 20, ..Limits::default() };
+    let node = world.node().limits(limits).start().await.expect("a node");
+    let mut agents = Vec::new();
+    for n in 0..40 {
+        agents.push(world.agent(&format!("shop-{n}")).start().expect("an agent"));
+    }
+    for agent in &agents {
+        agent.registered(1).await;
+    }
+    // All together they are twice what the node may hold of one requester.
+    let text = "x".repeat(100 << 10);
+    let answers = node.call_all::<String>("Stage/Echo", &text, HOUR).await.expect("a method");
+    assert_eq!(answers.len(), 40);
+    for (agent, answer) in answers {
+        assert_eq!(answer.map(|text| text.len()), Ok(100 << 10), "{agent}");
     }
 }
