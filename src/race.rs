@@ -36,7 +36,10 @@ where
         match ended {
             Some(Ok(Ok(made))) => return Ok(made),
             Some(Ok(Err(error))) => {
-                worst = worst.into_iter().chain([error]).reduce(&more_telling);
+                worst = Some(match worst {
+                    None => error,
+                    Some(worst) => more_telling(worst, error),
+                });
             }
             Some(Err(_)) | None => {}
         }

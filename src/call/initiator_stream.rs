@@ -141,8 +141,8 @@ async fn one(mut replies: ReplySource) -> Result<Reply, Status> {
 
 /// Error that stopped the messages of the request.
 enum Stopped {
-    /// The peer reads too slowly, or takes no more messages; or the link is lost.
-    Peer(Stall<SendFault>),
+    /// The peer stopped the stream or reads too slowly, or the link is lost.
+    Sending(Stall<SendFault>),
     Source(Status),
 }
 
@@ -165,7 +165,7 @@ async fn pump(
             gathered = gatherer.gather(Batch::default(), is_first) => gathered,
             // Otherwise the next write or the reply reports it.
             () = stopped.as_mut(), if stall_policy != StallPolicy::Reset => {
-                return Err(Stopped::Peer(Stall::Fault(SendFault::Stopped)));
+                return Err(Stopped::Sending(Stall::Fault(SendFault::Stopped)));
             }
         };
         let Gathered { mut batch, end } = gathered;
@@ -175,7 +175,7 @@ async fn pump(
         }
         if !batch.is_empty() {
             let written = write_at(stall_policy, &mut sender, &mut batch.into_chunks()).await;
-            written.map_err(Stopped::Peer)?;
+            written.map_err(Stopped::Sending)?;
             sent.over();
         }
         match end {
@@ -226,15 +226,15 @@ impl ReplySource {
         let progress = self.progress();
         self.pump_failure = match ended {
             Ok(()) => None,
-            Err(Stopped::Peer(Stall::Fault(SendFault::Stopped))) => {
+            Err(Stopped::Sending(Stall::Fault(SendFault::Stopped))) => {
                 self.is_stopped = true;
                 None
             }
-            Err(Stopped::Peer(Stall::Slow)) => {
+            Err(Stopped::Sending(Stall::Slow)) => {
                 self.reader.set_code_on_drop(StreamCode::Slow);
                 Some(too_slow(progress))
             }
-            Err(Stopped::Peer(Stall::Fault(SendFault::Lost(fault)))) => {
+            Err(Stopped::Sending(Stall::Fault(SendFault::Lost(fault)))) => {
                 Some(unavailable(&self.link, progress, fault))
             }
             Err(Stopped::Source(status)) => Some(progress.failed(status.code(), status.message())),

@@ -14,10 +14,9 @@ use hyper::StatusCode;
 use std::fmt::Display;
 use tokio::time::{Instant, timeout_at};
 
-impl From<Exhausted> for Refusal {
-    fn from(why: Exhausted) -> Self {
-        why.into_status(Outcome::NotExecuted).into()
-    }
+/// Refuses a body for which there is no memory: its call was not executed.
+fn no_room(why: Exhausted) -> Refusal {
+    why.into_status(Outcome::NotExecuted).into()
 }
 
 /// A body that is not read yet. The server discards the rest of it once the response is sent.
@@ -39,7 +38,7 @@ impl Unread {
         bytes_max: usize,
         memory: &MemoryAccount,
     ) -> Result<(Bytes, HeldBytes), Refusal> {
-        let mut held = memory.take(0)?;
+        let mut held = memory.take(0).map_err(no_room)?;
         let whole = read(self.0.clone(), bytes_max, |bytes| hold(&mut held, bytes)).await?;
         Ok((whole, held))
     }
@@ -68,7 +67,7 @@ where
     if declared > bytes_max {
         return Err(too_large(bytes_max));
     }
-    hold(declared)?;
+    hold(declared).map_err(no_room)?;
     // Allocated at once: a growing buffer is copied, and up to three times as large.
     let mut whole = BytesMut::with_capacity(declared);
     loop {
@@ -90,7 +89,7 @@ where
         if whole.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        hold(whole.len() + data.len())?;
+        hold(whole.len() + data.len()).map_err(no_room)?;
         whole.extend_from_slice(&data);
         if Instant::now() >= step_ends {
             if step_bytes < HTTP_STEP_BYTES_MIN {
@@ -169,7 +168,7 @@ mod tests {
         let memory = MessageMemory::new(&limits);
         let account = memory.account(&"caller/ops".parse().expect("a name"));
         let read_whole = async |bytes: usize| {
-            let mut held = account.take(0)?;
+            let mut held = account.take(0).map_err(no_room)?;
             let body = Full::new(Bytes::from(vec![7; bytes]));
             let whole = read(body, 1 << 20, |bytes| hold(&mut held, bytes)).await?;
             Ok::<_, Refusal>(held.around(whole))

@@ -151,7 +151,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Adds an origin whose pages may send requests, as `"https://app.example.com"`. Default: none.
+    /// Adds an origin whose pages may send requests, as `"https://app.example.com"`. Default: none,
+    /// and requests from pages are refused.
     pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
         self.origins.push(origin.into());
         self

@@ -38,6 +38,7 @@ impl Peer {
         Self { address, shown, is_done: AtomicBool::new(false), owner }
     }
 
+    /// Records that it is authenticated: it is not evicted any more.
     pub(crate) fn set_known(&self) {
         self.owner.set_known();
     }

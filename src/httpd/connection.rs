@@ -41,13 +41,13 @@ pub(super) struct Connection<A> {
 }
 
 impl<A: Answers> Connection<A> {
-    /// Serves until the end. Returns the reason if the client was closed because it broke the
-    /// rules.
+    /// Serves until the end. A client that breaks the rules is logged and closed.
     pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         self,
         mut stream: Guarded<S>,
         mut draining: Option<[SignalListener; 2]>,
-    ) -> Option<&'static str> {
+        log_closed: impl FnOnce(&str),
+    ) {
         let keeps_alive = draining.is_some();
         // Waiting for the drain includes the last bytes of the connection.
         let [drain, _end] = draining.get_or_insert_default();
@@ -59,20 +59,18 @@ impl<A: Answers> Connection<A> {
             self.serve_http_1(&mut stream, found, keeps_alive, drain).await
         };
         if stream.is_flooded() {
+            log_closed("it sends HTTP/2 frames without end that carry no request forward");
             if stream.is_between_writes() {
                 let last = stream.write_all(&frames::ENHANCE_YOUR_CALM);
                 drop(timeout(HTTP_DISCARD_STEP, last).await);
             }
             drop(timeout(HTTP_DISCARD_STEP, stream.shutdown()).await);
-            return Some("it sends HTTP/2 frames without end that carry no request forward");
-        }
-        if is_to_linger
+        } else if is_to_linger
             && let Ok(Ok(())) = timeout(HTTP_DISCARD_STEP, stream.shutdown()).await
             && let Some(unended) = stream.unended()
         {
             discard::connection(unended).await;
         }
-        None
     }
 
     /// Returns true if the client may still be sending, and its bytes must be discarded.

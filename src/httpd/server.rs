@@ -116,11 +116,12 @@ async fn connection<A: Answers>(
         is_h2,
         activity: Arc::new(Activity::new(Instant::now())),
     };
-    let why_closed = match answers.tls() {
+    let log_closed = |why: &str| server.log_closed(address.ip(), why);
+    match answers.tls() {
         None => {
             let first = guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await;
             let Some((first, is_h2)) = first else { return };
-            connection(is_h2, None).serve(first, draining).await
+            connection(is_h2, None).serve(first, draining, log_closed).await;
         }
         Some((tls, credentials)) => {
             let handshake = tls.accept(&credentials, stream);
@@ -128,14 +129,13 @@ async fn connection<A: Answers>(
             match timeout(HANDSHAKE_WAIT_MAX, handshake).await.unwrap_or_else(late) {
                 Ok(accepted) => {
                     let stream = Guarded::new(accepted.stream, Vec::new());
-                    connection(accepted.is_h2, accepted.shown).serve(stream, draining).await
+                    connection(accepted.is_h2, accepted.shown)
+                        .serve(stream, draining, log_closed)
+                        .await;
                 }
-                Err(fault) => return answers.handshake_failed(address, &fault),
+                Err(fault) => answers.handshake_failed(address, &fault),
             }
         }
-    };
-    if let Some(why) = why_closed {
-        server.log_closed(address.ip(), why);
     }
 }
 

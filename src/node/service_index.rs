@@ -16,7 +16,8 @@ pub(super) struct ServiceIndex {
     added: u64,
 }
 
-/// A hosted path, as it is looked up: `Service/Method`, or `Service` for all of its methods.
+/// A hosted path, as it is looked up: `Service/Method`, or `Service` for all of its methods. The
+/// name of a service has no `/`, which the node checks before it sets the services of an agent.
 pub(super) type HostedPath = Box<str>;
 
 /// Agents that host one path.

@@ -1,6 +1,7 @@
 //! Events of a node or an agent, as a stream for programs.
 
 use crate::drain::Tasks;
+use std::fmt;
 use tokio::sync::broadcast::{
     self,
     error::{RecvError, TryRecvError},
@@ -10,7 +11,6 @@ use tokio::sync::broadcast::{
 /// [`Agent::events`](crate::Agent::events).
 ///
 /// Up to 1,024 events are queued. A program that falls behind loses the oldest of them.
-#[derive(Debug)]
 pub struct Events<E> {
     coming: broadcast::Receiver<E>,
     owner: Tasks,
@@ -47,6 +47,12 @@ impl<E: Clone> Events<E> {
     /// Number of events lost because they were not received in time, as of [`Events::next`].
     pub const fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+impl<E> fmt::Debug for Events<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("lost", &self.lost).finish_non_exhaustive()
     }
 }
 

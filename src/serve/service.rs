@@ -138,7 +138,8 @@ impl Service {
     }
 
     /// Adds a method that takes a stream and answers with another. It starts with the first
-    /// message, or with the end of a stream that has none; its return ends the replies.
+    /// message, or with the end of a stream that has none; its return ends the replies, whether it
+    /// has taken all messages or not.
     pub fn bidirectional<F, T, R, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Inbound<T>, Outbound<R>, Context) -> Fut + Send + Sync + 'static,

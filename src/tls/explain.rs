@@ -127,7 +127,7 @@ impl RejectionCause {
     }
 
     const fn remedy(self, rejected_by: RejectedBy) -> &'static str {
-        let [ours, theirs] = match self {
+        let [by_us, by_peer] = match self {
             Self::Expired => [
                 "issue the peer's certificate again with `dialback certs issue ROLE NAME`, or check the clock here",
                 "issue our certificate again with `dialback certs issue ROLE NAME`, or check the peer's clock",
@@ -173,8 +173,8 @@ impl RejectionCause {
             Self::Unknown => ["try again; if it persists, see the log of the other side"; 2],
         };
         match rejected_by {
-            RejectedBy::Us => ours,
-            RejectedBy::Peer => theirs,
+            RejectedBy::Us => by_us,
+            RejectedBy::Peer => by_peer,
         }
     }
 }

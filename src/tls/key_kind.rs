@@ -115,8 +115,8 @@ impl KeyKind {
                 let numbers = self::parts(parts[2].data);
                 Some(Self::of(&algorithm, numbers.and_then(|numbers| modulus_bits(&numbers))))
             }
-            [INTEGER, OCTETS, rest @ ..] => {
-                let curve = &parts[2 + rest.iter().position(|tag| *tag == 0)?];
+            [INTEGER, OCTETS, ..] => {
+                let curve = parts[2..].iter().find(|part| part.header.tag().0 == 0)?;
                 Some(Self::curve(Oid::from_der(curve.data).ok().map(|(_, oid)| oid).as_ref()))
             }
             tags if tags == [INTEGER; 6] => Some(Self::known("DSA", false)),

@@ -11,9 +11,10 @@ pub enum Reaction {
     BackOffLong,
 }
 
-/// Declares an enum whose values travel as numbers and are shown by name.
+/// Declares an enum whose values travel as numbers, with methods of this visibility for them, and
+/// are shown by name.
 macro_rules! codes {
-    ($(#[$doc:meta])* $type:ident: $int:ident { $($(#[$item_doc:meta])* $name:ident = $number:literal, $text:literal;)* }) => {
+    ($(#[$doc:meta])* $numbers:vis $type:ident: $int:ident { $($(#[$item_doc:meta])* $name:ident = $number:literal, $text:literal;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $type {
@@ -22,15 +23,15 @@ macro_rules! codes {
 
         impl $type {
             /// Every value, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            $numbers const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The number as it travels.
-            pub const fn number(self) -> $int {
+            $numbers const fn number(self) -> $int {
                 self as $int
             }
 
             /// The value of a number, if it is a known one.
-            pub fn from_number(number: $int) -> Option<Self> {
+            $numbers fn from_number(number: $int) -> Option<Self> {
                 Self::ALL.iter().copied().find(|code| code.number() == number)
             }
 
@@ -52,7 +53,8 @@ macro_rules! codes {
 
 codes! {
     /// Reason of the reset or stop of one direction of a call's stream.
-    StreamCode: u64 {
+    #[repr(u16)]
+    pub StreamCode: u64 {
         /// The call was refused before its handler started.
         Refused = 0x01, "REFUSED";
         /// The side is draining; the handler did not start.
@@ -76,7 +78,8 @@ codes! {
 
 codes! {
     /// Reason of the close of a link.
-    CloseCode: u64 {
+    #[repr(u16)]
+    pub CloseCode: u64 {
         /// The side stops, in good order.
         Goodbye = 0x40, "GOODBYE";
         /// A later link of the same identity took over.

@@ -131,7 +131,7 @@ fn encode<T: Serialize>(fields: &T) -> Result<Vec<u8>, WireError> {
 codes! {
     /// Reason of a refusal.
     #[non_exhaustive]
-    JoinRefusal: u16 {
+    pub JoinRefusal: u16 {
         /// The request violates the protocol, or its certificate request is invalid.
         Malformed = 1, "MALFORMED";
         /// No such token was made here, or it is long over.

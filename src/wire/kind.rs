@@ -7,7 +7,7 @@ codes! {
     /// The shape of a call: how many messages go each way.
     #[derive(Serialize, Deserialize)]
     #[serde(into = "u8", try_from = "u8")]
-    CallKind: u8 {
+    pub(crate) CallKind: u8 {
         /// One message each way.
         Unary = 0, "unary";
         /// One message in, any number out.
