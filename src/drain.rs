@@ -10,6 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::{
+    future::FutureExt,
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
@@ -30,7 +31,8 @@ impl Tasks {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where tasks start")]
     pub(crate) fn spawn<F>(&self, task: F)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: Send,
     {
         let tracker = if self.is_draining() { &self.late } else { &self.tracker };
         drop(tokio::spawn(tracker.track_future(task)));
@@ -41,10 +43,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let stopped = self.stopped.clone();
-        self.spawn(async move {
-            stopped.run_until_cancelled(task).await;
-        });
+        // Not within a block or an async function, each of which would hold the task once more.
+        self.spawn(task.with_cancellation_token_owned(self.stopped.clone()));
     }
 
     /// Counts work elsewhere as a task, as long as the token lives.
@@ -215,7 +215,7 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn(tokio::time::sleep(LONG / 2));
         tasks.begin_drain();
-        tasks.spawn(std::future::pending());
+        tasks.spawn(std::future::pending::<()>());
         let began = tokio::time::Instant::now();
         assert!(tasks.wait(LONG).await, "a late task was waited for");
         assert!(began.elapsed() >= LONG / 2, "an earlier task was not waited for");
