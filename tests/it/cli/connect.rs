@@ -72,8 +72,9 @@ fn the_official_connect_client_calls_streams_and_understands_each_failure() {
                 "a wrong token: Unauthenticated, \"the token or certificate is not valid; the node's log says why\" (not_executed)",
             ]
         );
-        // Either clock may report the first of them: the client's own or the node's. A node that gets
-        // no processor for half a second says that it was suspended, and does not start the second.
+        // Either clock may report the first of them: the client's own or the node's. A node that
+        // gets no processor for half a second says that it was suspended, and does not start the
+        // second.
         let [late, by_node] = late[..] else { panic!("{late:?}") };
         assert!(
             late.starts_with("Sleep: DeadlineExceeded, ") && late.contains("(unknown"),
