@@ -1,0 +1,3 @@
+module dialback.dev/benches/peers
+
+go 1.19

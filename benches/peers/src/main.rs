@@ -1,0 +1,49 @@
+//! dialback beside its peers, each party a process of its own.
+//!
+//! `peers compare` starts all of them and prints the table; the other commands are the parties that
+//! it starts, in a directory with the certificates of all.
+
+mod compare;
+mod grpc;
+mod http;
+mod load;
+mod nats;
+mod parties;
+mod pki;
+mod plot;
+mod raw;
+mod through;
+
+use anyhow::Context;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().context("a command is missing: compare")?;
+    if command == "compare" {
+        return compare::run(arguments.collect());
+    }
+    let to = arguments.next().unwrap_or_default();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build()?.block_on(async {
+        let address = || to.parse().with_context(|| format!("{command} {to:?}: an address"));
+        match command.as_str() {
+            "raw" => raw::call(false).await,
+            "raw-answer" => raw::answer(address()?, false).await,
+            "raw-batched" => raw::call(true).await,
+            "raw-batched-answer" => raw::answer(address()?, true).await,
+            "direct" => through::direct().await,
+            "node" => through::node().await,
+            "agent" => through::agent(&to).await,
+            "caller" => through::caller(&to).await,
+            "http" => http::call(address()?).await,
+            "grpc" => grpc::call(address()?).await,
+            "grpc-answer" => grpc::answer().await,
+            "nats" => nats::call(&to).await,
+            "nats-answer" => nats::answer(&to).await,
+            other => anyhow::bail!("unknown command {other:?}"),
+        }
+    })
+}

@@ -1,0 +1,176 @@
+//! The processes of each way to call.
+
+use crate::{
+    load::{Load, Round},
+    nats,
+};
+use anyhow::{Context, ensure};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+/// A process. It is killed when this is dropped.
+struct Party {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Party {
+    fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().with_context(|| format!("{} {arguments:?}", program.display()))?;
+        let stdin = child.stdin.take().context("standard input")?;
+        let stdout = BufReader::new(child.stdout.take().context("standard output")?);
+        Ok(Self { child, stdin, stdout })
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        ensure!(self.stdout.read_line(&mut line)? > 0, "a process ended early; see above");
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn ready(mut self) -> anyhow::Result<Self> {
+        let line = self.line()?;
+        ensure!(line == "ready", "expected `ready`, not {line:?}");
+        Ok(self)
+    }
+
+    /// The addresses that it listens on.
+    fn addresses(&mut self) -> anyhow::Result<Vec<String>> {
+        let line = self.line()?;
+        let addresses =
+            line.strip_prefix("at ").with_context(|| format!("an address: {line:?}"))?;
+        Ok(addresses.split(' ').map(str::to_owned).collect())
+    }
+
+    /// User and system time so far, in microseconds: fields 14 and 15 of `/proc/PID/stat`, in ticks
+    /// of 10 ms.
+    fn cpu_us(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        ticks.filter_map(|text| text.parse::<f64>().ok()).sum::<f64>() * 10_000.0
+    }
+}
+
+impl Drop for Party {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A way to call, with all its processes. The last one has the load.
+pub struct Way {
+    pub name: &'static str,
+    /// True if it is measured with a load of this size.
+    pub takes: fn(Load) -> bool,
+    parties: Vec<Party>,
+}
+
+impl Way {
+    fn new(name: &'static str, parties: Vec<Party>) -> Self {
+        Self { name, takes: |_| true, parties }
+    }
+
+    /// Keeps calls in flight for a while.
+    pub fn round(&mut self, load: Load) -> anyhow::Result<Round> {
+        let cpu_us = |parties: &[Party]| parties.iter().map(Party::cpu_us).sum::<f64>();
+        let before = cpu_us(&self.parties);
+        let party = self.parties.last_mut().context("no process")?;
+        writeln!(party.stdin, "{}", serde_json::to_string(&load)?)?;
+        let line = party.line().with_context(|| self.name)?;
+        let mut round: Round = serde_json::from_str(&line)?;
+        let calls = round.calls_per_second * load.millis as f64 / 1e3;
+        round.cpu_us = (cpu_us(&self.parties) - before) / calls.max(1.0);
+        Ok(round)
+    }
+}
+
+/// Starts all ways that this machine has the programs for, in the current directory.
+pub fn start_all() -> anyhow::Result<Vec<Way>> {
+    let me = std::env::current_exe()?;
+    let mut ways = vec![
+        raw(&me, "raw quinn", ["raw", "raw-answer"])?,
+        raw(&me, "raw quinn, batched", ["raw-batched", "raw-batched-answer"])?,
+        raw(&me, "dialback direct", ["direct", "agent"])?,
+        through(&me, "dialback through a node", |[node, _gateway]| ["caller".into(), node])?,
+        Way {
+            // A connection for each call in flight; a gateway takes 256 from one address.
+            takes: |load| load.in_flight <= 64 && load.bytes <= 64 * 1024,
+            ..through(&me, "dialback gateway, JSON", |[_node, gateway]| ["http".into(), gateway])?
+        },
+        dialled("tonic", (&me, "grpc-answer"), (&me, "grpc"))?,
+    ];
+    match program("GO_PEER") {
+        Some(go) => ways.push(dialled("Go net/rpc", (&go, "answer"), (&go, "call"))?),
+        None => eprintln!("without Go net/rpc: GO_PEER names no program"),
+    }
+    match program("NATS_SERVER") {
+        Some(server) => ways.push(nats(&me, &server)?),
+        None => eprintln!("without NATS: NATS_SERVER names no program"),
+    }
+    Ok(ways)
+}
+
+fn program(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
+}
+
+/// The load listens, and the other side dials it and answers.
+fn raw(me: &Path, name: &'static str, [load, answer]: [&str; 2]) -> anyhow::Result<Way> {
+    let mut load = Party::start(me, &[load])?;
+    let at = load.addresses()?;
+    let answer = Party::start(me, &[answer, &at[0]])?.ready()?;
+    Ok(Way::new(name, vec![answer, load.ready()?]))
+}
+
+/// The answering side listens, and the load dials it.
+fn dialled(name: &'static str, answer: (&Path, &str), load: (&Path, &str)) -> anyhow::Result<Way> {
+    let mut answer = Party::start(answer.0, &[answer.1])?;
+    let at = answer.addresses()?;
+    let load = Party::start(load.0, &[load.1, &at[0]])?.ready()?;
+    Ok(Way::new(name, vec![answer, load]))
+}
+
+/// A node in the middle.
+fn through(
+    me: &Path,
+    name: &'static str,
+    load: impl FnOnce([String; 2]) -> [String; 2],
+) -> anyhow::Result<Way> {
+    let mut node = Party::start(me, &["node"])?;
+    let addresses: [String; 2] = node.addresses()?.try_into().ok().context("two addresses")?;
+    let agent = Party::start(me, &["agent", &addresses[0]])?.ready()?;
+    let [command, to] = load(addresses);
+    let load = Party::start(me, &[&command, &to])?.ready()?;
+    Ok(Way::new(name, vec![node, agent, load]))
+}
+
+fn nats(me: &Path, server: &Path) -> anyhow::Result<Way> {
+    // The server takes no port 0; another process could take this one in between.
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    nats::write_config(port)?;
+    let server = Party::start(server, &["-c", "nats.conf", "-l", "nats.log"])?;
+    let at = format!("127.0.0.1:{port}");
+    for _ in 0..100 {
+        if TcpStream::connect(&at).is_ok() {
+            let answer = Party::start(me, &["nats-answer", &at])?.ready()?;
+            let load = Party::start(me, &["nats", &at])?.ready()?;
+            return Ok(Way::new("NATS", vec![server, answer, load]));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::bail!("nats-server does not listen: {}", fs::read_to_string("nats.log")?)
+}
