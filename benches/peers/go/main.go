@@ -65,7 +65,11 @@ func check(err error) {
 
 func answer() {
 	check(rpc.Register(Bench{}))
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", config("node-edge"))
+	host := os.Getenv("PEERS_LISTEN")
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	listener, err := tls.Listen("tcp", host+":0", config("node-edge"))
 	check(err)
 	fmt.Println("at", listener.Addr())
 	go rpc.Accept(listener)

@@ -15,28 +15,38 @@ const LOADS: [(usize, usize); 6] =
 struct Options {
     rounds: usize,
     millis: u64,
-    only: Option<usize>,
+    loads: Vec<(usize, usize)>,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: Vec<String>) -> anyhow::Result<Self> {
-        let mut options = Self { rounds: 9, millis: 1_000, only: None, json: None, svg: None };
+        let mut options =
+            Self { rounds: 9, millis: 1_000, loads: LOADS.to_vec(), json: None, svg: None };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--rounds" => options.rounds = value.parse()?,
                 "--millis" => options.millis = value.parse()?,
-                "--only" => options.only = Some(value.parse()?),
+                "--loads" => options.loads = parse_loads(&value)?,
                 "--json" => options.json = Some(std::path::absolute(value)?),
                 "--svg" => options.svg = Some(std::path::absolute(value)?),
-                _ => bail!("unknown option {name}: --rounds --millis --only --json --svg"),
+                _ => bail!("unknown option {name}: --rounds --millis --loads --json --svg"),
             }
         }
         Ok(options)
     }
+}
+
+/// Parses loads such as `32x64,4096x16`: bytes of a message and calls in flight.
+fn parse_loads(text: &str) -> anyhow::Result<Vec<(usize, usize)>> {
+    let parse = |load: &str| {
+        let (bytes, in_flight) = load.split_once('x').context("a load is BYTESxCALLS")?;
+        Ok((bytes.parse()?, in_flight.parse()?))
+    };
+    text.split(',').map(parse).collect()
 }
 
 /// The measurements of one way with one load, all rounds.
@@ -89,13 +99,11 @@ pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     pki::write(dir.path())?;
     std::env::set_current_dir(dir.path())?;
     let mut ways = parties::start_all()?;
-    for (index, (bytes, in_flight)) in LOADS.into_iter().enumerate() {
-        if options.only.is_none_or(|only| only == index) {
-            let load = Load { bytes, in_flight, millis: options.millis };
-            let table = measure(&mut ways, load, options.rounds)?;
-            print(&table);
-            report.tables.push(table);
-        }
+    for (bytes, in_flight) in options.loads {
+        let load = Load { bytes, in_flight, millis: options.millis };
+        let table = measure(&mut ways, load, options.rounds)?;
+        print(&table);
+        report.tables.push(table);
     }
     drop(ways);
     if let Some(path) = options.json {

@@ -1,6 +1,9 @@
 //! The echo over gRPC: tonic, HTTP/2 over TCP, one connection.
 
-use crate::load::{self, Echo};
+use crate::{
+    load::{self, Echo},
+    pki,
+};
 use bytes::Bytes;
 use std::{fs, io, net::SocketAddr};
 use tonic::{
@@ -46,7 +49,8 @@ fn identity(name: &str) -> io::Result<(Identity, Certificate)> {
 /// Listens and answers.
 pub async fn answer() -> anyhow::Result<()> {
     let (identity, ca) = identity("node-edge")?;
-    let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into())?.with_nodelay(Some(true));
+    let incoming =
+        TcpIncoming::bind(format!("{}:0", pki::host()).parse()?)?.with_nodelay(Some(true));
     println!("at {}", incoming.local_addr()?);
     let tls = ServerTlsConfig::new().identity(identity).client_ca_root(ca);
     let server = Server::builder().tls_config(tls)?.add_service(BenchServer::new(Answer));

@@ -9,6 +9,7 @@ mod http;
 mod load;
 mod nats;
 mod parties;
+mod path;
 mod pki;
 mod plot;
 mod raw;
@@ -24,6 +25,12 @@ fn main() -> anyhow::Result<()> {
     let command = arguments.next().context("a command is missing: compare")?;
     if command == "compare" {
         return compare::run(arguments.collect());
+    }
+    if command == "path" {
+        let arguments: Vec<_> = arguments.collect();
+        anyhow::ensure!(arguments.len() == 6, "path DEVICE DEVICE DELAY LOSS RATE QUEUE");
+        let path = path::Path::parse(&arguments[2..])?;
+        return path::run([&arguments[0], &arguments[1]], path);
     }
     let to = arguments.next().unwrap_or_default();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

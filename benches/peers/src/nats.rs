@@ -6,9 +6,9 @@ use bytes::Bytes;
 use std::{fs, io, path::PathBuf};
 
 /// Settings of the server: mutual TLS, and messages of more than 1 MiB.
-pub fn write_config(port: u16) -> io::Result<()> {
+pub fn write_config(host: &str, port: u16) -> io::Result<()> {
     let text = format!(
-        "listen: \"127.0.0.1:{port}\"\nmax_payload: 8388608\nmax_pending: 268435456\ntls {{\n  cert_file: \"node-edge.pem\"\n  key_file: \"node-edge.key\"\n  ca_file: \"ca.pem\"\n  verify: true\n}}\n"
+        "listen: \"{host}:{port}\"\nmax_payload: 8388608\nmax_pending: 268435456\ntls {{\n  cert_file: \"node-edge.pem\"\n  key_file: \"node-edge.key\"\n  ca_file: \"ca.pem\"\n  verify: true\n}}\n"
     );
     fs::write("nats.conf", text)
 }
@@ -19,7 +19,7 @@ async fn connect(name: &str, to: &str) -> anyhow::Result<Client> {
         .require_tls(true)
         .add_root_certificates("ca.pem".into())
         .add_client_certificate(cert, key);
-    Ok(options.connect(format!("tls://localhost:{}", to.rsplit(':').next().unwrap_or(to))).await?)
+    Ok(options.connect(format!("tls://{to}")).await?)
 }
 
 /// Subscribes and answers.

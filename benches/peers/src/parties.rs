@@ -2,13 +2,13 @@
 
 use crate::{
     load::{Load, Round},
-    nats,
+    nats, pki,
 };
 use anyhow::{Context, ensure};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -22,9 +22,33 @@ struct Party {
     stdout: BufReader<ChildStdout>,
 }
 
+/// Side of a long path on which a process runs. Without a path they are the same.
+#[derive(Clone, Copy)]
+pub enum Side {
+    /// All that listen, and the load of a caller.
+    Near,
+    /// The other end of the path.
+    Far,
+}
+
+impl Side {
+    /// The command that runs a program in the network namespace of this side, if it is set.
+    fn command(self, program: &Path) -> Command {
+        let variable = match self {
+            Self::Near => "PEERS_NEAR",
+            Self::Far => "PEERS_FAR",
+        };
+        let Some(namespace) = std::env::var_os(variable) else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec"]).arg(namespace).arg(program);
+        command.env("PEERS_LISTEN", pki::NEAR);
+        command
+    }
+}
+
 impl Party {
-    fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut command = Command::new(program);
+    fn start(side: Side, program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut command = side.command(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child =
             command.spawn().with_context(|| format!("{} {arguments:?}", program.display()))?;
@@ -130,17 +154,17 @@ fn program(variable: &str) -> Option<PathBuf> {
 
 /// The load listens, and the other side dials it and answers.
 fn raw(me: &Path, name: &'static str, [load, answer]: [&str; 2]) -> anyhow::Result<Way> {
-    let mut load = Party::start(me, &[load])?;
+    let mut load = Party::start(Side::Near, me, &[load])?;
     let at = load.addresses()?;
-    let answer = Party::start(me, &[answer, &at[0]])?.ready()?;
+    let answer = Party::start(Side::Far, me, &[answer, &at[0]])?.ready()?;
     Ok(Way::new(name, vec![answer, load.ready()?]))
 }
 
 /// The answering side listens, and the load dials it.
 fn dialled(name: &'static str, answer: (&Path, &str), load: (&Path, &str)) -> anyhow::Result<Way> {
-    let mut answer = Party::start(answer.0, &[answer.1])?;
+    let mut answer = Party::start(Side::Near, answer.0, &[answer.1])?;
     let at = answer.addresses()?;
-    let load = Party::start(load.0, &[load.1, &at[0]])?.ready()?;
+    let load = Party::start(Side::Far, load.0, &[load.1, &at[0]])?.ready()?;
     Ok(Way::new(name, vec![answer, load]))
 }
 
@@ -150,24 +174,25 @@ fn through(
     name: &'static str,
     load: impl FnOnce([String; 2]) -> [String; 2],
 ) -> anyhow::Result<Way> {
-    let mut node = Party::start(me, &["node"])?;
+    let mut node = Party::start(Side::Near, me, &["node"])?;
     let addresses: [String; 2] = node.addresses()?.try_into().ok().context("two addresses")?;
-    let agent = Party::start(me, &["agent", &addresses[0]])?.ready()?;
+    let agent = Party::start(Side::Far, me, &["agent", &addresses[0]])?.ready()?;
     let [command, to] = load(addresses);
-    let load = Party::start(me, &[&command, &to])?.ready()?;
+    let load = Party::start(Side::Near, me, &[&command, &to])?.ready()?;
     Ok(Way::new(name, vec![node, agent, load]))
 }
 
 fn nats(me: &Path, server: &Path) -> anyhow::Result<Way> {
     // The server takes no port 0; another process could take this one in between.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    nats::write_config(port)?;
-    let server = Party::start(server, &["-c", "nats.conf", "-l", "nats.log"])?;
-    let at = format!("127.0.0.1:{port}");
+    let host = if std::env::var_os("PEERS_NEAR").is_some() { pki::NEAR } else { "127.0.0.1" };
+    nats::write_config(host, port)?;
+    let server = Party::start(Side::Near, server, &["-c", "nats.conf", "-l", "nats.log"])?;
+    let at = format!("{host}:{port}");
     for _ in 0..100 {
-        if TcpStream::connect(&at).is_ok() {
-            let answer = Party::start(me, &["nats-answer", &at])?.ready()?;
-            let load = Party::start(me, &["nats", &at])?.ready()?;
+        if fs::read_to_string("nats.log").is_ok_and(|log| log.contains("Server is ready")) {
+            let answer = Party::start(Side::Far, me, &["nats-answer", &at])?.ready()?;
+            let load = Party::start(Side::Near, me, &["nats", &at])?.ready()?;
             return Ok(Way::new("NATS", vec![server, answer, load]));
         }
         thread::sleep(Duration::from_millis(50));

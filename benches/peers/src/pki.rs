@@ -7,12 +7,21 @@ use dialback::{
 };
 use std::{fs, path::Path, time::SystemTime};
 
+const LOOPBACK: &str = "127.0.0.1";
+/// Address of the side that listens, if a long path lies between the two sides.
+pub const NEAR: &str = "10.99.0.1";
+
+/// Returns the address to listen on.
+pub fn host() -> String {
+    std::env::var("PEERS_LISTEN").unwrap_or_else(|_| LOOPBACK.into())
+}
+
 /// Writes the CA and the certificates of the node, the agent and the caller.
 pub fn write(dir: &Path) -> anyhow::Result<()> {
     let ca = Ca::generate("bench.local", SystemTime::now())?;
     fs::write(dir.join("ca.pem"), ca.pem())?;
     for (peer, hosts) in
-        [("node/edge", &["localhost", "127.0.0.1"][..]), ("agent/a", &[]), ("caller/c", &[])]
+        [("node/edge", &["localhost", LOOPBACK, NEAR][..]), ("agent/a", &[]), ("caller/c", &[])]
     {
         let name = peer.replace('/', "-");
         let profile = LeafProfile::new(ca.trust_domain(), &peer.parse()?, hosts, SystemTime::now());

@@ -13,7 +13,7 @@ use quinn::{
 use std::{
     future::Future,
     io,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::{
         Arc,
@@ -46,7 +46,7 @@ pub async fn call(batches: bool) -> anyhow::Result<()> {
     let tls = pki::load("node-edge")?.accepting_config(b"raw")?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport());
-    let listener = endpoint(Some(config), batches)?;
+    let listener = endpoint(Some(config), &pki::host(), batches)?;
     println!("at {}", listener.local_addr()?);
     let connection = listener.accept().await.context("closed")?.await?;
     load::serve(RawEcho(connection)).await
@@ -57,7 +57,8 @@ pub async fn answer(to: SocketAddr, batches: bool) -> anyhow::Result<()> {
     let tls = pki::load("agent-a")?.dialling_config(b"raw")?;
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(transport());
-    let connection = endpoint(None, batches)?.connect_with(config, to, "localhost")?.await?;
+    let connection =
+        endpoint(None, "0.0.0.0", batches)?.connect_with(config, to, "localhost")?.await?;
     println!("ready");
     tokio::spawn(async move {
         while let Ok((send, recv)) = connection.accept_bi().await {
@@ -86,8 +87,12 @@ fn transport() -> Arc<quinn::TransportConfig> {
     Arc::new(transport)
 }
 
-fn endpoint(server: Option<quinn::ServerConfig>, batches: bool) -> io::Result<Endpoint> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+fn endpoint(
+    server: Option<quinn::ServerConfig>,
+    host: &str,
+    batches: bool,
+) -> io::Result<Endpoint> {
+    let socket = UdpSocket::bind((host, 0))?;
     let runtime: Arc<dyn Runtime> =
         if batches { Arc::new(Batching::default()) } else { Arc::new(TokioRuntime) };
     if batches {

@@ -21,7 +21,7 @@ fn limits() -> Limits {
 }
 
 async fn start_node() -> anyhow::Result<Node> {
-    let node = Node::builder(pki::load("node-edge")?).listen("127.0.0.1:0");
+    let node = Node::builder(pki::load("node-edge")?).listen(format!("{}:0", pki::host()));
     Ok(node.policy(NodePolicy::allow_all()).limits(limits()).start().await?)
 }
 
