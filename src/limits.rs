@@ -670,6 +670,38 @@ pub const FORWARD_HEADERS_MAX: usize = 100;
 /// carries only part of it.
 pub const FORWARD_ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// Congestion control of the sending side of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// By the rate and the round-trip time of the path: fills long paths in spite of random losses,
+    /// and leaves their queues nearly empty.
+    #[default]
+    Rate,
+    /// CUBIC (RFC 9438), which takes every loss for congestion.
+    Cubic,
+    /// BBR, version 1, as in quinn, where it is experimental. It overfills short queues.
+    Bbr,
+}
+
+/// A text that names no congestion control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be rate, cubic or bbr")]
+pub struct CongestionError;
+
+impl std::str::FromStr for Congestion {
+    type Err = CongestionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "rate" => Ok(Self::Rate),
+            "cubic" => Ok(Self::Cubic),
+            "bbr" => Ok(Self::Bbr),
+            _ => Err(CongestionError),
+        }
+    }
+}
+
 /// Limits that the embedding program may set. `Default` gives the documented values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -721,6 +753,8 @@ pub struct Limits {
     pub resets_max: usize,
     /// Time that calls in flight have to finish after a graceful close has begun. Default 25 s.
     pub drain_max: Duration,
+    /// Congestion control of new links. Not a limit, but it belongs to a link as these do.
+    pub congestion: Congestion,
 }
 
 impl Default for Limits {
@@ -745,6 +779,7 @@ impl Default for Limits {
             handshakes_burst: 1_000,
             resets_max: 100,
             drain_max: Duration::from_secs(25),
+            congestion: Congestion::default(),
         }
     }
 }

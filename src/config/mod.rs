@@ -178,7 +178,8 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others = ["listen", "state", "tls", "limits", "audit", "nodes", "gateway", "site"];
+            let others =
+                ["listen", "state", "tls", "limits", "link", "audit", "nodes", "gateway", "site"];
             file.refuse(
                 &others,
                 "does not belong in a policy file, which has [[allow]], [[deny]] and [[host]]; check a node's or an agent's file with `dialback config check`",

@@ -7,7 +7,7 @@ use super::{
     },
 };
 use crate::{
-    limits::{Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
+    limits::{Congestion, Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
     memory,
     tls::{CredentialFiles, CrlScope},
 };
@@ -164,7 +164,7 @@ const fn secs(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
 
 /// Reads `[limits]`. Missing keys keep their defaults.
 pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
-    let mut limits = Limits::default();
+    let mut limits = Limits { congestion: read_congestion(file), ..Limits::default() };
     let Some(mut table) = file.table("limits", "[limits]") else { return limits };
     read_counts(&mut table, &mut limits);
     read_durations(&mut table, &mut limits);
@@ -172,6 +172,14 @@ pub(super) fn read_limits(file: &mut Table<'_>) -> Limits {
     check_heartbeat(&table, &limits);
     table.finish();
     limits
+}
+
+/// Reads `[link]`.
+fn read_congestion(file: &mut Table<'_>) -> Congestion {
+    let Some(mut table) = file.table("link", "[link]") else { return Congestion::default() };
+    let congestion = table.optional("congestion", text("rate")).unwrap_or_default();
+    table.finish();
+    congestion
 }
 
 fn read_counts(table: &mut Table<'_>, limits: &mut Limits) {

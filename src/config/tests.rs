@@ -1,6 +1,7 @@
 //! Tests of whole files: accepted, refused, and the error texts.
 
 use super::*;
+use crate::limits::Congestion;
 use crate::policy::{AllowRule, Origin};
 use crate::tls::CrlScope;
 use proptest::prelude::*;
@@ -452,6 +453,25 @@ fn limits_have_a_range_each() {
     check_limit("heartbeat_every", ["'999ms'", "'1s'", "'11s'", "'301s'"]);
     check_limit("heartbeat_lost", ["'999ms'", "'6s'", "'10m'", "'601s'"]);
     check_limit("drain_max", ["'0s'", "'1ms'", "'1h'", "'61m'"]);
+}
+
+#[test]
+fn a_link_names_its_congestion_control() {
+    let of = |text: &str| NodeConfig::parse(text, "f").expect("read").limits.congestion;
+    assert_eq!(of(""), Congestion::Rate);
+    assert_eq!(of("[link]\ncongestion = 'cubic'"), Congestion::Cubic);
+    assert_eq!(of("[link]\ncongestion = 'bbr'\n[limits]\nqueue_max = 1"), Congestion::Bbr);
+    let good = "[link]\ncongestion = 'rate'";
+    for faults in [node_faults, agent_faults] {
+        check(
+            faults,
+            good,
+            "[link]\ncongestion = 'reno'",
+            "f:2: `congestion`: must be rate, cubic",
+        );
+        check(faults, good, "[link]\ncongestion = 1", "must be a text");
+        check(faults, good, "[link]\ncongestions = 'rate'", "unknown key `congestions` in [link]");
+    }
 }
 
 #[test]

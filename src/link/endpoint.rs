@@ -1,6 +1,6 @@
 //! UDP sockets and transport settings of links.
 
-use super::{fault::LinkFault, resets::ResetKeys};
+use super::{congestion, fault::LinkFault, resets::ResetKeys};
 use crate::{
     handshake_limiter::Incoming,
     limits::{self, Limits},
@@ -75,6 +75,7 @@ pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> Transport
         .receive_window(window.into())
         .send_window(call_window(limits))
         .keep_alive_interval(None)
+        .congestion_controller_factory(congestion::factory(limits.congestion))
         // Only a value over 2^62 ms does not convert.
         .max_idle_timeout(IdleTimeout::try_from(limits.idle_max).ok());
     transport

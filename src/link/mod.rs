@@ -2,6 +2,7 @@
 //! quinn.
 
 mod close_sequence;
+mod congestion;
 mod connection;
 mod control;
 mod dial;
