@@ -16,14 +16,22 @@ struct Options {
     rounds: usize,
     millis: u64,
     loads: Vec<(usize, usize)>,
+    /// Parts of the names of the ways to measure.
+    ways: Option<String>,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(arguments: Vec<String>) -> anyhow::Result<Self> {
-        let mut options =
-            Self { rounds: 9, millis: 1_000, loads: LOADS.to_vec(), json: None, svg: None };
+        let mut options = Self {
+            rounds: 9,
+            millis: 1_000,
+            loads: LOADS.to_vec(),
+            ways: None,
+            json: None,
+            svg: None,
+        };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
@@ -31,9 +39,10 @@ impl Options {
                 "--rounds" => options.rounds = value.parse()?,
                 "--millis" => options.millis = value.parse()?,
                 "--loads" => options.loads = parse_loads(&value)?,
+                "--ways" => options.ways = Some(value),
                 "--json" => options.json = Some(std::path::absolute(value)?),
                 "--svg" => options.svg = Some(std::path::absolute(value)?),
-                _ => bail!("unknown option {name}: --rounds --millis --loads --json --svg"),
+                _ => bail!("unknown option {name}: --rounds --millis --loads --ways --json --svg"),
             }
         }
         Ok(options)
@@ -99,6 +108,9 @@ pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     pki::write(dir.path())?;
     std::env::set_current_dir(dir.path())?;
     let mut ways = parties::start_all()?;
+    if let Some(names) = &options.ways {
+        ways.retain(|way| names.split(',').any(|name| way.name.contains(name)));
+    }
     for (bytes, in_flight) in options.loads {
         let load = Load { bytes, in_flight, millis: options.millis };
         let table = measure(&mut ways, load, options.rounds)?;

@@ -40,6 +40,10 @@ impl HttpEcho {
 }
 
 impl Echo for HttpEcho {
+    fn begin(&self) {
+        self.idle.lock().expect("whole").clear();
+    }
+
     async fn echo(&self, message: &[u8]) {
         let mut connection = self.connection().await;
         let body = format!("\"{}\"", "x".repeat(message.len()));

@@ -11,6 +11,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 pub trait Echo: Clone + Send + Sync + 'static {
     /// Sends a message and checks that as many bytes come back.
     fn echo(&self, message: &[u8]) -> impl Future<Output = ()> + Send;
+
+    /// Called before each round: connections that were idle since the last one may be closed.
+    fn begin(&self) {}
 }
 
 /// A command to a process with a load.
@@ -56,6 +59,7 @@ pub async fn until_closed() -> anyhow::Result<()> {
 }
 
 async fn round<E: Echo>(echo: E, load: Load) -> Round {
+    echo.begin();
     let (began, length) = (Instant::now(), Duration::from_millis(load.millis));
     let callers: Vec<_> = (0..load.in_flight)
         .map(|_| {

@@ -48,7 +48,14 @@ impl Side {
 
 impl Party {
     fn start(side: Side, program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut command = side.command(program);
+        Self::start_with(side.command(program), program, arguments)
+    }
+
+    fn start_with(
+        mut command: Command,
+        program: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child =
             command.spawn().with_context(|| format!("{} {arguments:?}", program.display()))?;
@@ -137,6 +144,11 @@ pub fn start_all() -> anyhow::Result<Vec<Way>> {
         },
         dialled("tonic", (&me, "grpc-answer"), (&me, "grpc"))?,
     ];
+    for name in
+        ["cubic", "bbr"].into_iter().filter(|_| std::env::var_os("PEERS_CONGESTIONS").is_some())
+    {
+        ways.push(with_congestion(&me, name)?);
+    }
     match program("GO_PEER") {
         Some(go) => ways.push(dialled("Go net/rpc", (&go, "answer"), (&go, "call"))?),
         None => eprintln!("without Go net/rpc: GO_PEER names no program"),
@@ -158,6 +170,20 @@ fn raw(me: &Path, name: &'static str, [load, answer]: [&str; 2]) -> anyhow::Resu
     let at = load.addresses()?;
     let answer = Party::start(Side::Far, me, &[answer, &at[0]])?.ready()?;
     Ok(Way::new(name, vec![answer, load.ready()?]))
+}
+
+/// Direct calls with a congestion control that is not the default.
+fn with_congestion(me: &Path, congestion: &'static str) -> anyhow::Result<Way> {
+    let start = |side: Side, arguments: &[&str]| {
+        let mut command = side.command(me);
+        command.env("PEERS_CONGESTION", congestion);
+        Party::start_with(command, me, arguments)
+    };
+    let mut load = start(Side::Near, &["direct"])?;
+    let at = load.addresses()?;
+    let agent = start(Side::Far, &["agent", &at[0]])?.ready()?;
+    let name = if congestion == "bbr" { "dialback direct, bbr" } else { "dialback direct, cubic" };
+    Ok(Way::new(name, vec![agent, load.ready()?]))
 }
 
 /// The answering side listens, and the load dials it.

@@ -5,7 +5,10 @@ use crate::{
     load::{self, Echo},
     pki,
 };
-use dialback::{Agent, Callee, Caller, Gateway, Limits, MethodPath, Node, NodePolicy, Service};
+use dialback::{
+    Agent, Callee, Caller, Gateway, Limits, MethodPath, Node, NodePolicy, Service,
+    limits::Congestion,
+};
 use serde_bytes::{ByteBuf, Bytes};
 use std::sync::Arc;
 
@@ -16,6 +19,8 @@ fn limits() -> Limits {
     Limits {
         calls_in_flight_max: CALLS_IN_FLIGHT,
         caller_calls_in_flight_max: CALLS_IN_FLIGHT,
+        congestion: std::env::var("PEERS_CONGESTION")
+            .map_or_else(|_| Congestion::default(), |name| name.parse().expect("a name")),
         ..Limits::default()
     }
 }
