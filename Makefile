@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-tcp help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-tcp bench-long-path bench-in-process help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -55,7 +55,13 @@ node: ## run a node on port 4433 (after `make certs`)
 agent: ## run an agent with the demo services (after `make certs`, next to `make node`)
 	$(RUN_DIALBACK) agent --config examples/first/agent.toml
 
-bench: ## calls through dialback next to raw QUIC streams, as ratios
+bench: ## calls through dialback next to raw QUIC, Go, tonic and NATS, as ratios; BENCH="--rounds 5" passes options
+	@bash scripts/bench.sh $(BENCH)
+
+bench-long-path: ## the same over an emulated path of 40 ms with 1 % loss (root, Linux)
+	@bash scripts/bench-long-path.sh
+
+bench-in-process: ## calls next to raw QUIC streams in one process, for profiles of one change
 	$(CARGO) bench --features cli --bench calls
 
 bench-tcp: ## TCP connections through dialback next to a plain relay and rathole, as ratios

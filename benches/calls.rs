@@ -204,7 +204,7 @@ fn main() {
     let (initiator, separate) = if has("shared") {
         (runtime("both", 2), None)
     } else {
-        (runtime("asking", 1), Some(runtime("answering", 1)))
+        (runtime("initiator", 1), Some(runtime("responder", 1)))
     };
     let responder = separate.as_ref().unwrap_or(&initiator).handle().clone();
     if let Some(way) = argument("alone") {

@@ -57,7 +57,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The node on the current runtime, agent and caller on the other.
+    /// Node and caller on the current runtime, where the load is, and the agent on the other.
     pub(crate) async fn start(responder: &Handle) -> Self {
         let ca = Authority::new();
         let calls = CALLS_IN_FLIGHT as usize;
@@ -77,20 +77,14 @@ impl World {
         let echo = Service::new("Bench")
             .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) })
             .method("Say", |message: String, _| async move { Ok(message) });
-        let dialled = async move {
-            let agent = Agent::builder(ca.credentials("agent/a"))
-                .node(&at)
-                .serve(echo)
-                .limits(limits.clone())
-                .start();
-            let caller = Caller::builder(ca.credentials("caller/c"))
-                .node(&at)
-                .limits(limits)
-                .connect()
-                .await;
-            (agent.expect("an agent"), caller.expect("a caller"))
-        };
-        let (agent, caller) = responder.spawn(dialled).await.expect("no panic");
+        let agent = Agent::builder(ca.credentials("agent/a"))
+            .node(&at)
+            .serve(echo)
+            .limits(limits.clone());
+        let agent = responder.spawn(async move { agent.start() }).await.expect("no panic");
+        let agent = agent.expect("an agent");
+        let caller = Caller::builder(ca.credentials("caller/c")).node(&at).limits(limits);
+        let caller = caller.connect().await.expect("a caller");
         let handle = node.agent("a").connected().await.expect("a name");
         Self { node, agent, caller, handle }
     }
