@@ -77,10 +77,8 @@ impl World {
         let echo = Service::new("Bench")
             .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) })
             .method("Say", |message: String, _| async move { Ok(message) });
-        let agent = Agent::builder(ca.credentials("agent/a"))
-            .node(&at)
-            .serve(echo)
-            .limits(limits.clone());
+        let agent =
+            Agent::builder(ca.credentials("agent/a")).node(&at).serve(echo).limits(limits.clone());
         let agent = responder.spawn(async move { agent.start() }).await.expect("no panic");
         let agent = agent.expect("an agent");
         let caller = Caller::builder(ca.credentials("caller/c")).node(&at).limits(limits);

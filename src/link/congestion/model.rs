@@ -2,11 +2,11 @@
 //! it.
 //!
 //! The transport paces at five quarters of a window per round trip whatever a controller says, so
-//! that only the window counts. A window of rate times round-trip time fills the path and leaves its
-//! queue empty; losses at random change neither of the two. Like BBR (draft-cardwell-iccrg-bbr), it
-//! probes for a higher rate in one of eight round trips and drains its own queue in the next. A
-//! queue that does not empty then is that of others: the window doubles, to get its share. A round
-//! trip that loses more than chance would bounds the window, which is what a short queue needs.
+//! only the window counts. A window of rate times round-trip time fills the path and leaves its
+//! queue empty; losses at random change neither of the two. Like BBR (draft-cardwell-iccrg-bbr),
+//! the model probes for a higher rate in one of eight round trips and drains its own queue in the
+//! next. A queue that does not empty then is that of others: the window doubles, to get its share.
+//! A round trip that loses more than chance would bounds the window, which a short queue needs.
 
 use super::delivery::{Delivery, Sample};
 use std::time::{Duration, Instant};

@@ -87,7 +87,7 @@ impl Flow {
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum Step {
     Acked { flow: usize, packet: u64 },
     MaySend { flow: usize },
 }
@@ -96,7 +96,7 @@ struct World {
     path: Path,
     now: Instant,
     free_at: Instant,
-    events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
+    events: BinaryHeap<Reverse<(Instant, u64, Step)>>,
     order: u64,
     flows: Vec<Flow>,
     random: u64,
@@ -131,11 +131,11 @@ impl World {
     fn add(&mut self, sender: Sender) -> usize {
         self.flows.push(Flow::new(self.now, sender));
         let flow = self.flows.len() - 1;
-        self.schedule(self.now, Event::MaySend { flow });
+        self.schedule(self.now, Step::MaySend { flow });
         flow
     }
 
-    fn schedule(&mut self, at: Instant, event: Event) {
+    fn schedule(&mut self, at: Instant, event: Step) {
         self.order += 1;
         self.events.push(Reverse((at, self.order, event)));
     }
@@ -160,11 +160,11 @@ impl World {
             }
             self.now = at;
             match event {
-                Event::Acked { flow, packet } => {
+                Step::Acked { flow, packet } => {
                     self.acked(flow, packet);
                     self.send(flow);
                 }
-                Event::MaySend { flow } => self.send(flow),
+                Step::MaySend { flow } => self.send(flow),
             }
         }
         self.now = end;
@@ -185,7 +185,7 @@ impl World {
             (flow.tokens, flow.refilled_at) = ((flow.tokens + refill).min(capacity), now);
             if flow.tokens < PACKET as f64 {
                 let wait = Duration::from_secs_f64((capacity - flow.tokens) / per_second);
-                return self.schedule(now + wait, Event::MaySend { flow: index });
+                return self.schedule(now + wait, Step::MaySend { flow: index });
             }
             flow.tokens -= PACKET as f64;
             let packet = flow.next;
@@ -206,7 +206,7 @@ impl World {
             }
             self.free_at += Duration::from_secs_f64(PACKET as f64 / path.bytes_per_second());
             let back = self.free_at + Duration::from_millis(path.rtt_ms);
-            self.schedule(back, Event::Acked { flow: index, packet });
+            self.schedule(back, Step::Acked { flow: index, packet });
         }
     }
 
