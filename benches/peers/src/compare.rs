@@ -66,7 +66,6 @@ pub struct Row {
     /// Median of the ratios of the rates, round by round: dialback's to this way's.
     pub direct_to_this: Option<f64>,
     pub through_to_this: Option<f64>,
-    rounds: Vec<Round>,
 }
 
 /// All ways with one load.
@@ -149,7 +148,6 @@ fn measure(ways: &mut [Way], load: Load, rounds: usize) -> anyhow::Result<Table>
         median: median_round(rounds),
         direct_to_this: ratio(direct.as_deref(), rounds),
         through_to_this: ratio(through.as_deref(), rounds),
-        rounds: rounds.clone(),
     });
     Ok(Table { bytes: load.bytes, in_flight: load.in_flight, rows: rows.collect() })
 }
