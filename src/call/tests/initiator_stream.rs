@@ -204,6 +204,45 @@ async fn a_deadline_in_the_middle_of_a_stream_is_unknown_and_has_no_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_of_a_stream_of_replies_that_a_draining_peer_has_not_taken_was_not_executed() {
+    let (pair, mut request) = (Pair::linked().await, request(CallKind::ServerStream, one()));
+    let peer = async {
+        let mut stream = pair.accepted().await;
+        read_to(&mut stream.reader, Kind::End).await;
+        pair.node.note_drain(0);
+        std::future::pending::<()>().await;
+    };
+    let reply = tokio::select! {
+        reply = ask(&pair.node, &mut request, (&limits()).into(), None, None) => reply,
+        () = peer => unreachable!(),
+    };
+    check(reply, Code::DeadlineExceeded, Outcome::NotExecuted, "the deadline passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_has_arrived_counts_although_the_request_fails_after_it() {
+    let (sender, body) = many();
+    let (pair, mut request) = (Pair::linked().await, request(CallKind::Bidirectional, body));
+    sender.send(Bytes::from_static(b"1")).await.expect("room");
+    let peer = async {
+        let mut stream = pair.accepted().await;
+        read_to(&mut stream.reader, Kind::Message).await;
+        Frames::default().message(b"1").write(&mut stream).await;
+        stream
+    };
+    let (limits, named) = (InitiatorLimits::from(&limits()), None);
+    let (reply, mut stream) =
+        tokio::join!(ask(&pair.node, &mut request, limits, named, None), peer);
+    Frames::default().message(b"2").ok(&Metadata::default()).finish(&mut stream).await;
+    stream.sender.delivered().await;
+    sender.fail(Status::unknown(Code::Aborted, "the program gave up")).await.expect("room");
+    let replies = reply.expect("a stream").into_messages().expect("a stream");
+    let (read, end) = read_all(replies).await;
+    assert_eq!(read, [Bytes::from_static(b"1"), Bytes::from_static(b"2")]);
+    assert_eq!(end, Ok(Metadata::default()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_whose_replies_are_dropped_stops_its_peer() {
     let (pair, mut request) = (Pair::linked().await, request(CallKind::ServerStream, one()));
     let peer = async {
