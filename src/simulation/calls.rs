@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    call::{Inbound, Outbound},
     limits::Limits,
     policy::{AgentPolicy, AgentRule, AllowRule},
 };
@@ -123,6 +124,31 @@ async fn a_denied_caller_does_not_learn_which_methods_an_agent_hosts() {
         let answer = scene.by_caller().call::<String>(method, "x").await;
         check_status(answer, Code::PermissionDenied, Outcome::NotExecuted);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_the_request_keep_a_stream_in_which_no_replies_are_sent() {
+    let last = |mut values: Inbound<u64>, mut replies: Outbound<u64>, _: Context| async move {
+        let mut last = 0;
+        replies.send(&last).await?;
+        while let Some(value) = values.next().await {
+            last = value?;
+        }
+        replies.send(&last).await
+    };
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let limits = Limits { stream_idle_max: MINUTE, ..Limits::default() };
+    let agent = world.agent("shop").serve(Service::new("Values").bidirectional("Last", last));
+    let scene = Scene::of(world, node, agent.limits(limits).start().expect("an agent")).await;
+    let call = scene.handle.as_ref().bidirectional::<u64, u64>("Values/Last").timeout(HOUR);
+    let (mut values, mut replies) = call.await.expect("a call");
+    for value in 1..=5 {
+        values.send(&value).await.expect("room");
+        tokio::time::sleep(MINUTE * 2 / 3).await;
+    }
+    values.finish().await.expect("room");
+    assert_eq!([replies.next().await, replies.next().await], [Some(Ok(0)), Some(Ok(5))]);
 }
 
 #[tokio::test(start_paused = true)]
