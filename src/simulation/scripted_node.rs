@@ -1,11 +1,18 @@
-//! Tests of an agent against a node that confirms its registration wrongly.
+//! Tests of an agent against a scripted node: it confirms registrations wrongly, and sends more
+//! calls than it may.
 
 use super::*;
 use crate::{
+    call::{Body, CallMeta, Outbound, Reply, Request, Requester, Target, ask},
     limits::Limits,
     link::{ControlStream, Link, LinkListener},
-    wire::{Control, PROTOCOL_VERSION, Register, Registered, Welcome},
+    name::CallIds,
+    wire::{
+        CallKind, Control, Kind, PROTOCOL_VERSION, Register, Registered, RequestHead, RouteKind,
+        StatusHead, Welcome, request_chunks,
+    },
 };
+use tokio::time::Instant;
 
 /// A node of which a test writes every control frame.
 struct ScriptedNode {
@@ -89,4 +96,85 @@ async fn an_agent_that_stops_waits_until_its_own_unregistration_is_confirmed() {
     let drained = async { while !matches!(control.next().await, Ok(Control::Drain(_))) {} };
     tokio::time::timeout(SECOND / 2, drained).await.expect("DRAIN");
     drop(closing);
+}
+
+/// Makes a call over a link.
+async fn asked(link: &Link, method: &str, kind: CallKind) -> Result<Reply, Status> {
+    let call_id = CallIds::new([7; 16]).next_id();
+    let (method, deadline) = (method.parse().expect("a method"), Instant::now() + SECOND);
+    let mut request = Request {
+        meta: CallMeta::new(method, kind, Target::Here, call_id, deadline),
+        requester: Requester::Verified("node/edge".parse().expect("a peer")),
+        body: Body::Message(bytes::Bytes::from_static(b"\x61x")),
+    };
+    ask(link, &mut request, (&Limits::default()).into(), None, None).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_replies_of_an_agent_holds_its_permit_against_a_node_that_counts_none() {
+    let world = World::new();
+    let node = ScriptedNode::bind(&world);
+    let endless = |first: String, mut replies: Outbound<String>, _: Context| async move {
+        replies.send(&first).await?;
+        pending::<Result<(), Status>>().await
+    };
+    let limits = Limits { calls_in_flight_max: 1, queue_max: 0, ..Limits::default() };
+    let agent = Agent::builder(credentials("agent/shop")).node(NODE).net(world.net.shared());
+    let service = world.stage.service().server_stream("Endless", endless);
+    let agent = agent.serve(service).limits(limits).start().expect("an agent");
+    let (link, mut control) = node.next_registering().await;
+    confirm(&mut control, 1).await;
+    agent.registered(1).await;
+    let stream = asked(&link, "Stage/Endless", CallKind::ServerStream).await.expect("a stream");
+    let refused = asked(&link, "Stage/Echo", CallKind::Unary).await;
+    check_status(refused, Code::ResourceExhausted, Outcome::NotExecuted);
+    drop(stream);
+    tokio::time::sleep(SECOND).await;
+    assert!(asked(&link, "Stage/Echo", CallKind::Unary).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_an_agent_reads_after_it_has_begun_to_drain_starts_no_handler() {
+    let world = World::new();
+    let node = ScriptedNode::bind(&world);
+    let agent = world.agent("shop").start().expect("an agent");
+    let (link, mut control) = node.next_registering().await;
+    confirm(&mut control, 1).await;
+    agent.registered(1).await;
+    let head = RequestHead {
+        method: "Stage/Echo",
+        route: RouteKind::Here,
+        agent: None,
+        kind: CallKind::Unary,
+        timeout_ms: 60_000,
+        call_id: serde_bytes::ByteArray::new([7; 16]),
+        attempt: 1,
+        priority: 0,
+        caller: None,
+        traceparent: None,
+        metadata: Vec::new(),
+        content_type: None,
+        caller_signature: None,
+        wait: false,
+    };
+    let message = bytes::Bytes::from_static(b"\x61x");
+    let chunks = || request_chunks(&head, &message).expect("a request");
+    let [mut begun, mut rest] = [chunks(), chunks()];
+    begun.as_mut()[0].truncate(1);
+    drop(rest.as_mut()[0].split_to(1));
+    let opened = link.open(|| Instant::now() + SECOND, 1 << 20).await;
+    let mut stream = opened.expect("a stream");
+    stream.sender.write(&mut begun).await.expect("written");
+    tokio::time::sleep(SECOND).await;
+    let _closing = spawn(agent.shutdown());
+    assert_eq!(next_register(&mut control).await.generation, 2);
+    confirm(&mut control, 2).await;
+    while !matches!(control.next().await.expect("a frame"), Control::Drain(_)) {}
+    tokio::time::sleep(SECOND).await;
+    stream.sender.write(&mut rest).await.expect("written");
+    stream.sender.finish();
+    let reply = stream.reader.next().await.expect("a frame").expect("a reply");
+    assert_eq!(reply.kind, Kind::Status, "it was answered");
+    let refused = StatusHead::decode(&reply.payload).expect("a status");
+    check_status(refused, Code::Unavailable, Outcome::NotExecuted);
 }
