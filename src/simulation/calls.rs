@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     call::{Inbound, Outbound},
     limits::Limits,
-    policy::{AgentPolicy, AgentRule, AllowRule},
+    policy::{AgentPolicy, AgentRule, AllowRule, HostRule},
 };
 use tokio::time::Instant;
 
@@ -171,4 +171,65 @@ async fn a_fan_out_holds_no_replies_that_have_come_while_others_are_awaited() {
     for (agent, answer) in answers {
         assert_eq!(answer.map(|text| text.len()), Ok(100 << 10), "{agent}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_with_a_free_permit_is_preferred_to_a_less_loaded_one_without() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let limits = Limits { calls_in_flight_max: 1, ..Limits::default() };
+    let small = world.agent("small").limits(limits).start().expect("an agent");
+    let large = world.agent("large").start().expect("an agent");
+    small.registered(1).await;
+    large.registered(1).await;
+    let mut running = Vec::new();
+    for name in ["small", "large", "large"] {
+        let handle = node.agent(name).connected().await.expect("a name");
+        let call = handle.call::<String>("Stage/Hold", "held").timeout(HOUR);
+        running.push(spawn(async move { call.await }));
+        world.stage.begun.notified().await;
+    }
+    let began = Instant::now();
+    let answer = node.any().call::<String>("Stage/Echo", "x").await;
+    assert_eq!(answer.as_deref(), Ok("x"));
+    assert!(began.elapsed() < SECOND / 10, "it waited for a permit: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_hosts_something_else_by_now_is_not_called() {
+    let world = World::new();
+    let hosts = HostRule::parse("odd", "**").expect("a rule");
+    let policy = NodePolicy { host: vec![hosts], ..NodePolicy::allow_all() };
+    let node = world.node().policy(policy).start().await.expect("a node");
+    // So many that the one which may answer is looked up in a list.
+    let mut others = Vec::new();
+    for n in 0..40 {
+        others.push(world.agent(&format!("shop-{n}")).start().expect("an agent"));
+        others[n].registered(1).await;
+    }
+    let odd = world.agent("odd").start().expect("an agent");
+    odd.registered(1).await;
+    for _ in 0..20 {
+        assert!(node.any().call::<String>("Stage/Echo", "x").await.is_ok());
+    }
+    odd.shutdown().await;
+    let stock = Service::new("Stock").method("Echo", |text: String, _: Context| async { Ok(text) });
+    let builder = Agent::builder(credentials("agent/odd")).node(NODE).net(world.net.shared());
+    let odd = builder.serve(stock).start().expect("an agent");
+    odd.registered(1).await;
+    assert!(node.any().call::<String>("Stock/Echo", "x").await.is_ok());
+    let answer = node.any().call::<String>("Stage/Echo", "x").await;
+    check_status(answer, Code::Unavailable, Outcome::NotExecuted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_nodes_own_service_ends_at_its_deadline_without_the_grace_of_a_relay() {
+    let world = World::new();
+    let node = world.node().serve(world.stage.service()).start().await.expect("a node");
+    let caller = world.caller("ops").connect().await.expect("a caller");
+    let began = Instant::now();
+    let answer = caller.node().call::<()>("Stage/Never", &()).timeout(SECOND).await;
+    check_status(answer, Code::DeadlineExceeded, Outcome::Unknown);
+    assert!(began.elapsed() < SECOND + SECOND / 50, "{:?}", began.elapsed());
+    drop(node);
 }
