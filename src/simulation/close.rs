@@ -86,3 +86,21 @@ async fn an_agent_that_shuts_down_waits_for_calls_no_longer_than_drain_max() {
     let scene = draining_for_a_minute().await;
     check_shuts_down_after_a_minute(scene, agent_shuts_down).await;
 }
+
+#[cfg(feature = "gateway")]
+#[tokio::test(start_paused = true)]
+async fn a_gateway_takes_no_call_between_the_begin_of_a_shutdown_and_the_drain() {
+    use crate::{call::Target, node::GatewayCall, wire::CallKind};
+    let Scene { world: _world, node, agent: _agent, .. } = Scene::open().await;
+    let gateway = node.gateway_ingress();
+    // The drain begins when each link has sent DRAIN, and this listener has not.
+    let [mut drain, _goodbye] = gateway.drain_signals();
+    let _stopping = spawn(node.shutdown());
+    drain.notified().await;
+    let id = gateway.next_call_id();
+    let method = "Stage/Echo".parse().expect("a method");
+    let meta = gateway.next_call(id, method, CallKind::Unary, Target::Service, Some(MINUTE));
+    let call = GatewayCall { caller: "caller/web".parse().expect("a peer"), meta, bytes_min: 0 };
+    let body = std::future::ready(Ok(bytes::Bytes::from_static(b"\x61x")));
+    check_status(gateway.call(call, body).await, Code::Unavailable, Outcome::NotExecuted);
+}

@@ -182,3 +182,18 @@ async fn clients_that_hang_up_right_after_a_suspend_of_the_node_are_not_counted(
     assert!(!takes_calls_after_many_resets(Duration::ZERO).await);
     assert!(takes_calls_after_many_resets(SECOND).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_waits_longer_for_an_agent_that_announces_a_slow_heartbeat() {
+    let world = World::new();
+    let patient = Limits { idle_max: HOUR, ..Limits::default() };
+    let node = world.node().limits(patient.clone()).start().await.expect("a node");
+    let slow = Limits { heartbeat_every: MINUTE, heartbeat_lost: 5 * MINUTE, ..patient };
+    let agent = world.agent("shop").limits(slow).start().expect("an agent");
+    agent.registered(1).await;
+    let mut events = node.events();
+    tokio::select! {
+        event = events.next() => panic!("{event:?}"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+}
