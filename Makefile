@@ -8,7 +8,7 @@ RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 .PHONY: bench-tcp bench-long-path bench-in-process help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
 
 demo: ## node, agent and caller as three processes, a call that works and two that are refused
 	@bash scripts/demo.sh
