@@ -4,8 +4,7 @@
 //! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The
 //! initiator (with the load) and the responder have a runtime of one thread each, like two
 //! processes; `-- shared` puts both on one runtime of two threads, where a call may or may not wake
-//! the other thread and single calls take one of two times. `-- http` compares the HTTP gateway
-//! with the same call over QUIC. Both use mutual TLS and the same transport settings, and
+//! the other thread and single calls take one of two times. Both use mutual TLS and the same transport settings, and
 //! dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
@@ -13,8 +12,6 @@
     reason = "a bench ends with its process: nobody has to wait for its tasks"
 )]
 
-#[path = "calls/http.rs"]
-mod http;
 #[path = "calls/raw.rs"]
 mod raw;
 #[path = "calls/world.rs"]
@@ -167,25 +164,6 @@ async fn compare(load: Load, rounds: usize, length: Duration, responder: Handle)
     world.stop().await;
 }
 
-/// The gateway next to the same call over QUIC, which is the base of the ratios.
-async fn compare_gateway(load: Load, rounds: usize, length: Duration, responder: Handle) {
-    let world = world::World::start(&responder).await;
-    let gateway = world.gateway().await;
-    let (quic, http) = (world.through_node(), http::HttpEcho::new(gateway.local_addr()));
-    round(&quic, load, Duration::from_millis(200)).await;
-    round(&http, load, Duration::from_millis(200)).await;
-    let (mut quics, mut https) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        quics.push(round(&quic, load, length).await);
-        https.push(round(&http, load, length).await);
-    }
-    row("over QUIC", load, &quics, &quics);
-    row("over HTTP, JSON", load, &https, &quics);
-    drop(http);
-    drop(gateway);
-    world.stop().await;
-}
-
 /// The argument after `name` on the command line.
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
@@ -210,16 +188,6 @@ fn main() {
     if let Some(way) = argument("alone") {
         let task = alone(way, LOADS[only.unwrap_or(1)], responder);
         return initiator.block_on(async move { tokio::spawn(task).await.expect("no panic") });
-    }
-    if has("http") {
-        println!(
-            "{rounds} interleaved rounds of {length:?}, medians; ratios are to the call over QUIC"
-        );
-        for load in [LOADS[0], LOADS[1], LOADS[3]] {
-            let task = compare_gateway(load, rounds, length, responder.clone());
-            initiator.block_on(async move { tokio::spawn(task).await.expect("a round panicked") });
-        }
-        return;
     }
     println!(
         "{rounds} interleaved rounds of {length:?}, medians; ratios are to raw quinn, round by round"

@@ -2,8 +2,8 @@
 
 use super::Echo;
 use dialback::{
-    Agent, AgentHandle, Callee, Caller, CredentialPem, Credentials, Gateway, Limits, MethodPath,
-    Node, NodePolicy, PeerName, Role, Service,
+    Agent, AgentHandle, Callee, Caller, CredentialPem, Credentials, Limits, MethodPath, Node,
+    NodePolicy, PeerName, Role, Service,
     certs::{Ca, LeafProfile},
 };
 use std::{sync::Arc, time::SystemTime};
@@ -75,8 +75,7 @@ impl World {
             .expect("a node");
         let at = format!("localhost:{}", node.local_addr().port());
         let echo = Service::new("Bench")
-            .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) })
-            .method("Say", |message: String, _| async move { Ok(message) });
+            .method("Echo", |message: serde_bytes::ByteBuf, _| async move { Ok(message) });
         let agent =
             Agent::builder(ca.credentials("agent/a")).node(&at).serve(echo).limits(limits.clone());
         let agent = responder.spawn(async move { agent.start() }).await.expect("no panic");
@@ -85,13 +84,6 @@ impl World {
         let caller = caller.connect().await.expect("a caller");
         let handle = node.agent("a").connected().await.expect("a name");
         Self { node, agent, caller, handle }
-    }
-
-    /// An HTTP gateway on the current runtime.
-    pub(crate) async fn gateway(&self) -> Gateway {
-        let name = "c".parse().expect("a name");
-        let gateway = Gateway::builder(&self.node).listen("127.0.0.1:0").anonymous(name);
-        gateway.start().await.expect("a gateway")
     }
 
     /// Calls from the node's own process.

@@ -1,6 +1,6 @@
 // The echo over net/rpc: gob over one TCP connection with mutual TLS.
 //
-// `peer answer` listens, `peer call ADDR` makes calls on command, as the parties of `peers` do.
+// `peer answer` listens, `peer call ADDR` makes calls on command, as the processes of `peers` do.
 package main
 
 import (

@@ -2,8 +2,8 @@
 
 use crate::{
     load::{Load, Round},
-    parties::{self, Way},
     pki, plot,
+    processes::{self, Way},
 };
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -106,7 +106,7 @@ pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     pki::write(dir.path())?;
     std::env::set_current_dir(dir.path())?;
-    let mut ways = parties::start_all()?;
+    let mut ways = processes::start_all()?;
     if let Some(names) = &options.ways {
         ways.retain(|way| names.split(',').any(|name| way.name.contains(name)));
     }

@@ -1,6 +1,6 @@
-//! dialback beside its peers, each party a process of its own.
+//! dialback beside its peers, each process a process of its own.
 //!
-//! `peers compare` starts all of them and prints the table; the other commands are the parties that
+//! `peers compare` starts all of them and prints the table; the other commands are the processes that
 //! it starts, in a directory with the certificates of all.
 
 mod compare;
@@ -8,7 +8,7 @@ mod grpc;
 mod http;
 mod load;
 mod nats;
-mod parties;
+mod processes;
 mod path;
 mod pki;
 mod plot;

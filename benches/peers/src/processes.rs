@@ -16,7 +16,7 @@ use std::{
 };
 
 /// A process. It is killed when this is dropped.
-struct Party {
+struct Process {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -46,7 +46,7 @@ impl Side {
     }
 }
 
-impl Party {
+impl Process {
     fn start(side: Side, program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         Self::start_with(side.command(program), program, arguments)
     }
@@ -95,7 +95,7 @@ impl Party {
     }
 }
 
-impl Drop for Party {
+impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -107,24 +107,24 @@ pub struct Way {
     pub name: &'static str,
     /// True if it is measured with a load of this size.
     pub takes: fn(Load) -> bool,
-    parties: Vec<Party>,
+    processes: Vec<Process>,
 }
 
 impl Way {
-    fn new(name: &'static str, parties: Vec<Party>) -> Self {
-        Self { name, takes: |_| true, parties }
+    fn new(name: &'static str, processes: Vec<Process>) -> Self {
+        Self { name, takes: |_| true, processes }
     }
 
     /// Keeps calls in flight for a while.
     pub fn round(&mut self, load: Load) -> anyhow::Result<Round> {
-        let cpu_us = |parties: &[Party]| parties.iter().map(Party::cpu_us).sum::<f64>();
-        let before = cpu_us(&self.parties);
-        let party = self.parties.last_mut().context("no process")?;
-        writeln!(party.stdin, "{}", serde_json::to_string(&load)?)?;
-        let line = party.line().with_context(|| self.name)?;
+        let cpu_us = |processes: &[Process]| processes.iter().map(Process::cpu_us).sum::<f64>();
+        let before = cpu_us(&self.processes);
+        let process = self.processes.last_mut().context("no process")?;
+        writeln!(process.stdin, "{}", serde_json::to_string(&load)?)?;
+        let line = process.line().with_context(|| self.name)?;
         let mut round: Round = serde_json::from_str(&line)?;
         let calls = round.calls_per_second * load.millis as f64 / 1e3;
-        round.cpu_us = (cpu_us(&self.parties) - before) / calls.max(1.0);
+        round.cpu_us = (cpu_us(&self.processes) - before) / calls.max(1.0);
         Ok(round)
     }
 }
@@ -166,9 +166,9 @@ fn program(variable: &str) -> Option<PathBuf> {
 
 /// The load listens, and the other side dials it and answers.
 fn raw(me: &Path, name: &'static str, [load, answer]: [&str; 2]) -> anyhow::Result<Way> {
-    let mut load = Party::start(Side::Near, me, &[load])?;
+    let mut load = Process::start(Side::Near, me, &[load])?;
     let at = load.addresses()?;
-    let answer = Party::start(Side::Far, me, &[answer, &at[0]])?.ready()?;
+    let answer = Process::start(Side::Far, me, &[answer, &at[0]])?.ready()?;
     Ok(Way::new(name, vec![answer, load.ready()?]))
 }
 
@@ -177,7 +177,7 @@ fn with_congestion(me: &Path, congestion: &'static str) -> anyhow::Result<Way> {
     let start = |side: Side, arguments: &[&str]| {
         let mut command = side.command(me);
         command.env("PEERS_CONGESTION", congestion);
-        Party::start_with(command, me, arguments)
+        Process::start_with(command, me, arguments)
     };
     let mut load = start(Side::Near, &["direct"])?;
     let at = load.addresses()?;
@@ -188,9 +188,9 @@ fn with_congestion(me: &Path, congestion: &'static str) -> anyhow::Result<Way> {
 
 /// The answering side listens, and the load dials it.
 fn dialled(name: &'static str, answer: (&Path, &str), load: (&Path, &str)) -> anyhow::Result<Way> {
-    let mut answer = Party::start(Side::Near, answer.0, &[answer.1])?;
+    let mut answer = Process::start(Side::Near, answer.0, &[answer.1])?;
     let at = answer.addresses()?;
-    let load = Party::start(Side::Far, load.0, &[load.1, &at[0]])?.ready()?;
+    let load = Process::start(Side::Far, load.0, &[load.1, &at[0]])?.ready()?;
     Ok(Way::new(name, vec![answer, load]))
 }
 
@@ -200,11 +200,11 @@ fn through(
     name: &'static str,
     load: impl FnOnce([String; 2]) -> [String; 2],
 ) -> anyhow::Result<Way> {
-    let mut node = Party::start(Side::Near, me, &["node"])?;
+    let mut node = Process::start(Side::Near, me, &["node"])?;
     let addresses: [String; 2] = node.addresses()?.try_into().ok().context("two addresses")?;
-    let agent = Party::start(Side::Far, me, &["agent", &addresses[0]])?.ready()?;
+    let agent = Process::start(Side::Far, me, &["agent", &addresses[0]])?.ready()?;
     let [command, to] = load(addresses);
-    let load = Party::start(Side::Near, me, &[&command, &to])?.ready()?;
+    let load = Process::start(Side::Near, me, &[&command, &to])?.ready()?;
     Ok(Way::new(name, vec![node, agent, load]))
 }
 
@@ -213,12 +213,12 @@ fn nats(me: &Path, server: &Path) -> anyhow::Result<Way> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let host = if std::env::var_os("PEERS_NEAR").is_some() { pki::NEAR } else { "127.0.0.1" };
     nats::write_config(host, port)?;
-    let server = Party::start(Side::Near, server, &["-c", "nats.conf", "-l", "nats.log"])?;
+    let server = Process::start(Side::Near, server, &["-c", "nats.conf", "-l", "nats.log"])?;
     let at = format!("{host}:{port}");
     for _ in 0..100 {
         if fs::read_to_string("nats.log").is_ok_and(|log| log.contains("Server is ready")) {
-            let answer = Party::start(Side::Far, me, &["nats-answer", &at])?.ready()?;
-            let load = Party::start(Side::Near, me, &["nats", &at])?.ready()?;
+            let answer = Process::start(Side::Far, me, &["nats-answer", &at])?.ready()?;
+            let load = Process::start(Side::Near, me, &["nats", &at])?.ready()?;
             return Ok(Way::new("NATS", vec![server, answer, load]));
         }
         thread::sleep(Duration::from_millis(50));
