@@ -4,8 +4,8 @@
 //! `cargo bench --features cli --bench calls` prints the table; `-- quick` runs fewer rounds. The
 //! initiator (with the load) and the responder have a runtime of one thread each, like two
 //! processes; `-- shared` puts both on one runtime of two threads, where a call may or may not wake
-//! the other thread and single calls take one of two times. Both use mutual TLS and the same transport settings, and
-//! dialback's calls are typed, with head, permit and deadline.
+//! the other thread and single calls take one of two times. Both use mutual TLS and the same
+//! transport settings, and dialback's calls are typed, with head, permit and deadline.
 
 #![expect(
     clippy::disallowed_methods,
