@@ -122,6 +122,16 @@ pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 /// The same for all unauthenticated clients together, in bytes.
 pub const INCOMING_BYTES_TOTAL_MAX: u64 = 8 * 1024 * 1024;
 
+/// Bytes of the largest UDP payload that a link tries: what an interface with an MTU of 9,000
+/// carries over IPv6. Larger ones would cost each idle link over the loopback interface their size.
+pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
+
+/// Bytes of the largest UDP payload where the MTU of the route is not known: Ethernet's over IPv6.
+pub const DATAGRAM_BYTES_USUAL: u16 = 1_452;
+
+/// Bytes of a UDP payload that each path of QUIC carries (RFC 9000 section 14).
+pub const DATAGRAM_BYTES_MIN: u16 = 1_200;
+
 /// Time that the initiator of a call waits for the FIN of a reply whose STATUS has arrived, to
 /// notice frames that must not follow. The FIN is usually in the same packet; a reply without one
 /// counts after this wait.

@@ -3,7 +3,7 @@
 use super::{
     connection::Link,
     control::ControlStream,
-    endpoint::{self, BindError, DiallingSockets},
+    endpoint::{self, BindError, DiallingConfig, DiallingSockets},
     fault::LinkFault,
     peer_chain,
     trust::TrustedLinks,
@@ -50,7 +50,7 @@ pub(crate) struct Dialler {
 }
 
 struct DialSettings {
-    config: quinn::ClientConfig,
+    config: DiallingConfig,
     hello: HelloInfo,
     limits: Arc<Limits>,
 }
@@ -174,7 +174,7 @@ impl Dialler {
     async fn race(
         &self,
         address: &NodeAddress,
-        config: &quinn::ClientConfig,
+        config: &DiallingConfig,
     ) -> Result<quinn::Connection, LinkFault> {
         let lock = || self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tried = lock().remove(address).unwrap_or_default();
@@ -216,7 +216,7 @@ impl Dialler {
 pub(super) async fn race(
     sockets: &Arc<DiallingSockets>,
     address: &NodeAddress,
-    config: &quinn::ClientConfig,
+    config: &DiallingConfig,
     tried: &mut Tried,
 ) -> Result<quinn::Connection, LinkFault> {
     let addresses = resolve(&**sockets.net(), address).await?;
@@ -238,10 +238,11 @@ async fn attempt(
     sockets: Arc<DiallingSockets>,
     to: SocketAddr,
     address: NodeAddress,
-    config: quinn::ClientConfig,
+    config: DiallingConfig,
 ) -> Result<quinn::Connection, LinkFault> {
     let unsendable = |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
     let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
+    let config = config.on_path(sockets.net().datagram_bytes_max(to));
     let connecting = endpoint
         .connect_with(config, to, address.host())
         .inspect_err(|error| {

@@ -3,14 +3,14 @@
 use super::{congestion, fault::LinkFault, resets::ResetKeys};
 use crate::{
     handshake_limiter::Incoming,
-    limits::{self, Limits},
+    limits::{self, Congestion, Limits},
     net::{Net, SharedNet},
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
     wire::{ALPN, CloseCode},
 };
 use quinn::{
-    EndpointConfig, IdleTimeout, TransportConfig, VarInt,
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
     crypto::{CryptoError, HmacKey},
 };
@@ -64,21 +64,42 @@ pub(super) fn open(
     open().map_err(|source| BindError::Socket { address, source })
 }
 
-/// Returns the settings of both sides. The peer may use `streams` and `window` from the start.
-pub(super) fn transport(limits: &Limits, streams: u32, window: u32) -> TransportConfig {
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(streams.into())
-        .max_concurrent_uni_streams(0u8.into())
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
-        .receive_window(window.into())
-        .send_window(call_window(limits))
-        .keep_alive_interval(None)
-        .congestion_controller_factory(congestion::factory(limits.congestion))
-        // Only a value over 2^62 ms does not convert.
-        .max_idle_timeout(IdleTimeout::try_from(limits.idle_max).ok());
-    transport
+/// The settings of both sides. The peer may use `streams` and `window` from the start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TransportSettings {
+    streams: u32,
+    window: u32,
+    send_window: u64,
+    congestion: Congestion,
+    idle_max: Duration,
+}
+
+impl TransportSettings {
+    pub(super) fn new(limits: &Limits, streams: u32, window: u32) -> Self {
+        let &Limits { congestion, idle_max, .. } = limits;
+        Self { streams, window, send_window: call_window(limits), congestion, idle_max }
+    }
+
+    /// Returns the settings for a path whose first interface carries these UDP payloads. Larger
+    /// ones than each path carries are sent once a probe of their size was acknowledged.
+    pub(super) fn on_path(self, datagram_bytes_max: u16) -> Arc<TransportConfig> {
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(datagram_bytes_max);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(self.streams.into())
+            .max_concurrent_uni_streams(0u8.into())
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
+            .receive_window(self.window.into())
+            .send_window(self.send_window)
+            .keep_alive_interval(None)
+            .mtu_discovery_config(Some(mtu))
+            .congestion_controller_factory(congestion::factory(self.congestion))
+            // Only a value over 2^62 ms does not convert.
+            .max_idle_timeout(IdleTimeout::try_from(self.idle_max).ok());
+        Arc::new(transport)
+    }
 }
 
 /// Returns the part of the send buffer for calls. The control stream raises it while it writes.
@@ -115,10 +136,18 @@ fn no_quic_suite<E>(_: E) -> BindError {
     }
 }
 
+/// Configures an endpoint that receives the largest datagrams that a link tries.
+pub(super) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // It fails only for sizes that are no UDP payload.
+    drop(config.max_udp_payload_size(limits::DATAGRAM_BYTES_MAX));
+    config
+}
+
 /// Configures the stateless resets that the accepting side sends for packets of unknown links, and
 /// their rate. Peers of an earlier run accept them if its keys are given.
 pub(super) fn accepting_endpoint(keys: Option<&ResetKeys>) -> Result<EndpointConfig, BindError> {
-    let mut config = EndpointConfig::default();
+    let mut config = endpoint_config();
     config.min_reset_interval(limits::RESET_EVERY_MIN);
     if let Some(keys) = keys {
         let ids = keys.connection_id_key();
@@ -149,47 +178,72 @@ impl HmacKey for ResetMac {
 pub(super) fn server_config(
     credentials: &Credentials,
     limits: &Limits,
-) -> Result<quinn::ServerConfig, BindError> {
+) -> Result<AcceptingConfig, BindError> {
     let (streams, window) = (limits::UNAUTHENTICATED_STREAMS, limits::UNAUTHENTICATED_WINDOW_BYTES);
-    accepting(credentials.accepting_config(ALPN)?, transport(limits, streams, window))
+    let transport = TransportSettings::new(limits, streams, window);
+    let server = accepting(credentials.accepting_config(ALPN)?, transport)?;
+    Ok(AcceptingConfig { server, transport })
+}
+
+/// The configuration of an accepting endpoint, of which each handshake takes a copy.
+#[derive(Clone)]
+pub(crate) struct AcceptingConfig {
+    pub(super) server: quinn::ServerConfig,
+    transport: TransportSettings,
 }
 
 /// Configures an accepting side with limits on the packets of unauthenticated clients.
 pub(super) fn accepting(
     tls: impl TryInto<QuicServerConfig>,
-    transport: TransportConfig,
+    transport: TransportSettings,
 ) -> Result<quinn::ServerConfig, BindError> {
     let tls = tls.try_into().map_err(no_quic_suite)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     server
-        .transport_config(Arc::new(transport))
+        .transport_config(transport.on_path(limits::DATAGRAM_BYTES_USUAL))
         .max_incoming(limits::HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
     Ok(server)
 }
 
-pub(super) fn dialling(
-    tls: impl TryInto<QuicClientConfig>,
-    transport: TransportConfig,
-) -> Result<quinn::ClientConfig, BindError> {
-    let tls = tls.try_into().map_err(no_quic_suite)?;
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport));
-    Ok(config)
+/// The configuration of a dialling side, of which each attempt takes a copy for its path.
+#[derive(Clone)]
+pub(super) struct DiallingConfig {
+    tls: Arc<QuicClientConfig>,
+    transport: TransportSettings,
 }
 
-/// Configures one handshake, which stores the claim of a refused certificate in this slot. Costs
-/// some allocations, and about 1 KiB that the connection keeps.
-pub(super) fn server_config_of_one(
-    server: &quinn::ServerConfig,
-    credentials: &Credentials,
-    slot: &ClaimSlot,
-) -> Result<Arc<quinn::ServerConfig>, BindError> {
-    let mut server = server.clone();
-    let tls = credentials.accepting_config_of_one(ALPN, slot)?;
-    server.crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(no_quic_suite)?);
-    Ok(Arc::new(server))
+impl DiallingConfig {
+    pub(super) fn new(
+        tls: impl TryInto<QuicClientConfig>,
+        transport: TransportSettings,
+    ) -> Result<Self, BindError> {
+        Ok(Self { tls: Arc::new(tls.try_into().map_err(no_quic_suite)?), transport })
+    }
+
+    pub(super) fn on_path(&self, datagram_bytes_max: u16) -> quinn::ClientConfig {
+        let mut config = quinn::ClientConfig::new(self.tls.clone());
+        config.transport_config(self.transport.on_path(datagram_bytes_max));
+        config
+    }
+}
+
+impl AcceptingConfig {
+    /// Configures one handshake, which stores the claim of a refused certificate in this slot.
+    /// Costs some allocations, and about 1 KiB that the connection keeps.
+    pub(super) fn of_one(
+        &self,
+        credentials: &Credentials,
+        slot: &ClaimSlot,
+        datagram_bytes_max: u16,
+    ) -> Result<Arc<quinn::ServerConfig>, BindError> {
+        let mut server = self.server.clone();
+        let tls = credentials.accepting_config_of_one(ALPN, slot)?;
+        server.crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(no_quic_suite)?);
+        server.transport_config(self.transport.on_path(datagram_bytes_max));
+        Ok(Arc::new(server))
+    }
 }
 
 /// The sockets of the dialling side, one per address family, each made when first needed. One for
@@ -244,7 +298,7 @@ impl DiallingSockets {
         if let Some(endpoint) = &*made {
             return Ok(endpoint.clone());
         }
-        let endpoint = open(&*self.net, wildcard, EndpointConfig::default(), None)?;
+        let endpoint = open(&*self.net, wildcard, endpoint_config(), None)?;
         Ok(made.insert(endpoint).clone())
     }
 
@@ -263,10 +317,10 @@ pub(super) fn dialling_config(
     credentials: &Credentials,
     limits: &Limits,
     calls: usize,
-) -> Result<quinn::ClientConfig, BindError> {
+) -> Result<DiallingConfig, BindError> {
     // The number of calls to the node is known with WELCOME.
-    let (streams, window) = (streams_for(calls), window_for(calls, 0));
-    dialling(credentials.dialling_config(ALPN)?, transport(limits, streams, window))
+    let transport = TransportSettings::new(limits, streams_for(calls), window_for(calls, 0));
+    DiallingConfig::new(credentials.dialling_config(ALPN)?, transport)
 }
 
 /// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.

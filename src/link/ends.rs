@@ -47,9 +47,13 @@ pub(crate) struct Ends {
 
 impl Ends {
     pub(crate) fn new() -> Self {
+        Self::on(&MemoryNet::new(1))
+    }
+
+    pub(crate) fn on(net: &MemoryNet) -> Self {
         let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
         let of_node = credentials(&ca, "node/edge-1");
-        let net = MemoryNet::new(1).shared();
+        let net = net.shared();
         let address = ([192, 0, 2, 1], 0).into();
         let listener =
             LinkListener::bind(&net, address, &of_node, &limits, None).expect("a listener");

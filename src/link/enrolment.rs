@@ -2,7 +2,10 @@
 
 use super::{
     dial,
-    endpoint::{self, BindError, DiallingSockets, IncomingConnection, canonical},
+    endpoint::{
+        self, BindError, DiallingConfig, DiallingSockets, IncomingConnection, TransportSettings,
+        canonical,
+    },
     fault::LinkFault,
     peer_chain,
 };
@@ -38,7 +41,7 @@ impl EnrolmentListener {
         trust_domain: &str,
     ) -> Result<Self, BindError> {
         let server = Some(server_config(tls)?);
-        let config = quinn::EndpointConfig::default();
+        let config = endpoint::endpoint_config();
         let endpoint = endpoint::open(&*net::system(), address, config, server)?;
         Ok(Self { endpoint, trust_domain: trust_domain.into() })
     }
@@ -81,7 +84,8 @@ impl Accept for EnrolmentListener {
 }
 
 fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
-    let transport = endpoint::transport(&Limits::default(), 1, JOIN_REQUEST_BYTES_MAX as u32);
+    let window = JOIN_REQUEST_BYTES_MAX as u32;
+    let transport = TransportSettings::new(&Limits::default(), 1, window);
     endpoint::accepting(tls.config(), transport)
 }
 
@@ -166,8 +170,8 @@ pub(crate) async fn request_enrolment(
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
     let sockets = Arc::new(DiallingSockets::new(net::system()));
-    let transport = endpoint::transport(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
-    let config = endpoint::dialling(tls.config(), transport).map_err(|error| {
+    let transport = TransportSettings::new(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
+    let config = DiallingConfig::new(tls.config(), transport).map_err(|error| {
         LinkFault::Unsendable { address: enroller.clone(), reason: error.to_string() }
     })?;
     let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;

@@ -3,7 +3,7 @@
 use super::{
     connection::Link,
     control::ControlStream,
-    endpoint::{self, canonical},
+    endpoint::{self, AcceptingConfig, canonical},
     fault::LinkFault,
     peer_address::PeerAddress,
     peer_chain::verified,
@@ -46,12 +46,14 @@ impl From<LinkFault> for NotGreeted {
 /// Waits for the handshake and for HELLO.
 pub(super) async fn greet(
     incoming: quinn::Incoming,
-    server: &quinn::ServerConfig,
+    config: &AcceptingConfig,
     trust: Arc<TrustedLinks>,
 ) -> Result<Greeted, NotGreeted> {
     let credentials = trust.credentials();
     let slot = ClaimSlot::default();
-    let server = endpoint::server_config_of_one(server, &credentials, &slot)
+    let datagram_bytes_max = trust.net().datagram_bytes_max(canonical(incoming.remote_address()));
+    let server = config
+        .of_one(&credentials, &slot, datagram_bytes_max)
         .map_err(|error| LinkFault::Broken(error.to_string()))?;
     let connecting = incoming.accept_with(server).map_err(LinkFault::lost)?;
     let connection = endpoint::handshake(connecting).await.map_err(|fault| NotGreeted {

@@ -1,7 +1,7 @@
 //! The accepting side of links: its endpoint, and the connections that come.
 
 use super::{
-    endpoint::{self, BindError, IncomingConnection},
+    endpoint::{self, AcceptingConfig, BindError, IncomingConnection},
     greet::{self, Greeted, NotGreeted},
     resets::ResetKeys,
     trust::TrustedLinks,
@@ -20,7 +20,7 @@ use std::{
 pub(crate) struct LinkListener {
     endpoint: quinn::Endpoint,
     /// The configuration of the endpoint. Each handshake takes a copy with a verifier of its own.
-    server: SharedValue<quinn::ServerConfig>,
+    config: SharedValue<AcceptingConfig>,
     trust: Arc<TrustedLinks>,
 }
 
@@ -33,15 +33,15 @@ impl LinkListener {
         limits: &Limits,
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
-        let server = endpoint::server_config(credentials, limits)?;
+        let config = endpoint::server_config(credentials, limits)?;
         let endpoint = endpoint::open(
             &**net,
             address,
             endpoint::accepting_endpoint(keys)?,
-            Some(server.clone()),
+            Some(config.server.clone()),
         )?;
         let trust = Arc::new(TrustedLinks::new(net.clone(), credentials.clone()));
-        Ok(Self { endpoint, server: SharedValue::new(server), trust })
+        Ok(Self { endpoint, config: SharedValue::new(config), trust })
     }
 
     /// Accepts with these from now on. Links that are up stay until they are verified again.
@@ -51,9 +51,9 @@ impl LinkListener {
         limits: &Limits,
     ) -> Result<(), BindError> {
         // In this order: a link made meanwhile counts as made before, and is verified again.
-        let server = endpoint::server_config(credentials, limits)?;
-        self.endpoint.set_server_config(Some(server.clone()));
-        self.server.set(server);
+        let config = endpoint::server_config(credentials, limits)?;
+        self.endpoint.set_server_config(Some(config.server.clone()));
+        self.config.set(config);
         self.trust.replace(credentials.clone());
         Ok(())
     }
@@ -69,7 +69,7 @@ impl LinkListener {
     /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingLink> {
         let incoming = self.endpoint.accept().await?;
-        Some(IncomingLink { incoming, settings: (self.server.get(), self.trust.clone()) })
+        Some(IncomingLink { incoming, settings: (self.config.get(), self.trust.clone()) })
     }
 
     /// Closes all links, of callers before those of agents: the endpoint closes them one by one,
@@ -87,12 +87,12 @@ impl LinkListener {
     }
 }
 
-pub(crate) type IncomingLink = IncomingConnection<(Arc<quinn::ServerConfig>, Arc<TrustedLinks>)>;
+pub(crate) type IncomingLink = IncomingConnection<(Arc<AcceptingConfig>, Arc<TrustedLinks>)>;
 
 impl IncomingLink {
     /// Does the handshake and reads HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
-        let (server, trust) = self.settings;
-        greet::greet(self.incoming, &server, trust).await
+        let (config, trust) = self.settings;
+        greet::greet(self.incoming, &config, trust).await
     }
 }

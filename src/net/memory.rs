@@ -6,6 +6,7 @@ use super::{
     runtime::BatchingRuntime,
     suspend::Suspend,
 };
+use crate::limits::DATAGRAM_BYTES_USUAL;
 use quinn::{
     AsyncUdpSocket, Runtime, UdpPoller,
     udp::{RecvMeta, Transmit},
@@ -48,6 +49,8 @@ struct NetworkState {
     loss: u8,
     /// True if all packets are lost.
     is_down: bool,
+    /// Bytes of the largest UDP payload that the interface takes, and that arrives.
+    datagram_bytes_max: (u16, u16),
     /// The wall clock is ahead of the real one by this.
     clock_ahead: Duration,
     sent: u64,
@@ -66,6 +69,7 @@ impl MemoryNet {
             delay: Duration::from_millis(1),
             loss: 0,
             is_down: false,
+            datagram_bytes_max: (DATAGRAM_BYTES_USUAL, DATAGRAM_BYTES_USUAL),
             clock_ahead: Duration::ZERO,
             sent: 0,
         };
@@ -93,6 +97,11 @@ impl MemoryNet {
         lock(&self.0.state).is_down = is_down;
     }
 
+    /// Sets the bytes of the largest UDP payload that the interface takes, and that arrives.
+    pub(crate) fn set_datagram_bytes_max(&self, interface: u16, path: u16) {
+        lock(&self.0.state).datagram_bytes_max = (interface, path);
+    }
+
     /// Sets the wall clock ahead.
     pub(crate) fn set_clock_ahead(&self, by: Duration) {
         lock(&self.0.state).clock_ahead = by;
@@ -113,11 +122,12 @@ impl MemoryNet {
     }
 
     /// Returns the queue of a packet's receiver and the time of arrival, unless it is lost.
-    fn route(&self, to: SocketAddr) -> Option<(Arc<PacketQueue>, Instant)> {
+    fn route(&self, to: SocketAddr, bytes: usize) -> Option<(Arc<PacketQueue>, Instant)> {
         let random = self.next_random();
         let mut state = lock(&self.0.state);
         state.sent += 1;
-        let is_lost = state.is_down || (random & 0xff) < u64::from(state.loss);
+        let is_too_large = bytes > state.datagram_bytes_max.1.into();
+        let is_lost = state.is_down || is_too_large || (random & 0xff) < u64::from(state.loss);
         let queue = state.sockets.get(&to.port()).and_then(Weak::upgrade);
         queue.filter(|_| !is_lost).map(|queue| (queue, Instant::now() + state.delay))
     }
@@ -152,6 +162,10 @@ impl Net for MemoryNet {
 
     fn source_address(&self, _: SocketAddr) -> io::Result<IpAddr> {
         Ok(HOST)
+    }
+
+    fn datagram_bytes_max(&self, _: SocketAddr) -> u16 {
+        lock(&self.0.state).datagram_bytes_max.0
     }
 
     fn probe(&self, _: SocketAddr) -> NetFuture<'_, io::Error> {
@@ -203,8 +217,9 @@ impl AsyncUdpSocket for MemorySocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some((queue, arrives)) = self.net.route(transmit.destination) else { return Ok(()) };
         let contents = transmit.contents.to_vec();
+        let route = self.net.route(transmit.destination, contents.len());
+        let Some((queue, arrives)) = route else { return Ok(()) };
         lock(&queue.packets).push_back(MemoryPacket { from: self.address, arrives, contents });
         if let Some(reader) = lock(&queue.reader).take() {
             reader.wake();

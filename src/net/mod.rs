@@ -5,6 +5,7 @@ pub(crate) mod memory;
 mod network;
 mod probe;
 mod runtime;
+mod socket;
 mod suspend;
 mod system;
 

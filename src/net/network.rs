@@ -39,6 +39,10 @@ pub(crate) trait Net: fmt::Debug + Send + Sync {
     /// Returns the source address of packets to this address. Sends nothing.
     fn source_address(&self, to: SocketAddr) -> io::Result<IpAddr>;
 
+    /// Returns the bytes of the largest UDP payload on the interface towards this address. Routers
+    /// behind it may carry less. Sends nothing.
+    fn datagram_bytes_max(&self, to: SocketAddr) -> u16;
+
     /// Resolves to the error that the network reports for an address, and never if there is none.
     fn probe(&self, to: SocketAddr) -> NetFuture<'_, io::Error>;
 

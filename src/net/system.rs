@@ -4,9 +4,15 @@ use super::{
     network::{Net, NetFuture, SharedNet},
     probe,
     runtime::{BatchingRuntime, expect_tokio},
+    socket::LargeBatchSocket,
     suspend::Suspend,
 };
-use crate::{limits::UDP_RECEIVE_BUFFER_BYTES, race, tls};
+use crate::{
+    limits::{
+        DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_USUAL, UDP_RECEIVE_BUFFER_BYTES,
+    },
+    race, tls,
+};
 use quinn::{AsyncUdpSocket, Runtime};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -38,7 +44,7 @@ impl Net for System {
         address: SocketAddr,
         runtime: &dyn Runtime,
     ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        runtime.wrap_udp_socket(bind(address)?)
+        Ok(Arc::new(LargeBatchSocket(runtime.wrap_udp_socket(bind(address)?)?)))
     }
 
     fn resolve<'a>(
@@ -50,10 +56,12 @@ impl Net for System {
     }
 
     fn source_address(&self, to: SocketAddr) -> io::Result<IpAddr> {
-        let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.connect(&to.into())?;
-        let from = socket.local_addr()?.as_socket();
+        let from = routed(to)?.local_addr()?.as_socket();
         from.map(|from| from.ip()).ok_or_else(|| io::Error::other("not an address of IP"))
+    }
+
+    fn datagram_bytes_max(&self, to: SocketAddr) -> u16 {
+        route_mtu(to).map_or(DATAGRAM_BYTES_USUAL, |mtu| datagram_bytes(to, mtu))
     }
 
     fn probe(&self, to: SocketAddr) -> NetFuture<'_, io::Error> {
@@ -71,6 +79,32 @@ impl Net for System {
     fn suspend(&self) -> &Suspend {
         &self.suspend
     }
+}
+
+/// Returns a socket that has a route to this address. Sends nothing.
+fn routed(to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+/// Returns the MTU of the route to this address; on Linux only.
+#[cfg(target_os = "linux")]
+fn route_mtu(to: SocketAddr) -> Option<usize> {
+    use nix::sys::socket::{getsockopt, sockopt::IpMtu};
+    usize::try_from(getsockopt(&routed(to).ok()?, IpMtu).ok()?).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn route_mtu(_: SocketAddr) -> Option<usize> {
+    None
+}
+
+/// Returns the bytes of the largest payload to try on a route with this MTU.
+fn datagram_bytes(to: SocketAddr, mtu: usize) -> u16 {
+    let headers = if to.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    let payload = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+    payload.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX)
 }
 
 /// Binds a UDP socket with a large receive buffer. Packets that arrive while it is full are lost:
@@ -108,6 +142,31 @@ mod tests {
     fn the_local_path_is_found_without_a_packet() {
         let from = system().source_address(([127, 0, 0, 1], 9).into()).expect("a way");
         assert!(from.is_loopback(), "{from}");
+    }
+
+    #[test]
+    fn the_largest_datagram_fits_the_interface_with_its_headers() {
+        let (v4, v6) = (SocketAddr::from(([192, 0, 2, 1], 9)), SocketAddr::from(([1u8; 16], 9)));
+        let sizes = [(1_500, 1_472, 1_452), (1_420, 1_392, 1_372), (9_000, 8_952, 8_952)];
+        for (mtu, over_v4, over_v6) in sizes {
+            assert_eq!((datagram_bytes(v4, mtu), datagram_bytes(v6, mtu)), (over_v4, over_v6));
+        }
+        assert_eq!([datagram_bytes(v4, 65_536), datagram_bytes(v4, 576)], [8_952, 1_200]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_loopback_interface_carries_large_datagrams() {
+        for to in ["127.0.0.1:9", "[::1]:9"] {
+            let to: SocketAddr = to.parse().expect("an address");
+            // A machine may have no IPv6.
+            if to.is_ipv4() || routed(to).is_ok() {
+                assert_eq!(system().datagram_bytes_max(to), DATAGRAM_BYTES_MAX, "{to}");
+            }
+        }
+        // Without a route: the socket may not send to a broadcast address.
+        let nowhere = ([255; 4], 9).into();
+        assert_eq!(system().datagram_bytes_max(nowhere), DATAGRAM_BYTES_USUAL);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tests of links between the two ends of a connection, without a node, an agent or a caller.
 
 mod close;
+mod datagrams;
 
 use super::{
     CallStream, Link, LinkFault, OpenFault,

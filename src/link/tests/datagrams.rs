@@ -1,0 +1,77 @@
+//! Tests of the size of datagrams on paths that carry less or more than their first interface.
+
+use super::{Ends, Link, MESSAGE_BYTES_MAX, opening, soon};
+use crate::{
+    limits::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL},
+    net::memory::MemoryNet,
+    wire::Batch,
+};
+use bytes::Bytes;
+
+/// A network with these largest UDP payloads on its interfaces and its path.
+fn net_with(interface: u16, path: u16) -> MemoryNet {
+    let net = MemoryNet::new(1);
+    net.set_datagram_bytes_max(interface, path);
+    net
+}
+
+/// Sends messages of 64 KiB, which give the search for the largest datagram its packets.
+async fn send(from: &Link, to: &Link, messages: usize) {
+    let sent = async {
+        let mut stream = opening(from).await.expect("a stream");
+        for _ in 0..messages {
+            let mut batch = Batch::default();
+            batch.push(Bytes::from(vec![7; 1 << 16]));
+            stream.sender.write(&mut batch.into_chunks()).await.expect("it is sent");
+        }
+        stream.sender.finish();
+        stream.sender.delivered().await;
+    };
+    let received = async {
+        let mut stream = to.accept(MESSAGE_BYTES_MAX).await.expect("a stream");
+        let mut count = 0;
+        while stream.reader.next().await.expect("a frame").is_some() {
+            count += 1;
+        }
+        assert_eq!(count, messages);
+    };
+    soon(async { tokio::join!(sent, received) }).await;
+}
+
+fn datagram_bytes(link: &Link) -> u16 {
+    link.0.connection.stats().path.current_mtu
+}
+
+#[tokio::test(start_paused = true)]
+async fn datagrams_are_as_large_as_the_path_carries() {
+    let sizes = [
+        (DATAGRAM_BYTES_USUAL, DATAGRAM_BYTES_USUAL),
+        (DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX),
+        // A router behind the interface carries less.
+        (DATAGRAM_BYTES_MAX, 1_400),
+        (DATAGRAM_BYTES_MAX, 1_200),
+        // The path carries more than the interface.
+        (1_400, DATAGRAM_BYTES_MAX),
+    ];
+    for (interface, path) in sizes {
+        let ends = Ends::on(&net_with(interface, path));
+        let [(dialled, _control), (accepted, _its_control)] = ends.linked().await;
+        for [from, to] in [[&dialled, &accepted], [&accepted, &dialled]] {
+            send(from, to, 64).await;
+            let (found, most) = (datagram_bytes(from), interface.min(path));
+            assert!((most - 20..=most).contains(&found), "{found} of {interface}, {path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_carries_less_than_before_gets_smaller_datagrams() {
+    let net = net_with(DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX);
+    let ends = Ends::on(&net);
+    let [(dialled, _control), (accepted, _its_control)] = ends.linked().await;
+    send(&dialled, &accepted, 64).await;
+    assert_eq!(datagram_bytes(&dialled), DATAGRAM_BYTES_MAX);
+    net.set_datagram_bytes_max(DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL);
+    send(&dialled, &accepted, 64).await;
+    assert!(datagram_bytes(&dialled) <= DATAGRAM_BYTES_USUAL);
+}
