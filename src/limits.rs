@@ -272,8 +272,15 @@ pub const RESET_EVERY_MIN: Duration = Duration::from_millis(1);
 /// Interval between two checks of the source address towards each node, to notice a new network.
 pub const MIGRATION_CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Bytes that a stream may send ahead of its reader.
+/// Bytes that a stream may send ahead of its reader without a grant of the reader's side.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Bytes that a stream may send ahead of its reader at most: 1.6 Gbit/s at a round trip of 40 ms.
+pub const STREAM_WINDOW_BYTES_MAX: u32 = 8 * 1024 * 1024;
+
+/// Bytes beyond [`STREAM_WINDOW_BYTES`] that all streams of a link together may send ahead of their
+/// readers: four streams that fill a long path, or thirty messages of 1 MiB.
+pub const LINK_GROWTH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Bytes that a connection may send ahead before its peer is admitted.
 pub const UNAUTHENTICATED_WINDOW_BYTES: u32 = 64 * 1024;

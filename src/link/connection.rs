@@ -6,6 +6,7 @@ use super::{
     fault::LinkFault,
     pulse::Pulse,
     stream::CallStream,
+    windows::StreamWindows,
 };
 use crate::{
     drain::UnderWay,
@@ -43,6 +44,7 @@ pub(super) struct LinkInner {
     pub(super) dialled: Option<Box<str>>,
     made_at: Instant,
     pulse: Arc<Pulse>,
+    windows: Option<Arc<StreamWindows>>,
     /// Held while waiting for stream credit: first come first served, unlike quinn's own wait.
     turn: Mutex<()>,
     /// The number of callers that wait for their turn. A later one does not overtake them.
@@ -89,7 +91,7 @@ impl Link {
         connection: quinn::Connection,
         (identity, ends): (Identity, ChainBound),
         dialled: Option<&str>,
-        pulse: Arc<Pulse>,
+        (pulse, windows): (Arc<Pulse>, Option<Arc<StreamWindows>>),
         peer_message_bytes_max: u64,
     ) -> Self {
         // A limit that is not given, as by peers that are older than the key, is not a limit.
@@ -104,6 +106,7 @@ impl Link {
             ends: StdMutex::new(ends),
             made_at: Instant::now(),
             pulse,
+            windows,
             turn: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             ended: OnceLock::new(),
@@ -171,7 +174,7 @@ impl Link {
         };
         match opened {
             Ok(Ok((send, recv))) => {
-                Ok(CallStream::new(send, recv, message_bytes_max).awaited(awaited))
+                Ok(self.stream((send, recv), message_bytes_max).awaited(awaited))
             }
             Ok(Err(error)) => Err(OpenFault::Lost(self.reason(LinkFault::lost(error)))),
             Err(_elapsed) => Err(OpenFault::NoCredit),
@@ -205,12 +208,20 @@ impl Link {
                 return None;
             }
             let is_taken = self.take(recv.id().into());
-            let mut stream = CallStream::new(send, recv, message_bytes_max);
+            let mut stream = self.stream((send, recv), message_bytes_max);
             if is_taken {
                 return Some(stream.answered(self.0.answered.count()));
             }
             stream.set_code_on_drop(StreamCode::Draining);
         }
+    }
+
+    fn stream(
+        &self,
+        halves: (quinn::SendStream, quinn::RecvStream),
+        message_bytes_max: usize,
+    ) -> CallStream {
+        CallStream::new(halves, message_bytes_max, self.0.windows.as_ref())
     }
 
     /// Records a stream as taken, unless no more are taken.

@@ -7,6 +7,7 @@ use super::{
     peer_address::PeerAddress,
     pulse::Pulse,
     stream::{Frame, FrameReader, ReadFault},
+    windows::StreamWindows,
 };
 use crate::{
     lazy_timeout::or_pending,
@@ -32,6 +33,7 @@ pub(crate) struct ControlStream {
     reader: FrameReader,
     ticks: Option<Interval>,
     pulse: Arc<Pulse>,
+    windows: Option<Arc<StreamWindows>>,
     peer: Option<PeerAddress>,
     reserve: Option<Reserve>,
     silence_max: Duration,
@@ -48,9 +50,10 @@ impl ControlStream {
             send,
             unsent: BytesMut::new(),
             close: None,
-            reader: FrameReader::new(recv, CONTROL_BYTES_MAX),
+            reader: FrameReader::new(recv, CONTROL_BYTES_MAX, None),
             ticks: None,
             pulse: Arc::default(),
+            windows: None,
             peer: None,
             reserve: None,
             silence_max: Duration::MAX,
@@ -59,6 +62,15 @@ impl ControlStream {
 
     pub(super) fn pulse(&self) -> Arc<Pulse> {
         self.pulse.clone()
+    }
+
+    pub(super) fn windows(&self) -> Option<Arc<StreamWindows>> {
+        self.windows.clone()
+    }
+
+    /// Sends the grants of these windows, and applies those of the peer, from now on.
+    pub(super) fn grant(&mut self, windows: Option<Arc<StreamWindows>>) {
+        self.windows = windows;
     }
 
     /// Reserves room in the send buffer for control frames, for when calls have filled it.
@@ -156,6 +168,11 @@ impl ControlStream {
                 }
                 _ = or_pending(self.ticks.as_mut().map(Interval::tick)) => self.queue_ping()?,
                 () = self.pulse.wanted() => self.queue_ping()?,
+                grants = or_pending(self.windows.as_deref().map(StreamWindows::unsent)) => {
+                    for window in grants {
+                        self.queue(&Control::Window(window))?;
+                    }
+                }
                 () = or_pending(silent_at.map(sleep_until)) => {
                     return Err(LinkFault::Silent("no heartbeat came"));
                 }
@@ -176,6 +193,11 @@ impl ControlStream {
         match (control, &mut self.close) {
             (Control::Ping(ping), _) => self.queue(&Control::Pong(ping))?,
             (Control::Pong(pong), _) => self.pulse.answered(&pong),
+            (Control::Window(window), _) => {
+                if let Some(windows) = &self.windows {
+                    windows.granted(&window);
+                }
+            }
             (Control::Reserved, _) => {}
             (Control::Drain(frame), Some(sequence)) => {
                 sequence.peer_drains(&frame);

@@ -7,6 +7,7 @@ use super::{
     fault::LinkFault,
     peer_chain,
     trust::TrustedLinks,
+    windows::StreamWindows,
 };
 use crate::{
     limits::{
@@ -80,6 +81,7 @@ impl DialSettings {
                 let initiated = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
                 let window = endpoint::window_for(self.hello.calls_in_flight_max, initiated);
                 connection.set_receive_window(window.into());
+                control.grant(StreamWindows::new(connection, window));
                 let Limits { heartbeat_every, heartbeat_lost, .. } = *self.limits;
                 control.start_heartbeat(Some(heartbeat_every), heartbeat_lost);
                 Ok((control, welcome))
@@ -155,7 +157,8 @@ impl Dialler {
             Ok(Ok((control, welcome))) => {
                 let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
                 let net = self.net().clone();
-                let link = Link::new(net, connection, verified, host, control.pulse(), bytes_max);
+                let shared = (control.pulse(), control.windows());
+                let link = Link::new(net, connection, verified, host, shared, bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }

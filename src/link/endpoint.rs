@@ -7,7 +7,7 @@ use crate::{
     net::{Net, SharedNet},
     system,
     tls::{ClaimSlot, Credentials, CredentialsError, MacKey},
-    wire::{ALPN, CloseCode},
+    wire::{ALPN, ALPN_WITH_WINDOWS, CloseCode},
 };
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
@@ -90,7 +90,7 @@ impl TransportSettings {
             .max_concurrent_bidi_streams(self.streams.into())
             .max_concurrent_uni_streams(0u8.into())
             .datagram_receive_buffer_size(None)
-            .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
+            .stream_receive_window(limits::STREAM_WINDOW_BYTES_MAX.into())
             .receive_window(self.window.into())
             .send_window(self.send_window)
             .keep_alive_interval(None)
@@ -174,6 +174,11 @@ impl HmacKey for ResetMac {
     }
 }
 
+/// Adds the protocol with WINDOW frames before the one that all peers know.
+fn offer_windows(protocols: &mut Vec<Vec<u8>>) {
+    protocols.insert(0, ALPN_WITH_WINDOWS.to_vec());
+}
+
 /// Configures the accepting side for unauthenticated clients.
 pub(super) fn server_config(
     credentials: &Credentials,
@@ -181,7 +186,9 @@ pub(super) fn server_config(
 ) -> Result<AcceptingConfig, BindError> {
     let (streams, window) = (limits::UNAUTHENTICATED_STREAMS, limits::UNAUTHENTICATED_WINDOW_BYTES);
     let transport = TransportSettings::new(limits, streams, window);
-    let server = accepting(credentials.accepting_config(ALPN)?, transport)?;
+    let mut tls = credentials.accepting_config(ALPN)?;
+    offer_windows(&mut tls.alpn_protocols);
+    let server = accepting(tls, transport)?;
     Ok(AcceptingConfig { server, transport })
 }
 
@@ -239,7 +246,8 @@ impl AcceptingConfig {
         datagram_bytes_max: u16,
     ) -> Result<Arc<quinn::ServerConfig>, BindError> {
         let mut server = self.server.clone();
-        let tls = credentials.accepting_config_of_one(ALPN, slot)?;
+        let mut tls = credentials.accepting_config_of_one(ALPN, slot)?;
+        offer_windows(&mut tls.alpn_protocols);
         server.crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(no_quic_suite)?);
         server.transport_config(self.transport.on_path(datagram_bytes_max));
         Ok(Arc::new(server))
@@ -320,7 +328,9 @@ pub(super) fn dialling_config(
 ) -> Result<DiallingConfig, BindError> {
     // The number of calls to the node is known with WELCOME.
     let transport = TransportSettings::new(limits, streams_for(calls), window_for(calls, 0));
-    DiallingConfig::new(credentials.dialling_config(ALPN)?, transport)
+    let mut tls = credentials.dialling_config(ALPN)?;
+    offer_windows(&mut tls.alpn_protocols);
+    DiallingConfig::new(tls, transport)
 }
 
 /// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.

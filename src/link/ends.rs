@@ -43,6 +43,8 @@ pub(crate) struct Ends {
     pub(super) limits: Arc<Limits>,
     pub(super) listener: LinkListener,
     pub(super) dialler: Dialler,
+    /// Calls that the accepting side answers at once.
+    pub(super) calls_max: usize,
 }
 
 impl Ends {
@@ -58,7 +60,7 @@ impl Ends {
         let listener =
             LinkListener::bind(&net, address, &of_node, &limits, None).expect("a listener");
         let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), HELLO, limits.clone());
-        Self { ca, limits, listener, dialler: dialler.expect("a dialler") }
+        Self { ca, limits, listener, dialler: dialler.expect("a dialler"), calls_max: 0 }
     }
 
     pub(crate) fn address(&self) -> NodeAddress {
@@ -88,7 +90,7 @@ impl Ends {
             message_bytes_max: MESSAGE_BYTES_MAX as u64,
             view_version: 0,
         };
-        let (link, mut control) = greeted.into_link(0, &self.limits);
+        let (link, mut control) = greeted.into_link(self.calls_max, &self.limits);
         // A link that was revalidated and closed meanwhile gets no WELCOME.
         drop(control.send(&Control::Welcome(welcome)).await);
         (link, control)

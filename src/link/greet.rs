@@ -8,6 +8,7 @@ use super::{
     peer_address::PeerAddress,
     peer_chain::verified,
     trust::TrustedLinks,
+    windows::StreamWindows,
 };
 use crate::{
     limits::{HELLO_WAIT_MAX, Limits},
@@ -115,12 +116,14 @@ impl Greeted {
         let window = endpoint::window_for(calls_max, initiated.min(limits.calls_in_flight_max));
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(calls_max).into());
         connection.set_receive_window(window.into());
+        control.grant(StreamWindows::new(&connection, window));
         control.reserve(connection.clone(), limits);
         control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));
         control.start_heartbeat(None, silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
-        let link = Link::new(net, connection, (identity, ends), None, control.pulse(), bytes_max);
+        let shared = (control.pulse(), control.windows());
+        let link = Link::new(net, connection, (identity, ends), None, shared, bytes_max);
         trust.add(&link, &credentials);
         (link, control)
     }

@@ -24,6 +24,7 @@ mod stream;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod trust;
+mod windows;
 
 pub(crate) use close_sequence::{CloseSequence, REPLACED};
 pub(crate) use connection::{Link, OpenFault};

@@ -4,14 +4,18 @@
 //! quinn's own drop sends a clean FIN and a stop with code 0, from which the peer could not tell an
 //! abandoned call from a finished one.
 
-use super::fault::LinkFault;
+use super::{
+    fault::LinkFault,
+    windows::{ReadWindow, SendWindow, StreamWindows},
+};
 use crate::{
     limits::MEMORY_COUNTED_BYTES_MIN,
     memory::{Exhausted, HeldBytes, MemoryAccount},
     wire::{Chunks, Header, Kind, StreamCode, WireError},
 };
 use bytes::{Bytes, BytesMut};
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use std::sync::Arc;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) struct CallStream {
@@ -20,15 +24,20 @@ pub(crate) struct CallStream {
 }
 
 impl CallStream {
-    pub(super) fn new(send: SendStream, recv: RecvStream, message_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        (send, recv): (SendStream, RecvStream),
+        message_bytes_max: usize,
+        windows: Option<&Arc<StreamWindows>>,
+    ) -> Self {
         Self {
             sender: FrameSender {
+                window: SendWindow::new(send.id().into(), windows.cloned()),
                 send,
                 finished: false,
                 code_on_drop: StreamCode::Cancelled,
                 answered: None,
             },
-            reader: FrameReader::new(recv, message_bytes_max),
+            reader: FrameReader::new(recv, message_bytes_max, windows.cloned()),
         }
     }
 
@@ -65,6 +74,7 @@ pub(crate) enum SendFault {
 /// The sending half. Dropped before [`FrameSender::finish`] it resets the stream.
 pub(crate) struct FrameSender {
     send: SendStream,
+    window: SendWindow,
     finished: bool,
     code_on_drop: StreamCode,
     /// Held by the responder: its link is in use until the reply was handed over.
@@ -72,10 +82,44 @@ pub(crate) struct FrameSender {
 }
 
 impl FrameSender {
-    /// Hands all chunks to the transport, in one write where its window allows. The last byte was
-    /// handed over if it returns `Ok`, and not if it is dropped.
+    /// Hands all chunks to the transport, in one write where the windows allow. The last byte was
+    /// handed over if it returns `Ok`, and not if it is dropped; what was not is still in `chunks`.
     pub(crate) async fn write(&mut self, chunks: &mut Chunks) -> Result<(), SendFault> {
-        self.send.write_all_chunks(chunks.as_mut()).await.map_err(send_fault)
+        loop {
+            let bytes = chunks.bytes_left();
+            let room = self.window.room(bytes);
+            if bytes == 0 {
+                return Ok(());
+            } else if room == 0 {
+                Box::pin(self.room()).await?;
+            } else if room < bytes {
+                let mut piece = [chunks.front(room)];
+                let written = self.send.write_chunks(&mut piece).await.map_err(send_fault)?.bytes;
+                chunks.advance(written);
+                self.window.note_sent(written);
+            } else {
+                let written = self.send.write_chunks(chunks.as_mut()).await.map_err(send_fault)?;
+                self.window.note_sent(written.bytes);
+            }
+        }
+    }
+
+    /// Waits until the peer may have granted more.
+    async fn room(&self) -> Result<(), SendFault> {
+        tokio::select! {
+            () = self.window.changed() => Ok(()),
+            stopped = self.send.stopped() => Err(match stopped {
+                Err(StoppedError::ConnectionLost(error)) => {
+                    SendFault::Lost(LinkFault::lost(error))
+                }
+                Ok(_) | Err(StoppedError::ZeroRttRejected) => SendFault::Stopped,
+            }),
+        }
+    }
+
+    /// Sends without grants from now on: the reader takes all that comes.
+    pub(crate) fn open_window(&mut self) {
+        self.window.open();
     }
 
     /// Ends the stream: nothing follows.
@@ -161,6 +205,9 @@ pub(crate) struct FrameReader {
     /// For the pieces of a large frame; empty until one comes, so that small calls stay small.
     pieces: Vec<Bytes>,
     received_bytes: usize,
+    window: ReadWindow,
+    /// The end of the last incomplete frame, counted from the beginning of the stream.
+    frame_end: usize,
     message_bytes_max: usize,
     ended: bool,
     code_on_drop: StreamCode,
@@ -212,8 +259,14 @@ impl Received {
 }
 
 impl FrameReader {
-    pub(super) fn new(recv: RecvStream, message_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        recv: RecvStream,
+        message_bytes_max: usize,
+        windows: Option<Arc<StreamWindows>>,
+    ) -> Self {
         Self {
+            window: ReadWindow::new(recv.id().into(), windows),
+            frame_end: 0,
             recv,
             received: Received::Piece(Bytes::new()),
             pieces: Vec::new(),
@@ -266,6 +319,11 @@ impl FrameReader {
         self.account = Some(account);
     }
 
+    /// Grants nothing from now on: this side takes all that comes, and its peer knows.
+    pub(crate) fn open_window(&mut self) {
+        self.window.open();
+    }
+
     /// Sets the code that stops the peer if this is dropped before the end of the stream.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;
@@ -282,7 +340,9 @@ impl FrameReader {
         {
             self.held = Some(account.take(payload_bytes).map_err(ReadFault::Exhausted)?);
         }
-        if self.received.as_slice().len() < header_bytes + payload_bytes {
+        let (here, whole) = (self.received.as_slice().len(), header_bytes + payload_bytes);
+        if here < whole {
+            self.frame_end = self.received_bytes - here + whole;
             return Ok(None);
         }
         let payload = self.received.take(header_bytes, payload_bytes);
@@ -306,7 +366,9 @@ impl FrameReader {
         } else {
             self.fill_many().await
         };
-        if !matches!(filled, Ok(true)) {
+        if matches!(filled, Ok(true)) {
+            self.window.note_read(self.received_bytes, self.frame_end);
+        } else {
             self.ended = true;
         }
         filled.map_err(read_fault)

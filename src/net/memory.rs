@@ -97,6 +97,11 @@ impl MemoryNet {
         lock(&self.0.state).is_down = is_down;
     }
 
+    /// Sets the time that a packet takes.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        lock(&self.0.state).delay = delay;
+    }
+
     /// Sets the bytes of the largest UDP payload that the interface takes, and that arrives.
     pub(crate) fn set_datagram_bytes_max(&self, interface: u16, path: u16) {
         lock(&self.0.state).datagram_bytes_max = (interface, path);

@@ -135,6 +135,15 @@ pub(crate) struct Goodbye {
     pub(crate) text: String,
 }
 
+/// The receiver may send more on a stream of this link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// 0: the number of the stream.
+    pub(crate) stream: u64,
+    /// 1: bytes that the receiver may have sent on it since its beginning.
+    pub(crate) bytes: u64,
+}
+
 /// Any frame of the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
@@ -146,6 +155,7 @@ pub(crate) enum Control {
     Pong(Ping),
     Drain(Drain),
     Goodbye(Goodbye),
+    Window(Window),
     /// A frame that this version knows of and has no use for yet.
     Reserved,
 }
@@ -162,6 +172,7 @@ impl Control {
             Self::Pong(fields) => push_map(&mut out, Kind::Pong, fields),
             Self::Drain(fields) => push_map(&mut out, Kind::Drain, fields),
             Self::Goodbye(fields) => push_map(&mut out, Kind::Goodbye, fields),
+            Self::Window(fields) => push_map(&mut out, Kind::Window, fields),
             Self::Reserved => Err(WireError::Malformed("a reserved frame is never sent")),
         }?;
         Ok(out)
@@ -177,6 +188,7 @@ impl Control {
             Kind::Pong => Self::Pong(decode_fields(payload, CONTROL_ITEMS_MAX)?),
             Kind::Drain => Self::Drain(decode_fields(payload, CONTROL_ITEMS_MAX)?),
             Kind::Goodbye => Self::Goodbye(decode_fields(payload, CONTROL_ITEMS_MAX)?),
+            Kind::Window => Self::Window(decode_fields(payload, CONTROL_ITEMS_MAX)?),
             Kind::View => Self::Reserved,
             Kind::Head | Kind::Message | Kind::End | Kind::Status | Kind::Optional => {
                 return Err(WireError::Malformed("a frame of a call on the control stream"));
@@ -232,6 +244,7 @@ mod tests {
         check(Control::Ping(Ping { number: 1 }));
         check(Control::Pong(Ping { number: u64::MAX }));
         check(Control::Drain(Drain { reason: "r".into(), time_ms: 25_000, last_stream: 8 }));
+        check(Control::Window(Window { stream: 5, bytes: 1 << 40 }));
         check(Control::Goodbye(Goodbye { code: 0x42, text: "t".into() }));
     }
 

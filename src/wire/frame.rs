@@ -7,7 +7,7 @@ use super::{
     status::StatusHead,
 };
 use crate::limits::{CONTROL_BYTES_MAX, HEAD_BYTES_MAX};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
@@ -60,6 +60,8 @@ kinds! {
     Pong = 0x08;
     /// The side has finished, and the other is to close the link.
     Goodbye = 0x09;
+    /// How much the receiver may send on a stream.
+    Window = 0x0c;
     /// The first frame of a request; optional in a reply.
     Head = 0x10;
     /// One message.
@@ -171,6 +173,19 @@ impl Chunks {
 
     pub(crate) fn as_mut(&mut self) -> &mut [Bytes] {
         &mut self.pieces[..self.used]
+    }
+
+    /// Returns the first bytes that are left, at most this many, without taking them.
+    pub(crate) fn front(&self, bytes_max: usize) -> Bytes {
+        let first = self.pieces.iter().find(|piece| !piece.is_empty());
+        first.map_or_else(Bytes::new, |piece| piece.slice(..piece.len().min(bytes_max)))
+    }
+
+    /// Takes bytes off that were returned by [`Chunks::front`].
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        if let Some(piece) = self.pieces.iter_mut().find(|piece| !piece.is_empty()) {
+            piece.advance(bytes);
+        }
     }
 }
 

@@ -19,7 +19,9 @@ mod status;
 
 pub(crate) use cbor::{decode_value, encode_value};
 pub use code::{CloseCode, Reaction, StreamCode};
-pub(crate) use control::{Control, Drain, Goodbye, Hello, Ping, Register, Registered, Welcome};
+pub(crate) use control::{
+    Control, Drain, Goodbye, Hello, Ping, Register, Registered, Welcome, Window,
+};
 pub use control::{MethodInfo, ServiceInfo};
 pub use describe::ANY_METHOD;
 pub(crate) use describe::expect_registrable;
@@ -37,6 +39,9 @@ pub(crate) use status::StatusHead;
 
 /// The application protocol that TLS agrees on, and the version in it.
 pub const ALPN: &[u8] = b"dialback/1";
+
+/// The same of links with WINDOW frames. Peers that know it offer and prefer it.
+pub(crate) const ALPN_WITH_WINDOWS: &[u8] = b"dialback/1.1";
 
 /// The protocol version that HELLO offers and WELCOME confirms.
 pub const PROTOCOL_VERSION: u16 = 1;

@@ -2,6 +2,7 @@
 
 mod close;
 mod datagrams;
+mod windows;
 
 use super::{
     CallStream, Link, LinkFault, OpenFault,
@@ -14,7 +15,25 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
+
+/// Both ends of a link, with their control streams served.
+struct ServedLink {
+    dialled: Link,
+    accepted: Link,
+    _controls: JoinSet<()>,
+}
+
+impl ServedLink {
+    async fn new(ends: &Ends) -> Self {
+        let [(dialled, control), (accepted, its_control)] = ends.linked().await;
+        let mut controls = JoinSet::new();
+        for mut control in [control, its_control] {
+            controls.spawn(async move { while control.next().await.is_ok() {} });
+        }
+        Self { dialled, accepted, _controls: controls }
+    }
+}
 
 fn opening(link: &Link) -> Pin<Box<impl Future<Output = Result<CallStream, OpenFault>> + use<'_>>> {
     let until = || Instant::now() + Duration::from_secs(600);

@@ -1,0 +1,147 @@
+//! Tests of the windows of streams: what a stalled reader holds back, and what a fast one gets.
+
+use super::{Ends, MESSAGE_BYTES_MAX, ServedLink, opening, soon};
+use crate::{
+    limits::{LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX},
+    link::CallStream,
+    net::memory::MemoryNet,
+    wire::{Batch, Chunks},
+};
+use bytes::Bytes;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+const MESSAGE_BYTES: usize = 1 << 20;
+const CALLS_MAX: usize = 64;
+const ROUND_TRIP: Duration = Duration::from_millis(40);
+
+/// A link over a path of 40 ms.
+struct LongLink(ServedLink);
+
+impl LongLink {
+    async fn new() -> Self {
+        let net = MemoryNet::new(1);
+        net.set_delay(ROUND_TRIP / 2);
+        let ends = Ends { calls_max: CALLS_MAX, ..Ends::on(&net) };
+        Self(ServedLink::new(&ends).await)
+    }
+
+    /// A stream that the peer has taken.
+    async fn stream(&self) -> [CallStream; 2] {
+        let mut from = soon(opening(&self.0.dialled)).await.expect("a stream");
+        from.sender.write(&mut message(1)).await.expect("it is sent");
+        let mut to = soon(self.0.accepted.accept(MESSAGE_BYTES_MAX)).await.expect("a stream");
+        assert!(to.reader.next().await.expect("a frame").is_some());
+        [from, to]
+    }
+}
+
+fn message(bytes: usize) -> Chunks {
+    let mut batch = Batch::default();
+    batch.push(Bytes::from(vec![7; bytes]));
+    batch.into_chunks()
+}
+
+/// Lets everything happen that happens within a minute.
+async fn settle(sending: Pin<&mut impl Future>) {
+    let ended = tokio::time::timeout(Duration::from_secs(60), sending).await;
+    assert!(ended.is_err(), "it does not wait for its reader");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_waits_for_a_reader_that_has_stalled() {
+    let link = LongLink::new().await;
+    let [mut from, mut to] = link.stream().await;
+    let mut chunks = message(MESSAGE_BYTES);
+    settle(pin!(from.sender.write(&mut chunks))).await;
+    let sent = MESSAGE_BYTES - chunks.bytes_left();
+    assert!((250_000..=STREAM_WINDOW_BYTES as usize).contains(&sent), "{sent} bytes ahead");
+    // The rest follows once it is read.
+    let read = async { to.reader.next().await.expect("a frame") };
+    let (written, frame) = soon(async { tokio::join!(from.sender.write(&mut chunks), read) }).await;
+    written.expect("it is sent");
+    assert_eq!(frame.expect("a message").payload.len(), MESSAGE_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_stall_hold_back_neither_the_heartbeat_nor_another_stream() {
+    let link = LongLink::new().await;
+    let mut stalled = Vec::new();
+    for _ in 0..CALLS_MAX {
+        stalled.push(link.stream().await);
+    }
+    let [mut from, mut to] = link.stream().await;
+    let mut sending = JoinSet::new();
+    let mut readers = Vec::new();
+    for [mut from, to] in stalled {
+        readers.push(to);
+        sending.spawn(async move { drop(from.sender.write(&mut message(MESSAGE_BYTES)).await) });
+    }
+    settle(pin!(sending.join_next())).await;
+    soon(link.0.dialled.ping()).await.expect("a PONG");
+    let read = async { to.reader.next().await.expect("a frame") };
+    let mut chunks = message(MESSAGE_BYTES);
+    let written = from.sender.write(&mut chunks);
+    let begun = Instant::now();
+    let passed = soon(async { tokio::join!(written, read) }).await;
+    assert!(passed.0.is_ok() && passed.1.is_some());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_a_mebibyte_takes_two_round_trips_once_the_path_is_known() {
+    let link = LongLink::new().await;
+    for round in 0..10 {
+        let [mut from, mut to] = link.stream().await;
+        let begun = Instant::now();
+        let mut chunks = message(MESSAGE_BYTES);
+        let read = async { to.reader.next().await.expect("a frame") };
+        let passed = soon(async { tokio::join!(from.sender.write(&mut chunks), read) }).await;
+        assert!(passed.0.is_ok() && passed.1.is_some());
+        let is_late = begun.elapsed() > 2 * ROUND_TRIP + ROUND_TRIP / 4;
+        assert!(round < 9 || !is_late, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_fills_a_long_path_and_its_end_gives_the_room_back() {
+    let link = LongLink::new().await;
+    // More streams than have room to grow at once, one after the other.
+    for _ in 0..2 + LINK_GROWTH_BYTES_MAX / u64::from(STREAM_WINDOW_BYTES_MAX) {
+        let [mut from, mut to] = link.stream().await;
+        let (mut begun, total) = (Instant::now(), 400);
+        let sent = async {
+            for _ in 0..total {
+                from.sender.write(&mut message(1 << 16)).await.expect("it is sent");
+            }
+        };
+        let read = async {
+            for count in 0..total {
+                if count == total / 2 {
+                    begun = Instant::now();
+                }
+                assert!(to.reader.next().await.expect("a frame").is_some());
+            }
+        };
+        soon(async { tokio::join!(sent, read) }).await;
+        // 12 MiB in this time are far more than 256 KiB in each round trip.
+        assert!(begun.elapsed() < 20 * ROUND_TRIP, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_waits_for_room_learns_that_the_peer_wants_no_more() {
+    let link = LongLink::new().await;
+    let [mut from, to] = link.stream().await;
+    let mut chunks = message(MESSAGE_BYTES);
+    settle(pin!(from.sender.write(&mut chunks))).await;
+    drop(to);
+    assert!(soon(from.sender.write(&mut chunks)).await.is_err());
+    let [mut from, _to] = link.stream().await;
+    settle(pin!(from.sender.write(&mut chunks))).await;
+    link.0.accepted.close(crate::wire::CloseCode::Goodbye, "");
+    assert!(soon(from.sender.write(&mut chunks)).await.is_err());
+}
