@@ -150,8 +150,9 @@ pub(super) async fn send_request(
         Status::not_executed(Code::ResourceExhausted, format!("the head of the request: {fault}"))
     })?;
     if request.meta.priority != 0 {
-        stream.sender.set_priority(request.meta.priority.into());
+        stream.sender.set_priority(request.meta.priority);
     }
+    stream.sender.begin_message(chunks.bytes_left());
     match write_steadily(&mut stream.sender, &mut chunks).await {
         Ok(()) => Ok(true),
         Err(Stall::Fault(SendFault::Stopped)) => Ok(false),

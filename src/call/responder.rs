@@ -168,7 +168,10 @@ impl<R: CallAcceptor> Responder<R> {
             None => {}
         }
         match encoded {
-            Ok((chunks, _)) => write(&mut self.sender, chunks, deadline).await,
+            Ok((chunks, _)) => {
+                self.sender.begin_message(chunks.bytes_left());
+                write(&mut self.sender, chunks, deadline).await;
+            }
             Err(status) => write_status(&mut self.sender, &status).await,
         }
         arrive(&self.sender, &*self.acceptor).await;
@@ -180,7 +183,7 @@ impl<R: CallAcceptor> Responder<R> {
         let (deadline, kind) = (head.meta.deadline, head.meta.kind);
         let grace = acceptor.grace(&head);
         if head.meta.priority != 0 {
-            sender.set_priority(head.meta.priority.into());
+            sender.set_priority(head.meta.priority);
         }
         let complete = AtomicBool::new(false);
         let pending = PendingRequest {

@@ -24,6 +24,7 @@ mod stream;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod trust;
+mod turns;
 mod windows;
 
 pub(crate) use close_sequence::{CloseSequence, REPLACED};

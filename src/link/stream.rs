@@ -6,6 +6,7 @@
 
 use super::{
     fault::LinkFault,
+    turns,
     windows::{ReadWindow, SendWindow, StreamWindows},
 };
 use crate::{
@@ -33,6 +34,7 @@ impl CallStream {
             sender: FrameSender {
                 window: SendWindow::new(send.id().into(), windows.cloned()),
                 send,
+                priority: 0,
                 finished: false,
                 code_on_drop: StreamCode::Cancelled,
                 answered: None,
@@ -74,6 +76,7 @@ pub(crate) enum SendFault {
 /// The sending half. Dropped before [`FrameSender::finish`] it resets the stream.
 pub(crate) struct FrameSender {
     send: SendStream,
+    priority: i8,
     window: SendWindow,
     finished: bool,
     code_on_drop: StreamCode,
@@ -130,8 +133,16 @@ impl FrameSender {
     }
 
     /// Sets the priority among the streams of this link: higher goes first.
-    pub(crate) fn set_priority(&self, priority: i32) {
-        drop(self.send.set_priority(priority));
+    pub(crate) fn set_priority(&mut self, priority: i8) {
+        self.priority = priority;
+        drop(self.send.set_priority(turns::priority(priority)));
+    }
+
+    /// Begins the only message of this stream, with its frames: large ones go in turn.
+    pub(crate) fn begin_message(&mut self, bytes: usize) {
+        if let Some(turn) = self.window.begin_message(bytes) {
+            drop(self.send.set_priority(turns::priority(self.priority) - turn));
+        }
     }
 
     /// Breaks the stream off, even after [`FrameSender::finish`] until the peer has received all.

@@ -6,6 +6,7 @@
 //! reader, and the reader's side grants more by a WINDOW frame where the reader keeps up. See
 //! `docs/decisions/0041`.
 
+use super::turns::Turns;
 use crate::{
     limits::{LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX},
     wire::{ALPN_WITH_WINDOWS, Window},
@@ -36,6 +37,7 @@ pub(super) struct StreamWindows {
     has_unsent: Notify,
     /// Grants of the peer, by the number of the stream, for streams that send much.
     credits: Mutex<HashMap<u64, Arc<Credit>>>,
+    turns: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl StreamWindows {
             unsent: Mutex::default(),
             has_unsent: Notify::new(),
             credits: Mutex::default(),
+            turns: Turns::default(),
         })
     }
 
@@ -118,26 +121,38 @@ struct Credit {
 /// The window of a stream that is sent.
 pub(super) struct SendWindow {
     stream: u64,
-    /// None if only QUIC bounds the stream.
+    /// None if the peer grants nothing.
     windows: Option<Arc<StreamWindows>>,
+    /// Only QUIC bounds the stream.
+    is_open: bool,
     sent: u64,
     credit: Option<Arc<Credit>>,
+    /// Bytes of the message that has a turn.
+    message: Option<u64>,
 }
 
 impl SendWindow {
     pub(super) const fn new(stream: u64, windows: Option<Arc<StreamWindows>>) -> Self {
-        Self { stream, windows, sent: 0, credit: None }
+        Self { stream, windows, is_open: false, sent: 0, credit: None, message: None }
     }
 
     /// Lets QUIC alone bound the stream from now on, because its reader never pauses.
-    pub(super) fn open(&mut self) {
-        self.leave();
-        self.windows = None;
+    pub(super) const fn open(&mut self) {
+        self.is_open = true;
+    }
+
+    /// Begins the only message of the stream. Returns its turn if it is large.
+    pub(super) fn begin_message(&mut self, bytes: usize) -> Option<i32> {
+        let bytes = bytes as u64;
+        let windows = self.windows.as_ref().filter(|_| bytes > UNCOUNTED_BYTES)?;
+        let path = windows.connection.stats().path;
+        self.message = Some(bytes);
+        Some(windows.turns.begin(bytes, path.cwnd as f64 / path.rtt.as_secs_f64()))
     }
 
     /// Returns how many of these bytes may be sent now.
     pub(super) fn room(&mut self, bytes: usize) -> usize {
-        let Some(windows) = &self.windows else { return bytes };
+        let Some(windows) = self.windows.as_ref().filter(|_| !self.is_open) else { return bytes };
         let wanted = self.sent.saturating_add(bytes as u64);
         // Before the peer can have read so much that it grants more.
         if wanted > UNCOUNTED_BYTES && self.credit.is_none() {
@@ -164,8 +179,12 @@ impl SendWindow {
     }
 
     fn leave(&mut self) {
-        if let (Some(windows), Some(_)) = (&self.windows, self.credit.take()) {
+        let Some(windows) = &self.windows else { return };
+        if self.credit.take().is_some() {
             lock(&windows.credits).remove(&self.stream);
+        }
+        if let Some(bytes) = self.message.take() {
+            windows.turns.end(bytes);
         }
     }
 }
