@@ -138,13 +138,13 @@ pub use start_error::{StartError, StateError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrInfo;
-#[cfg(feature = "gateway")]
-pub use tls::ServerCertificate;
 pub use tls::{
     CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlInfo, CrlScope, CrlScopeError, Identity, IdentityError, PemError, RevokedSerial, Utc,
     Validity,
 };
+#[cfg(feature = "gateway")]
+pub use tls::{GatewayClientTls, GatewayClientTlsError, ServerCertificate};
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{

@@ -1,6 +1,8 @@
 //! TLS configurations: of the side that accepts, and of the side that dials.
 
 use super::crypto::provider_with;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+use super::{crypto::provider, pem};
 use rustls::{
     ClientConfig, Error, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier},
@@ -8,7 +10,15 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
+#[cfg(any(feature = "forward", feature = "gateway"))]
+use rustls::{RootCertStore, client::WebPkiServerVerifier};
+#[cfg(any(feature = "forward", feature = "gateway"))]
+use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
+
+/// ALPN of HTTP/1.1.
+#[cfg(any(feature = "forward", feature = "gateway"))]
+pub(super) const HTTP_1: &[u8] = b"http/1.1";
 
 pub(super) fn accepting(
     own: Arc<CertifiedKey>,
@@ -47,4 +57,29 @@ pub(super) fn dialling(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(config)
+}
+
+/// Makes the configuration of an HTTP client that trusts the CAs of a PEM text. They are `of` the
+/// server, for errors.
+#[cfg(any(feature = "forward", feature = "gateway"))]
+pub(super) fn dialling_with_cas(
+    ca_pem: &[u8],
+    own: Option<Arc<CertifiedKey>>,
+    alpn: &[u8],
+    of: &str,
+) -> Result<ClientConfig, String> {
+    let cas = pem::bodies(ca_pem, pem::PemKind::Certificate)
+        .map_err(|fault| format!("the CAs of {of}: {fault}"))?;
+    let mut roots = RootCertStore::empty();
+    for ca in cas {
+        let added = roots.add(CertificateDer::from(ca));
+        added.map_err(|fault| format!("a CA of {of}: {fault}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("the CAs of {of}: there is no certificate in the file"));
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
+        .build()
+        .map_err(|fault| fault.to_string())?;
+    dialling(own, verifier, true, alpn).map_err(|fault| fault.to_string())
 }

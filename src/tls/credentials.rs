@@ -277,6 +277,12 @@ impl Credentials {
         Ok(config::accepting(own.unwrap_or(node).clone(), clients, true, alpn)?)
     }
 
+    /// The own certificate and its key.
+    #[cfg(feature = "gateway")]
+    pub(super) fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.material.own.clone()
+    }
+
     /// TLS for the side that dials: trusts nodes of our CAs and trust domain, by the name dialled.
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;

@@ -3,6 +3,7 @@
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
+    config::HTTP_1,
     credentials::Credentials,
     error::CredentialsError,
     files,
@@ -22,8 +23,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 const H2: &[u8] = b"h2";
-const HTTP_1: &[u8] = b"http/1.1";
-
 /// A certificate that only a node's gateway shows: one that browsers trust, for its public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.

@@ -18,6 +18,8 @@ mod expiry_warnings;
 mod explain;
 mod certificate_info;
 mod files;
+#[cfg(feature = "gateway")]
+mod gateway_client;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod hex;
@@ -45,6 +47,8 @@ pub use credentials::Credentials;
 pub use csr::CsrInfo;
 pub use error::CredentialsError;
 pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
+#[cfg(feature = "gateway")]
+pub use gateway_client::{GatewayClientTls, GatewayClientTlsError};
 #[cfg(feature = "gateway")]
 pub use http::ServerCertificate;
 pub use identity::{Identity, IdentityError};

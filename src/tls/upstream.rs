@@ -1,8 +1,7 @@
 //! TLS client for the upstream of a forward: trusts the configured CAs, not the system's store.
 
-use super::{config, crypto::provider, pem};
-use rustls::{RootCertStore, client::WebPkiServerVerifier};
-use rustls_pki_types::{CertificateDer, ServerName};
+use super::config::{self, HTTP_1};
+use rustls_pki_types::ServerName;
 use std::{io, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -18,21 +17,7 @@ impl UpstreamTls {
     pub(crate) fn new(ca_pem: &[u8], host: &str) -> Result<Self, String> {
         let host = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host:?} is not a host name or address"))?;
-        let cas = pem::bodies(ca_pem, pem::PemKind::Certificate)
-            .map_err(|fault| format!("the CAs of the upstream: {fault}"))?;
-        let mut roots = RootCertStore::empty();
-        for ca in cas {
-            let added = roots.add(CertificateDer::from(ca));
-            added.map_err(|fault| format!("a CA of the upstream: {fault}"))?;
-        }
-        if roots.is_empty() {
-            return Err("the CAs of the upstream: there is no certificate in the file".into());
-        }
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
-            .build()
-            .map_err(|fault| fault.to_string())?;
-        let config = config::dialling(None, verifier, true, b"http/1.1");
-        let config = config.map_err(|fault| fault.to_string())?;
+        let config = config::dialling_with_cas(ca_pem, None, HTTP_1, "the upstream")?;
         Ok(Self { connector: Arc::new(config).into(), host })
     }
 
