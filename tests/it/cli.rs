@@ -2,6 +2,7 @@
 //! temporary directory.
 
 mod auditing;
+mod benching;
 mod calls;
 mod secrets;
 mod certificates;

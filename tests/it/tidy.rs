@@ -35,11 +35,28 @@ const ROOMS: &[Room] = &[
     Room { word: "serde_cbor", places: &["src/wire/"] },
     Room {
         word: "hyper",
-        places: &["src/httpd", "src/gateway/", "src/agent/forward/", "src/convert/text.rs"],
+        places: &[
+            "src/httpd",
+            "src/gateway/",
+            "src/agent/forward/",
+            "src/convert/text.rs",
+            "src/bin/dialback/bench/gateway",
+        ],
     },
-    Room { word: "hyper_util", places: &["src/httpd", "src/agent/forward/"] },
+    Room {
+        word: "hyper_util",
+        places: &["src/httpd", "src/agent/forward/", "src/bin/dialback/bench/gateway"],
+    },
     Room { word: "http_body", places: &["src/httpd", "src/gateway/"] },
-    Room { word: "http_body_util", places: &["src/gateway/", "src/httpd", "src/agent/forward/"] },
+    Room {
+        word: "http_body_util",
+        places: &[
+            "src/gateway/",
+            "src/httpd",
+            "src/agent/forward/",
+            "src/bin/dialback/bench/gateway",
+        ],
+    },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustix", places: &["src/net/suspend.rs"] },
     Room {

@@ -3,9 +3,9 @@
 //! Every flag except `--force` is also read from the environment, as `DIALBACK_<FLAG>`.
 
 use crate::{
-    agent::AgentArgs, agents::AgentsArgs, call::CallArgs, certs::args::CertsArgs,
-    config::ConfigCommand, enroll::EnrollArgs, join::JoinCommand, node::NodeArgs,
-    policy::PolicyCommand, services::ServicesArgs, tcp::TcpArgs, token::TokenArgs,
+    agent::AgentArgs, agents::AgentsArgs, bench::args::BenchArgs, call::CallArgs,
+    certs::args::CertsArgs, config::ConfigCommand, enroll::EnrollArgs, join::JoinCommand,
+    node::NodeArgs, policy::PolicyCommand, services::ServicesArgs, tcp::TcpArgs, token::TokenArgs,
 };
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Enroll(EnrollArgs),
     /// Call a method of an agent
     Call(CallArgs),
+    /// Measure calls of an agent: rate, latencies, failures
+    Bench(BenchArgs),
     /// Forward a local port to a TCP forward of an agent
     Tcp(TcpArgs),
     /// List the agents that this caller may see

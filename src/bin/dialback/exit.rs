@@ -127,7 +127,7 @@ pub(crate) fn code_of(result: Result<(), Failure>, log: Option<&LogWriter>) -> E
 }
 
 /// An error and its causes in one line. A cause that the text already contains is not repeated.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,6 +4,7 @@ mod agent;
 mod agents;
 mod args;
 mod audit;
+mod bench;
 mod call;
 mod caller;
 mod certs;
@@ -56,6 +57,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Caller(command) => join::run(Role::Caller, command),
         Command::Enroll(args) => enroll::run(args),
         Command::Call(args) => call::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Tcp(args) => tcp::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),

@@ -12,6 +12,8 @@ const STARTERS: &[&str] = &[
     "src/agent/mod.rs",
     "src/agent/registration.rs",
     "src/audit/writer.rs",
+    "src/bin/dialback/bench/links.rs",
+    "src/bin/dialback/bench/load.rs",
     "src/bin/dialback/input.rs",
     "src/bin/dialback/log_writer.rs",
     "src/bin/dialback/tcp.rs",

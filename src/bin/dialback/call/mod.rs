@@ -270,7 +270,8 @@ impl CallCommand {
     }
 }
 
-fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
+/// Kind of a method among the services of an agent; of an unknown one unary.
+pub(crate) fn kind_of(services: &[ServiceInfo], method: &MethodPath) -> CallKind {
     let service = services.iter().find(|service| service.name == method.service());
     let methods = service.map(|service| service.methods.as_slice()).unwrap_or_default();
     let named = methods.iter().find(|info| info.name == method.method());
