@@ -2,12 +2,13 @@
 //! and futures that may be absent.
 
 use std::{
-    future::Future,
+    future::{Future, Pending, pending},
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
     task::Poll,
 };
 use tokio::time::{Instant, error::Elapsed};
+use tokio_util::either::Either;
 
 /// Waits for a future that is usually ready at once, until a deadline.
 ///
@@ -30,12 +31,10 @@ pub(crate) fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output 
     std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
 }
 
-/// Waits for a future; forever if there is none.
-pub(crate) async fn or_pending<F: Future>(future: Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
+/// Waits for a future; forever if there is none. Not an async function, which would take the room of
+/// three.
+pub(crate) fn or_pending<F: Future>(future: Option<F>) -> Either<F, Pending<F::Output>> {
+    future.map_or_else(|| Either::Right(pending()), Either::Left)
 }
 
 /// Counts one waiting task until it is dropped.

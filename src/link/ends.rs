@@ -75,13 +75,13 @@ impl Ends {
     }
 
     /// Accepts the next peer up to HELLO.
-    pub(crate) async fn greeted(&self) -> Greeted {
+    pub(crate) async fn greeted(&self) -> Box<Greeted> {
         let incoming = self.listener.next_incoming().await.expect("the listener is open");
         incoming.greet().await.unwrap_or_else(|refused| unreachable!("{}", refused.fault))
     }
 
     /// Answers HELLO with WELCOME.
-    pub(crate) async fn welcomed(&self, greeted: Greeted) -> (Link, ControlStream) {
+    pub(crate) async fn welcomed(&self, greeted: Box<Greeted>) -> (Link, ControlStream) {
         let welcome = Welcome {
             protocol: PROTOCOL_VERSION,
             node: "edge-1".into(),

@@ -44,12 +44,12 @@ impl From<LinkFault> for NotGreeted {
     }
 }
 
-/// Waits for the handshake and for HELLO.
+/// Waits for the handshake and for HELLO. The result is boxed, because its owner waits with it.
 pub(super) async fn greet(
     incoming: quinn::Incoming,
     config: &AcceptingConfig,
     trust: Arc<TrustedLinks>,
-) -> Result<Greeted, NotGreeted> {
+) -> Result<Box<Greeted>, NotGreeted> {
     let credentials = trust.credentials();
     let slot = ClaimSlot::default();
     let datagram_bytes_max = trust.net().datagram_bytes_max(canonical(incoming.remote_address()));
@@ -76,7 +76,7 @@ pub(super) async fn greet(
         Ok((control, hello)) => {
             let greeted =
                 Greeted { connection, identity, ends, control, hello, trust, credentials };
-            greeted.check_version()
+            greeted.check_version().map(Box::new)
         }
         Err(fault) => {
             endpoint::refuse(&connection, &fault);
@@ -110,8 +110,12 @@ impl Greeted {
     /// Makes the link, on which the peer may have `calls_max` calls in flight to this side. The
     /// caller of this function sends WELCOME: from then on the peer may open calls. The link is
     /// verified with the others from now on.
-    pub(crate) fn into_link(self, calls_max: usize, limits: &Limits) -> (Link, ControlStream) {
-        let Self { connection, identity, ends, mut control, hello, trust, credentials } = self;
+    pub(crate) fn into_link(
+        self: Box<Self>,
+        calls_max: usize,
+        limits: &Limits,
+    ) -> (Link, ControlStream) {
+        let Self { connection, identity, ends, mut control, hello, trust, credentials } = *self;
         let initiated = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(calls_max, initiated.min(limits.calls_in_flight_max));
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(calls_max).into());

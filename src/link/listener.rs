@@ -91,7 +91,7 @@ pub(crate) type IncomingLink = IncomingConnection<(Arc<AcceptingConfig>, Arc<Tru
 
 impl IncomingLink {
     /// Does the handshake and reads HELLO, each within its time.
-    pub(crate) async fn greet(self) -> Result<Greeted, NotGreeted> {
+    pub(crate) async fn greet(self) -> Result<Box<Greeted>, NotGreeted> {
         let (config, trust) = self.settings;
         greet::greet(self.incoming, &config, trust).await
     }

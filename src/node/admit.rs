@@ -21,29 +21,50 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// Greets an unauthenticated client and, if it is admitted, maintains its link until the link ends.
-pub(super) async fn admit(shared: Arc<NodeState>, incoming: IncomingLink, permit: HandshakePermit) {
+/// Not an async function, which would keep the connection beside the greeting.
+pub(super) fn admit(
+    shared: Arc<NodeState>,
+    incoming: IncomingLink,
+    permit: HandshakePermit,
+) -> impl Future<Output = ()> + Send {
+    let from = incoming.remote_address();
+    // Boxed, as its result: a link that is up keeps neither.
+    let greeting = Box::pin(greet(shared.clone(), incoming, permit));
+    async move {
+        let Some(greeted) = greeting.await else { return };
+        let peer = greeted.identity.peer_name().clone();
+        let ended = match peer.role {
+            Role::Agent => agent(&shared, greeted, &peer.name).await,
+            Role::Caller => caller(&shared, greeted, &peer.name).await,
+            Role::Node => {
+                let text = "the role node does not dial nodes in this version of dialback";
+                return refuse(&shared, greeted, CloseCode::Unauthorized, text);
+            }
+        };
+        if let Err(fault) = ended {
+            tracing::debug!("the link of {peer} at {from} ended: {fault}");
+        }
+    }
+}
+
+/// Greets an unauthenticated client, and reports it if that fails.
+async fn greet(
+    shared: Arc<NodeState>,
+    incoming: IncomingLink,
+    permit: HandshakePermit,
+) -> Option<Box<Greeted>> {
     let from = incoming.remote_address();
     let greeted = tokio::select! {
         biased;
         greeted = incoming.greet() => greeted,
         () = permit.revoked() => Err(LinkFault::Silent(handshake_limiter::REVOKED).into()),
     };
-    let greeted = match greeted {
-        Ok(greeted) => greeted,
-        Err(not_greeted) => return report_refused(&shared, from, &not_greeted),
-    };
-    drop(permit);
-    let peer = greeted.identity.peer_name().clone();
-    let ended = match peer.role {
-        Role::Agent => agent(&shared, greeted, &peer.name).await,
-        Role::Caller => caller(&shared, greeted, &peer.name).await,
-        Role::Node => {
-            let text = "the role node does not dial nodes in this version of dialback";
-            return refuse(&shared, greeted, CloseCode::Unauthorized, text);
+    match greeted {
+        Ok(greeted) => Some(greeted),
+        Err(not_greeted) => {
+            report_refused(&shared, from, &not_greeted);
+            None
         }
-    };
-    if let Err(fault) = ended {
-        tracing::debug!("the link of {peer} at {from} ended: {fault}");
     }
 }
 
@@ -60,7 +81,7 @@ fn report_refused(shared: &NodeState, from: SocketAddr, not_greeted: &NotGreeted
     shared.observer.report(Event::HandshakeRefused { address: from, peer, claim, reason: fault });
 }
 
-fn refuse(shared: &NodeState, greeted: Greeted, code: CloseCode, text: &str) {
+fn refuse(shared: &NodeState, greeted: Box<Greeted>, code: CloseCode, text: &str) {
     let (peer, address) = (&greeted.identity, greeted.remote_address());
     shared.observer.report(Event::LinkRefused { peer, address, reason: text });
     greeted.refuse(code, text);
@@ -88,7 +109,11 @@ fn serve(shared: &Arc<NodeState>, link: &Link, calls_max: usize, limits: &Arc<Li
     });
 }
 
-async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
+async fn caller(
+    shared: &Arc<NodeState>,
+    greeted: Box<Greeted>,
+    name: &Name,
+) -> Result<(), LinkFault> {
     let limits = shared.limits.get();
     let (links_max, admission) = (limits.caller_links_max, shared.registry().admit());
     let (instance, evicted) = (*greeted.hello.instance, Arc::<Signal>::default());
@@ -107,7 +132,7 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
     let fault = match control.send(&Control::Welcome(welcome)).await {
         Ok(()) => {
             serve(shared, &link, calls_max, &limits);
-            maintain_caller_link(shared, &link, control, &evicted).await
+            maintain_caller_link(shared, &link, &mut control, &evicted).await
         }
         Err(fault) => fault,
     };
@@ -117,18 +142,18 @@ async fn caller(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Resul
 async fn maintain_caller_link(
     shared: &Arc<NodeState>,
     link: &Link,
-    mut control: ControlStream,
+    control: &mut ControlStream,
     evicted: &Signal,
 ) -> LinkFault {
     control.close_by(shared.close_sequence(link));
-    let fault = maintain(&mut control, None, |frame| match frame {
+    let handle = |frame| match frame {
         Control::Drain(_) | Control::Goodbye(_) => Ok(None),
         Control::Register(_) => Err(LinkFault::Broken("a caller registers nothing".into())),
         _ => Err(unexpected_frame()),
-    });
+    };
     let mut evicted = evicted.listen();
     tokio::select! {
-        fault = fault => fault,
+        fault = maintain(control, None, handle) => fault,
         () = evicted.notified() => evicted_link_fault(shared, link),
     }
 }
@@ -155,7 +180,11 @@ impl Drop for CallerGuard<'_> {
     }
 }
 
-async fn agent(shared: &Arc<NodeState>, greeted: Greeted, name: &Name) -> Result<(), LinkFault> {
+async fn agent(
+    shared: &Arc<NodeState>,
+    greeted: Box<Greeted>,
+    name: &Name,
+) -> Result<(), LinkFault> {
     let admission = shared.registry().admit();
     let hello = &greeted.hello;
     let (instance, software) = (*hello.instance, hello.software.clone());
