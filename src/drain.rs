@@ -10,6 +10,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::{
+    either::Either,
     future::FutureExt,
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -134,12 +135,17 @@ impl Signal {
 pub(crate) struct SignalListener([Option<watch::Receiver<bool>>; 2]);
 
 impl SignalListener {
-    /// Resolves when the signal was notified, unless this listener is done.
-    pub(crate) async fn notified(&mut self) {
-        let [one, other] = &mut self.0;
-        tokio::select! {
-            () = notified(one) => {}
-            () = notified(other) => {}
+    /// Resolves when the signal was notified, unless this listener is done. Boxed for two signals:
+    /// most listeners have one, and a link waits with several.
+    pub(crate) fn notified(&mut self) -> impl Future<Output = ()> + Send {
+        match &mut self.0 {
+            [one, None] => Either::Left(notified(one)),
+            [one, other] => Either::Right(Box::pin(async {
+                tokio::select! {
+                    () = notified(one) => {}
+                    () = notified(other) => {}
+                }
+            })),
         }
     }
 
