@@ -5,11 +5,15 @@
 //! left in a datagram and a system call of its own. A driver that goes to the back of the queue
 //! sends together what all of these have written. See `docs/decisions/0036`.
 
-use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+use quinn::{
+    AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
 use std::{
+    cell::Cell,
     future::Future,
-    io,
-    net::UdpSocket,
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::{
         Arc,
@@ -23,6 +27,16 @@ use std::{
 /// packets, one for the first answer, so that the peer can begin while the rest is written. With
 /// one, two ends that answer each other would take turns.
 const RUNS_AT_ONCE: u8 = 2;
+
+/// First runs of a connection's driver, in which each packet is sent by itself. quinn makes room for
+/// the largest batch when the second packet of a batch is written, and keeps it as long as the
+/// connection: a link of which only the handshake needs more than one packet does without.
+const UNBATCHED_RUNS: u8 = 8;
+
+thread_local! {
+    /// The driver that runs on this thread, or ran last, sends each packet by itself.
+    static IS_UNBATCHED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Checks that quinn's timers and tasks would run: an error without a tokio runtime.
 pub(super) fn expect_tokio() -> io::Result<()> {
@@ -56,11 +70,50 @@ impl Runtime for BatchingRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        TokioRuntime.wrap_udp_socket(socket).map(|socket| Arc::new(BatchingSocket(socket)) as _)
     }
 
     fn now(&self) -> Instant {
         TokioRuntime.now()
+    }
+}
+
+/// A socket that sends packets of one connection together, but not those of a new one.
+#[derive(Debug)]
+struct BatchingSocket(Arc<dyn AsyncUdpSocket>);
+
+impl AsyncUdpSocket for BatchingSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.0.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.0.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        received: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_recv(context, buffers, received)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        if IS_UNBATCHED.get() { 1 } else { self.0.max_transmit_segments() }
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.0.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.0.may_fragment()
     }
 }
 
@@ -86,6 +139,8 @@ struct ConnectionDriver {
     /// [`Self::reads`] when the driver last ran.
     reads_seen: usize,
     runs_at_once: u8,
+    /// The number of runs that are left of the first ones, [`UNBATCHED_RUNS`].
+    unbatched_runs: u8,
     /// The driver is at the back of the queue.
     waits: bool,
 }
@@ -93,7 +148,8 @@ struct ConnectionDriver {
 impl ConnectionDriver {
     fn new(driver: Driver, reads: Arc<AtomicUsize>) -> Self {
         let reads_seen = reads.load(Ordering::Relaxed);
-        Self { driver, reads, reads_seen, runs_at_once: RUNS_AT_ONCE, waits: false }
+        let (runs_at_once, unbatched_runs) = (RUNS_AT_ONCE, UNBATCHED_RUNS);
+        Self { driver, reads, reads_seen, runs_at_once, unbatched_runs, waits: false }
     }
 
     /// Returns true if the driver runs without a delay, because it was woken soon after a read.
@@ -119,6 +175,8 @@ impl Future for ConnectionDriver {
             return Poll::Pending;
         }
         self.waits = false;
+        IS_UNBATCHED.set(self.unbatched_runs > 0);
+        self.unbatched_runs = self.unbatched_runs.saturating_sub(1);
         self.driver.as_mut().poll(context)
     }
 }
@@ -207,6 +265,35 @@ mod tests {
             assert_eq!(world.written_by(2).await, ["write", "write", "send"]);
             world.read().await;
             assert_eq!(world.written_by(3).await, ["write", "send", "write", "write", "send"]);
+        });
+    }
+
+    #[test]
+    fn a_connection_sends_batches_after_its_first_runs() {
+        on_one_worker(async {
+            let bind = || UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
+            let largest = TokioRuntime.wrap_udp_socket(bind()).expect("wrapped");
+            let (runtime, sizes) = (BatchingRuntime::default(), Arc::new(Mutex::new(Vec::new())));
+            let socket = runtime.wrap_udp_socket(bind()).expect("wrapped");
+            let log = sizes.clone();
+            runtime.spawn(Box::pin(std::future::ready(())));
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            let (mut left, mut end) = (UNBATCHED_RUNS + 2, Some(end));
+            runtime.spawn(Box::pin(poll_fn(move |context| {
+                log.lock().expect("a log").push(socket.max_transmit_segments());
+                left -= 1;
+                if left == 0 {
+                    drop(end.take());
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })));
+            drop(ended.await);
+            let sizes = std::mem::take(&mut *sizes.lock().expect("a log"));
+            let (first, later) = sizes.split_at(usize::from(UNBATCHED_RUNS));
+            assert!(first.iter().all(|size| *size == 1), "{first:?}");
+            assert_eq!(later, [largest.max_transmit_segments(); 2]);
         });
     }
 
