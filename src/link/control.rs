@@ -90,17 +90,22 @@ impl ControlStream {
         }
     }
 
-    /// Starts the heartbeat. The dialling side sends PING at an interval, because the NAT binding
-    /// is on its side; the accepting side answers. The link is lost after `silence_max` of silence.
-    pub(super) fn start_heartbeat(&mut self, ping_every: Option<Duration>, silence_max: Duration) {
+    /// Starts the heartbeat: the link is lost after `silence_max` of silence. The accepting side
+    /// only answers.
+    pub(super) fn start_heartbeat(&mut self, silence_max: Duration) {
         self.note_received();
         self.silence_max = silence_max;
-        self.ticks = ping_every.map(|every| {
-            let every = every.max(limits::HEARTBEAT_MIN);
-            let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        });
+    }
+
+    /// Sends PING at an interval from now on. The dialling side does, because the NAT binding is on
+    /// its side. `chance`, from 0 to 1, is the part of the interval before the first PING: links
+    /// that are made at once, as after a restart of their node, do not send PINGs at once.
+    pub(super) fn start_pings(&mut self, every: Duration, chance: f64) {
+        let every = every.max(limits::HEARTBEAT_MIN);
+        let first = Instant::now() + every.mul_f64(chance);
+        let mut ticks = tokio::time::interval_at(first, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.ticks = Some(ticks);
     }
 
     /// Sends and heeds DRAIN and GOODBYE from now on.

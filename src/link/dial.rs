@@ -82,8 +82,7 @@ impl DialSettings {
                 let window = endpoint::window_for(self.hello.calls_in_flight_max, initiated);
                 connection.set_receive_window(window.into());
                 control.grant(StreamWindows::new(connection, window));
-                let Limits { heartbeat_every, heartbeat_lost, .. } = *self.limits;
-                control.start_heartbeat(Some(heartbeat_every), heartbeat_lost);
+                control.start_heartbeat(self.limits.heartbeat_lost);
                 Ok((control, welcome))
             }
             Control::Welcome(welcome) => Err(LinkFault::Broken(format!(
@@ -154,7 +153,8 @@ impl Dialler {
             return Err(LinkFault::NotNewer);
         }
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
-            Ok(Ok((control, welcome))) => {
+            Ok(Ok((mut control, welcome))) => {
+                control.start_pings(settings.limits.heartbeat_every, self.net().chance());
                 let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
                 let net = self.net().clone();
                 let shared = (control.pulse(), control.windows());

@@ -123,7 +123,7 @@ impl Greeted {
         control.grant(StreamWindows::new(&connection, window));
         control.reserve(connection.clone(), limits);
         control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));
-        control.start_heartbeat(None, silence_max(&hello, limits));
+        control.start_heartbeat(silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
         let shared = (control.pulse(), control.windows());
