@@ -268,33 +268,25 @@ mod tests {
         });
     }
 
-    #[test]
-    fn a_connection_sends_batches_after_its_first_runs() {
-        on_one_worker(async {
-            let bind = || UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
-            let largest = TokioRuntime.wrap_udp_socket(bind()).expect("wrapped");
-            let (runtime, sizes) = (BatchingRuntime::default(), Arc::new(Mutex::new(Vec::new())));
-            let socket = runtime.wrap_udp_socket(bind()).expect("wrapped");
-            let log = sizes.clone();
-            runtime.spawn(Box::pin(std::future::ready(())));
-            let (end, ended) = tokio::sync::oneshot::channel::<()>();
-            let (mut left, mut end) = (UNBATCHED_RUNS + 2, Some(end));
-            runtime.spawn(Box::pin(poll_fn(move |context| {
-                log.lock().expect("a log").push(socket.max_transmit_segments());
-                left -= 1;
-                if left == 0 {
-                    drop(end.take());
-                    return Poll::Ready(());
-                }
-                context.waker().wake_by_ref();
-                Poll::Pending
-            })));
-            drop(ended.await);
-            let sizes = std::mem::take(&mut *sizes.lock().expect("a log"));
-            let (first, later) = sizes.split_at(usize::from(UNBATCHED_RUNS));
-            assert!(first.iter().all(|size| *size == 1), "{first:?}");
-            assert_eq!(later, [largest.max_transmit_segments(); 2]);
-        });
+    #[tokio::test]
+    async fn a_connection_sends_batches_after_its_first_runs() {
+        let bind = || UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
+        let reference = TokioRuntime.wrap_udp_socket(bind()).expect("a socket");
+        let socket = BatchingRuntime::default().wrap_udp_socket(bind()).expect("a socket");
+        let (sizes, mut context) = (Arc::default(), Context::from_waker(Waker::noop()));
+        let log = Arc::<Mutex<Vec<usize>>>::clone(&sizes);
+        let driver = Box::pin(poll_fn(move |_| {
+            log.lock().expect("a log").push(socket.max_transmit_segments());
+            Poll::Pending
+        }));
+        let mut driver = ConnectionDriver::new(driver, Arc::default());
+        while sizes.lock().expect("a log").len() < usize::from(UNBATCHED_RUNS) + 2 {
+            assert!(Pin::new(&mut driver).poll(&mut context).is_pending());
+        }
+        let sizes = sizes.lock().expect("a log");
+        let (first, later) = sizes.split_at(UNBATCHED_RUNS.into());
+        assert!(first.iter().all(|size| *size == 1), "{first:?}");
+        assert_eq!(later, [reference.max_transmit_segments(); 2]);
     }
 
     #[test]
