@@ -252,3 +252,18 @@ async fn maintain(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn size_of_future<A, B, C, F>(_: &impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_link_holds_at_most_four_kibibytes() {
+        let bytes = size_of_future(&admit);
+        assert!(bytes <= 4 * 1024, "{bytes} bytes");
+    }
+}
