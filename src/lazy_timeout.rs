@@ -31,8 +31,8 @@ pub(crate) fn poll_once<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output 
     std::future::poll_fn(move |cx| Poll::Ready(work.as_mut().poll(cx)))
 }
 
-/// Waits for a future; forever if there is none. Not an async function, which would take the room of
-/// three.
+/// Waits for a future; forever if there is none. Not an async function, which would take the room
+/// of three.
 pub(crate) fn or_pending<F: Future>(future: Option<F>) -> Either<F, Pending<F::Output>> {
     future.map_or_else(|| Either::Right(pending()), Either::Left)
 }

@@ -32,6 +32,8 @@ pub(crate) struct ControlStream {
     close: Option<CloseSequence>,
     reader: FrameReader,
     ticks: Option<Interval>,
+    /// Time between the first PING and the second; none after the first.
+    second_ping_after: Option<Duration>,
     pulse: Arc<Pulse>,
     windows: Option<Arc<StreamWindows>>,
     peer: Option<PeerAddress>,
@@ -52,6 +54,7 @@ impl ControlStream {
             close: None,
             reader: FrameReader::new(recv, CONTROL_BYTES_MAX, None),
             ticks: None,
+            second_ping_after: None,
             pulse: Arc::default(),
             windows: None,
             peer: None,
@@ -98,14 +101,15 @@ impl ControlStream {
     }
 
     /// Sends PING at an interval from now on. The dialling side does, because the NAT binding is on
-    /// its side. `chance`, from 0 to 1, is the part of the interval before the first PING: links
-    /// that are made at once, as after a restart of their node, do not send PINGs at once.
+    /// its side. `chance`, from 0 to 1, is the part of the interval between the first two PINGs:
+    /// links that are made at once, as after a restart of their node, do not send later ones at
+    /// once.
     pub(super) fn start_pings(&mut self, every: Duration, chance: f64) {
         let every = every.max(limits::HEARTBEAT_MIN);
-        let first = Instant::now() + every.mul_f64(chance);
-        let mut ticks = tokio::time::interval_at(first, every);
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.ticks = Some(ticks);
+        self.second_ping_after = Some(every.mul_f64(chance));
     }
 
     /// Sends and heeds DRAIN and GOODBYE from now on.
@@ -171,7 +175,7 @@ impl ControlStream {
                         return Ok(control);
                     }
                 }
-                _ = or_pending(self.ticks.as_mut().map(Interval::tick)) => self.queue_ping()?,
+                _ = or_pending(self.ticks.as_mut().map(Interval::tick)) => self.tick()?,
                 () = self.pulse.wanted() => self.queue_ping()?,
                 grants = or_pending(self.windows.as_deref().map(StreamWindows::unsent)) => {
                     for window in grants {
@@ -186,6 +190,13 @@ impl ControlStream {
                 }
             }
         }
+    }
+
+    fn tick(&mut self) -> Result<(), LinkFault> {
+        if let (Some(ticks), Some(after)) = (&mut self.ticks, self.second_ping_after.take()) {
+            ticks.reset_after(after);
+        }
+        self.queue_ping()
     }
 
     fn queue_ping(&mut self) -> Result<(), LinkFault> {

@@ -28,8 +28,8 @@ use std::{
 /// one, two ends that answer each other would take turns.
 const RUNS_AT_ONCE: u8 = 2;
 
-/// First runs of a connection's driver, in which each packet is sent by itself. quinn makes room for
-/// the largest batch when the second packet of a batch is written, and keeps it as long as the
+/// First runs of a connection's driver, in which each packet is sent by itself. quinn makes room
+/// for the largest batch when the second packet of a batch is written, and keeps it as long as the
 /// connection: a link of which only the handshake needs more than one packet does without.
 const UNBATCHED_RUNS: u8 = 8;
 
