@@ -5,15 +5,12 @@
 //! left in a datagram and a system call of its own. A driver that goes to the back of the queue
 //! sends together what all of these have written. See `docs/decisions/0036`.
 
-use quinn::{
-    AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
-    udp::{RecvMeta, Transmit},
-};
+use super::socket::{self, BatchingSocket};
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use std::{
-    cell::Cell,
     future::Future,
-    io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
+    io,
+    net::UdpSocket,
     pin::Pin,
     sync::{
         Arc,
@@ -32,11 +29,6 @@ const RUNS_AT_ONCE: u8 = 2;
 /// for the largest batch when the second packet of a batch is written, and keeps it as long as the
 /// connection: a link of which only the handshake needs more than one packet does without.
 const UNBATCHED_RUNS: u8 = 8;
-
-thread_local! {
-    /// The driver that runs on this thread, or ran last, sends each packet by itself.
-    static IS_UNBATCHED: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Checks that quinn's timers and tasks would run: an error without a tokio runtime.
 pub(super) fn expect_tokio() -> io::Result<()> {
@@ -75,45 +67,6 @@ impl Runtime for BatchingRuntime {
 
     fn now(&self) -> Instant {
         TokioRuntime.now()
-    }
-}
-
-/// A socket that sends packets of one connection together, but not those of a new one.
-#[derive(Debug)]
-struct BatchingSocket(Arc<dyn AsyncUdpSocket>);
-
-impl AsyncUdpSocket for BatchingSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.0.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.0.try_send(transmit)
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-        received: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        self.0.poll_recv(context, buffers, received)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        if IS_UNBATCHED.get() { 1 } else { self.0.max_transmit_segments() }
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.0.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.0.may_fragment()
     }
 }
 
@@ -175,7 +128,7 @@ impl Future for ConnectionDriver {
             return Poll::Pending;
         }
         self.waits = false;
-        IS_UNBATCHED.set(self.unbatched_runs > 0);
+        socket::send_one_by_one(self.unbatched_runs > 0);
         self.unbatched_runs = self.unbatched_runs.saturating_sub(1);
         self.driver.as_mut().poll(context)
     }

@@ -1,4 +1,5 @@
-//! A UDP socket whose batches of datagrams may be larger than the system takes at once.
+//! The UDP socket under quinn, which hands it the datagrams of a connection in batches: of any size,
+//! and of one datagram where its buffer would cost more than the batch saves.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 use quinn::{
@@ -6,6 +7,7 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 use std::{
+    cell::Cell,
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
@@ -17,11 +19,21 @@ use std::{
 /// up (segmentation offload) is one such datagram until then.
 const SEND_BYTES_MAX: usize = 65_507;
 
-/// A socket that sends a large batch in several sends.
-#[derive(Debug)]
-pub(super) struct LargeBatchSocket<S: ?Sized>(pub(super) Arc<S>);
+thread_local! {
+    /// The connection's driver that runs on this thread, or ran last, sends each datagram by itself.
+    static IS_ONE_BY_ONE: Cell<bool> = const { Cell::new(false) };
+}
 
-impl<S: AsyncUdpSocket + ?Sized> AsyncUdpSocket for LargeBatchSocket<S> {
+/// Has the connection's driver that runs now on this thread send each datagram by itself, or not.
+pub(super) fn send_one_by_one(is_one_by_one: bool) {
+    IS_ONE_BY_ONE.set(is_one_by_one);
+}
+
+/// A socket that sends the datagrams of a connection together.
+#[derive(Debug)]
+pub(super) struct BatchingSocket<S: ?Sized>(pub(super) Arc<S>);
+
+impl<S: AsyncUdpSocket + ?Sized> AsyncUdpSocket for BatchingSocket<S> {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.0.clone().create_io_poller()
     }
@@ -59,7 +71,7 @@ impl<S: AsyncUdpSocket + ?Sized> AsyncUdpSocket for LargeBatchSocket<S> {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.0.max_transmit_segments()
+        if IS_ONE_BY_ONE.get() { 1 } else { self.0.max_transmit_segments() }
     }
 
     /// Returns the number of the largest datagrams for which quinn's buffers have room: as much as
@@ -123,7 +135,7 @@ mod tests {
         let socket = Arc::new(FakeSocket { room, sent: Mutex::default() });
         let contents = &vec![7; bytes][..];
         let destination = (Ipv4Addr::LOCALHOST, 9).into();
-        let result = LargeBatchSocket(socket.clone()).try_send(&Transmit {
+        let result = BatchingSocket(socket.clone()).try_send(&Transmit {
             destination,
             ecn: None,
             contents,
@@ -176,7 +188,7 @@ mod tests {
         let contents = &vec![7; segments * size][..];
         let segment_size = (segments > 1).then_some(size);
         let batch = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
-        let from = Arc::new(LargeBatchSocket(from));
+        let from = Arc::new(BatchingSocket(from));
         let mut poller = from.clone().create_io_poller();
         poll_fn(|context| poller.as_mut().poll_writable(context)).await.expect("it can send");
         from.try_send(&batch).expect("it is sent");

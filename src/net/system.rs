@@ -4,7 +4,6 @@ use super::{
     network::{Net, NetFuture, SharedNet},
     probe,
     runtime::{BatchingRuntime, expect_tokio},
-    socket::LargeBatchSocket,
     suspend::Suspend,
 };
 use crate::{
@@ -44,7 +43,7 @@ impl Net for System {
         address: SocketAddr,
         runtime: &dyn Runtime,
     ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Ok(Arc::new(LargeBatchSocket(runtime.wrap_udp_socket(bind(address)?)?)))
+        runtime.wrap_udp_socket(bind(address)?)
     }
 
     fn resolve<'a>(
