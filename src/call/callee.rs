@@ -2,9 +2,10 @@
 
 use super::{
     ReplyFuture, SharedHandler,
+    body::Body,
     codec::{decode_reply, encode_request, invalid},
     message::{CallMeta, Reply, Request, Requester, Target},
-    messages::{Body, Messages},
+    messages::Messages,
     shapes::{Bidirectional, ClientStream, ServerStream, Shape, Tcp, Unary},
 };
 use crate::{

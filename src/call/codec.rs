@@ -1,6 +1,6 @@
 //! Encoding and decoding of typed messages, with the status of a failure.
 
-use super::messages::Body;
+use super::body::Body;
 use crate::{
     status::{Code, Status},
     wire::{decode_value, encode_value},

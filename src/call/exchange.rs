@@ -2,8 +2,8 @@
 //! request, checking the end of the reply, and mapping faults to statuses.
 
 use super::{
+    body::Body,
     message::{Request, Target},
-    messages::Body,
     permits::Permit,
     stall::{Stall, write_steadily},
 };

@@ -1,8 +1,8 @@
 //! Head of a request, as decoded by the responder.
 
 use super::{
+    body::Body,
     message::{CallMeta, Request, Requester, Target},
-    messages::Body,
 };
 use crate::{
     limits::TIMEOUT_CEILING,

@@ -5,12 +5,12 @@
 //! was handed to the transport, no handler ran.
 
 use super::{
+    body::Body,
     exchange::{
         InitiatorLimits, Progress, begin, broken, end_unseen, expect_end, read_failed, send_request,
     },
     initiator_stream::initiate_stream,
     message::{Reply, Request},
-    messages::Body,
 };
 use crate::{
     lazy_timeout::ready_by,

@@ -5,12 +5,13 @@
 
 use super::{
     batch::{End, Gathered, Gatherer},
+    body::Body,
     exchange::{
         InitiatorLimits, Progress, begin, broken, end_unseen, expect_end, read_failed,
         send_request, too_slow, unavailable,
     },
     message::{Reply, Request},
-    messages::{Body, Messages, Next, Source},
+    messages::{Messages, Next, Source},
     stall::{Stall, StallPolicy, StallTimer, write_at},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! Request, reply, and the context of a handler.
 
-use super::messages::{Body, Messages};
+use super::{body::Body, messages::Messages};
 use crate::{
     limits::STREAM_PRIORITY,
     metadata::Metadata,

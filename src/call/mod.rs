@@ -3,6 +3,7 @@
 mod responder;
 mod initiator;
 mod batch;
+mod body;
 mod fan_out;
 mod callee;
 mod codec;
@@ -24,6 +25,7 @@ mod tcp;
 mod tests;
 mod typed;
 
+pub use body::Body;
 pub(crate) use callee::CallOrigin;
 pub use callee::{Call, CallFuture, Callee, IntoMethod};
 pub(crate) use codec::decode_request;
@@ -35,7 +37,7 @@ pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub(crate) use initiator::{ask, is_retryable_on_next_link};
 pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
-pub use messages::{Body, MessageSender, Messages};
+pub use messages::{MessageSender, Messages};
 pub(crate) use messages::{Next, Source};
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use request_body::PendingRequest;

@@ -1,8 +1,9 @@
 //! Body of a request: one message, or a stream of messages, read after the call was authorised.
 
 use super::{
+    body::Body,
     head::malformed,
-    messages::{Body, Messages, Next, Source},
+    messages::{Messages, Next, Source},
     stall::{Stall, StallTimer, read_steadily},
 };
 use crate::{

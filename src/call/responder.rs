@@ -2,9 +2,10 @@
 
 use super::{
     batch::{End, Gathered, Gatherer, metadata_too_large},
+    body::Body,
     head::Head,
     message::Reply,
-    messages::{Body, with_background},
+    messages::with_background,
     request_body::{InitiatorFault, PendingRequest, RequestFault, StreamActivity, read_failed},
     stall::{Stall, StallPolicy, write_at, write_steadily},
 };

@@ -2,10 +2,11 @@
 
 use super::{
     Reply, ReplyFuture,
+    body::Body,
     callee::Call,
     codec::decode_reply,
     ends::{Inbound, Outbound, Side},
-    messages::{Body, MessageSender, Messages, Next, with_background},
+    messages::{MessageSender, Messages, Next, with_background},
     shapes::{Bidirectional, ClientStream, ServerStream, Shape},
 };
 use crate::{

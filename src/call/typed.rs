@@ -2,10 +2,11 @@
 
 use super::{
     DynHandler, ReplyFuture, SharedHandler,
+    body::Body,
     codec::encode_reply,
     ends::{Inbound, Outbound, Side},
     message::{CancelGuard, Context, Reply, ReplyPairs, Request},
-    messages::{Body, Messages, Next, Source},
+    messages::{Messages, Next, Source},
 };
 use crate::{
     limits::STREAM_MESSAGES_AHEAD,
