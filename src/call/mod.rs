@@ -15,6 +15,8 @@ mod message;
 mod messages;
 mod permits;
 mod request_body;
+mod request_faults;
+mod request_source;
 mod retry;
 mod shapes;
 mod stall;

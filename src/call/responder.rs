@@ -6,7 +6,8 @@ use super::{
     head::Head,
     message::Reply,
     messages::with_background,
-    request_body::{InitiatorFault, PendingRequest, RequestFault, StreamActivity, read_failed},
+    request_body::PendingRequest,
+    request_faults::{InitiatorFault, RequestFault, StreamActivity, read_failed},
     stall::{Stall, StallPolicy, write_at, write_steadily},
 };
 use crate::{
