@@ -27,6 +27,13 @@ impl Body {
     }
 }
 
+impl Body {
+    /// True if another attempt can send it: it is not a stream.
+    pub(crate) const fn can_be_sent_again(&self) -> bool {
+        matches!(self, Self::Message(_))
+    }
+}
+
 impl Default for Body {
     fn default() -> Self {
         Self::Message(Bytes::new())

@@ -165,13 +165,6 @@ impl Request {
     pub(crate) fn is_spent(&self) -> bool {
         self.meta.kind.streams_requests() && matches!(self.body, Body::Message(_))
     }
-
-    /// A copy for another attempt, unless the request is a stream: it can be sent only once.
-    pub(crate) fn again(&self) -> Option<Self> {
-        let Body::Message(message) = &self.body else { return None };
-        let meta = CallMeta { attempt: self.meta.attempt + 1, ..self.meta.clone() };
-        Some(Self { meta, requester: self.requester.clone(), body: Body::Message(message.clone()) })
-    }
 }
 
 /// Reply of a call that has not failed so far, its messages encoded.

@@ -108,11 +108,11 @@ impl<R: Routes> Dispatch<R> {
             Ok(reply) => return Ok(reply),
             Err(status) => status,
         };
-        while let Some(mut again) = self.retry(request, granted, &failure, route.as_ref()) {
-            request.meta.attempt = again.meta.attempt;
+        while self.may_retry(request, granted, &failure, route.as_ref()) {
+            request.meta.attempt += 1;
             // A call that may have run stays unknown, even if a later attempt did not run.
             let floor = failure.outcome();
-            failure = match Box::pin(self.attempt(&mut again, route)).await {
+            failure = match Box::pin(self.attempt(request, route)).await {
                 Ok(reply) => return Ok(reply),
                 Err(status) if floor == Outcome::Unknown && status.is_safe_to_retry() => {
                     Status::unknown(status.code(), status.message())
@@ -123,15 +123,15 @@ impl<R: Routes> Dispatch<R> {
         Err(failure)
     }
 
-    /// Prepares another attempt of a failed call, if it is safe, useful, and within its limits.
-    fn retry(
+    /// True if a failed call gets another attempt: it is safe, useful, and within its limits.
+    fn may_retry(
         &self,
         request: &Request,
         granted: CallGrant,
         failure: &Status,
         route: Option<&R::Route>,
-    ) -> Option<Request> {
-        let route = route?;
+    ) -> bool {
+        let Some(route) = route else { return false };
         let is_safe = match failure.outcome() {
             Outcome::NotExecuted => true,
             Outcome::Unknown => granted.is_idempotent,
@@ -149,11 +149,8 @@ impl<R: Routes> Dispatch<R> {
             _ => false,
         };
         let is_in_time = Instant::now() < request.meta.deadline;
-        if !(is_safe && is_of_use && is_in_time && request.meta.attempt < ATTEMPTS_MAX) {
-            return None;
-        }
-        let again = request.again()?;
-        self.retries.spend().then_some(again)
+        let has_attempts = request.meta.attempt < ATTEMPTS_MAX && request.body.can_be_sent_again();
+        is_safe && is_of_use && is_in_time && has_attempts && self.retries.spend()
     }
 
     async fn attempt(
