@@ -111,9 +111,9 @@ pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, Upstream
 pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, ByteStream, Call, CallFuture, CallMeta, Callee, ClientStream,
-    Context, DynHandler, Handler, Inbound, IntoMethod, MessageSender, Messages, Outbound, Reply,
-    ReplyFuture, Request, Requester, ServerStream, Shape, SharedHandler, Socket, Target, Tcp,
-    Unary,
+    Context, DynHandler, Handler, Inbound, IntoMethod, MessageParts, MessageSender, Messages,
+    Outbound, Reply, ReplyFuture, Request, Requester, ServerStream, Shape, SharedHandler, Socket,
+    Target, Tcp, Unary,
 };
 pub use caller::{Caller, CallerBuilder, ConnectError};
 pub use config_update::{Applied, ConfigUpdate};

@@ -230,6 +230,19 @@ pub const STALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time that a call may wait for a permit and stream credit: failing beats a growing queue.
 pub const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Bytes of a unary message from which a node passes it on while it comes. A smaller one is in
+/// flight as a whole on most paths, and comes at once.
+pub const PASSED_ON_BYTES_MIN: usize = 64 * 1024;
+
+/// Bytes of a part of such a message, unless it is the last: each is a buffer and a write of its
+/// own, and a peer decides how few bytes come at a time.
+pub const PART_BYTES_MIN: usize = 16 * 1024;
+
+/// Time for which a call whose message is still coming may use an agent, and half of
+/// `queue_wait_max` if that is shorter: then a call that waits for its permit gets it in time. Four
+/// megabytes come within it at 32 Mbit/s.
+pub const PASSED_ON_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Interval between two readings of the clock that detects suspends (SIGSTOP, a suspended machine).
 pub const SUSPEND_TICK: Duration = Duration::from_millis(100);
 

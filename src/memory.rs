@@ -227,6 +227,11 @@ impl HeldBytes {
         }
         Bytes::from_owner(CountedMessage { message, _held: self })
     }
+
+    /// A part of the message, which is counted until the last of its parts is dropped.
+    pub(crate) fn around_part(held: &Arc<Self>, part: Bytes) -> Bytes {
+        Bytes::from_owner(CountedMessage { message: part, _held: held.clone() })
+    }
 }
 
 impl Drop for HeldBytes {
@@ -237,13 +242,13 @@ impl Drop for HeldBytes {
     }
 }
 
-/// A message with the bytes that are counted for it.
-struct CountedMessage {
+/// A message, or a part of one, with the bytes that are counted for it.
+struct CountedMessage<H> {
     message: Bytes,
-    _held: HeldBytes,
+    _held: H,
 }
 
-impl AsRef<[u8]> for CountedMessage {
+impl<H> AsRef<[u8]> for CountedMessage<H> {
     fn as_ref(&self) -> &[u8] {
         &self.message
     }

@@ -4,6 +4,7 @@
 use super::{
     body::Body,
     message::{Request, Target},
+    parts::{MessageParts, NotPassedOn},
     permits::Permit,
     stall::{Stall, write_steadily},
 };
@@ -13,8 +14,8 @@ use crate::{
     name::PeerName,
     status::{Code, Outcome, Status},
     wire::{
-        Chunks, RequestHead, RouteKind, StreamCode, WireError, head_chunk, metadata_fault, pairs,
-        request_chunks,
+        Chunks, RequestHead, RouteKind, StreamCode, WireError, end_chunk, head_chunk,
+        metadata_fault, pairs, request_chunks, request_start,
     },
 };
 use serde_bytes::ByteArray;
@@ -110,7 +111,7 @@ pub(super) async fn begin(
 }
 
 fn check_sizes(link: &Link, request: &Request, limits: InitiatorLimits) -> Result<(), Status> {
-    let bytes = request.message().map_or(0, bytes::Bytes::len);
+    let bytes = request.body.message_bytes();
     let max = limits.request_bytes_max(link);
     if bytes > max {
         let whose = match max < limits.message_bytes_max {
@@ -137,7 +138,7 @@ pub(super) fn unavailable(link: &Link, progress: Progress, fault: LinkFault) -> 
 pub(super) async fn send_request(
     link: &Link,
     stream: &mut CallStream,
-    request: &Request,
+    request: &mut Request,
     name_caller: Option<&PeerName>,
 ) -> Result<bool, Status> {
     let progress = Progress::BeforeEnd;
@@ -152,15 +153,51 @@ pub(super) async fn send_request(
     if request.meta.priority != 0 {
         stream.sender.set_priority(request.meta.priority);
     }
+    if let Body::Parts(parts) = &mut request.body {
+        stream.sender.begin_message(parts.bytes());
+        // Boxed: few messages are this large, and the other calls do not carry its size.
+        return Box::pin(send_parts(link, stream, parts, chunks)).await;
+    }
     stream.sender.begin_message(chunks.bytes_left());
-    match write_steadily(&mut stream.sender, &mut chunks).await {
+    let written = write_steadily(&mut stream.sender, &mut chunks).await;
+    sent(link, stream, written)
+}
+
+/// Sends the head and a message while it comes; END only when its end has come.
+async fn send_parts(
+    link: &Link,
+    stream: &mut CallStream,
+    parts: &mut MessageParts,
+    first: Chunks,
+) -> Result<bool, Status> {
+    let written = match parts.pass_on(first, &mut stream.sender).await {
+        Ok(_) => write_steadily(&mut stream.sender, &mut end_chunk()).await,
+        Err(NotPassedOn::Sending(stall)) => Err(stall),
+        Err(NotPassedOn::Source(status)) => return Err(status),
+        Err(NotPassedOn::Late) => {
+            let text = "the message did not come in time to be passed on";
+            return Err(Progress::BeforeEnd.failed(Code::Unavailable, text));
+        }
+    };
+    sent(link, stream, written)
+}
+
+/// Result of writing the request. `false` if the peer refused it.
+fn sent(
+    link: &Link,
+    stream: &mut CallStream,
+    written: Result<(), Stall<SendFault>>,
+) -> Result<bool, Status> {
+    match written {
         Ok(()) => Ok(true),
         Err(Stall::Fault(SendFault::Stopped)) => Ok(false),
         Err(Stall::Slow) => {
             stream.set_code_on_drop(StreamCode::Slow);
-            Err(too_slow(progress))
+            Err(too_slow(Progress::BeforeEnd))
         }
-        Err(Stall::Fault(SendFault::Lost(fault))) => Err(unavailable(link, progress, fault)),
+        Err(Stall::Fault(SendFault::Lost(fault))) => {
+            Err(unavailable(link, Progress::BeforeEnd, fault))
+        }
     }
 }
 
@@ -200,6 +237,7 @@ fn encode(
         Body::Message(message) if !request.meta.kind.streams_requests() => {
             request_chunks(&head, message)
         }
+        Body::Parts(parts) => request_start(&head, parts.bytes()),
         _ => head_chunk(&head),
     }
 }

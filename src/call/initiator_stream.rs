@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     limits::REPLY_FIN_WAIT_MAX,
-    link::{FrameReader, FrameSender, Link, LinkFault, SendFault},
+    link::{Frame, FrameReader, FrameSender, Link, LinkFault, SendFault},
     memory::MemoryAccount,
     name::PeerName,
     status::{Code, Status},
@@ -82,9 +82,9 @@ pub(super) async fn initiate_stream(
             Some(Box::pin(pump(sender, gatherer, sent.clone(), stall_policy)))
         }
         Body::Messages(_) => None,
-        Body::Message(message) => {
+        message => {
             // The stream is still here for another attempt.
-            request.body = Body::Message(message);
+            request.body = message;
             if is_sent {
                 sent.over();
                 sender.finish();
@@ -281,11 +281,11 @@ impl ReplySource {
             return None;
         }
         Some(match self.stall_timer.next(&mut self.reader).await {
-            Ok(Some((Kind::Message, payload))) => {
+            Ok(Some(Frame { kind: Kind::Message, payload, .. })) => {
                 self.is_started = true;
                 Next::Message(payload)
             }
-            Ok(Some((kind, payload))) => match self.head_or_status(kind, &payload) {
+            Ok(Some(Frame { kind, payload, .. })) => match self.head_or_status(kind, &payload) {
                 Ok(Some(next)) => next,
                 Ok(None) => return None,
                 Err(status) => Next::Failed(status),

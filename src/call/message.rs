@@ -197,11 +197,13 @@ impl Reply {
         self.body.only("reply")
     }
 
-    /// Keeps something until the reply's stream has ended. A reply in hand needs nothing any more.
+    /// Keeps something until the reply has come. A reply in hand needs nothing any more.
     #[must_use]
     pub(crate) fn holding(mut self, guard: impl Any + Send + Sync) -> Self {
-        if let Body::Messages(messages) = &mut self.body {
-            messages.hold(guard);
+        match &mut self.body {
+            Body::Messages(messages) => messages.hold(guard),
+            Body::Parts(parts) => parts.hold(guard),
+            Body::Message(_) => {}
         }
         self
     }
@@ -218,7 +220,7 @@ impl Reply {
     pub(crate) fn into_messages(self) -> Result<Messages, Status> {
         match self.body {
             Body::Messages(messages) => Ok(messages.with_metadata(self.metadata)),
-            Body::Message(_) => Err(Status::unknown(
+            Body::Message(_) | Body::Parts(_) => Err(Status::unknown(
                 Code::Internal,
                 "the reply is one message where a stream was expected",
             )),

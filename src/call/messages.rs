@@ -74,6 +74,12 @@ impl Messages {
         (MessageSender(sender), Self::new(Channel(receiver)))
     }
 
+    /// Puts another source around the one that it has.
+    pub(crate) fn wrap<S: Source + 'static>(&mut self, wrap: impl FnOnce(Box<dyn Source>) -> S) {
+        let source = self.0.source.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *source = source.take().map(|inner| Box::new(wrap(inner)) as Box<dyn Source>);
+    }
+
     /// Puts an event that was already received in front of the stream.
     pub(crate) fn starting_with(mut self, next: Next) -> Self {
         self.0.ready = Some(next);

@@ -107,6 +107,11 @@ impl Permits {
         self.0.semaphore.available_permits() == 0
     }
 
+    /// Returns `true` if, with one more call, at least half of the permits are free.
+    pub(crate) fn is_half_free(&self) -> bool {
+        self.in_flight() < self.0.in_flight_max / 2
+    }
+
     /// Returns `true` if it has these limits: calls in flight, and waiting.
     #[cfg(feature = "gateway")]
     pub(crate) fn is_bounded_by(&self, bounds: (usize, usize)) -> bool {
@@ -149,6 +154,17 @@ mod tests {
         permits.expect_room().expect("a free permit");
         let _held = permits.acquire(later(), WAIT_MAX).await.expect("a permit");
         permits.expect_room().expect_err("none is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_the_permits_stay_free_for_others() {
+        for (max, halves) in [(1, 0), (2, 1), (5, 2), (8, 4)] {
+            let (permits, mut held) = (Permits::new(max, 0), Vec::new());
+            while permits.is_half_free() {
+                held.push(permits.acquire(later(), WAIT_MAX).await.expect("a permit"));
+            }
+            assert_eq!(held.len(), halves, "of {max}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,26 +3,24 @@
 use super::{
     body::Body,
     messages::{Messages, Next},
+    part_source::{PartSource, Rest},
+    parts::MessageParts,
     request_faults::{
         InitiatorFault, RequestFault, StreamActivity, expect_end, message_or_end, read_failed,
         stalled,
     },
     request_source::RequestSource,
-    stall::{StallTimer, read_steadily},
+    stall::{Stall, StallTimer, read_steadily},
 };
 use crate::{
     limits::Limits,
-    link::FrameReader,
+    link::{Frame, FrameReader, ReadFault},
     memory::MemoryAccount,
     metadata::Metadata,
     status::{Code, Status},
-    wire::{CallKind, Kind, StreamCode},
+    wire::{CallKind, StreamCode},
 };
-use bytes::Bytes;
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::OnceLock;
 use tokio::time::Instant;
 
 /// Body of a request that is not read yet.
@@ -31,12 +29,11 @@ pub(crate) struct PendingRequest<'a> {
     pub(super) kind: CallKind,
     pub(super) limits: &'a Limits,
     pub(super) deadline: Instant,
-    /// Set when a handler may start.
-    pub(super) complete: &'a AtomicBool,
     pub(super) activity: &'a StreamActivity,
     /// Set when the initiator ended its request.
     pub(super) initiator_fault: &'a OnceLock<InitiatorFault>,
     pub(super) memory: Option<MemoryAccount>,
+    pub(super) is_passed_on: bool,
 }
 
 impl PendingRequest<'_> {
@@ -45,16 +42,22 @@ impl PendingRequest<'_> {
         Self { memory: Some(memory), ..self }
     }
 
+    /// Lets a large unary message be a body as soon as its header has come. Its end then stands for
+    /// END, the end of the stream and the deadline, which another side must not see earlier.
+    pub(crate) fn passed_on(self) -> Self {
+        Self { is_passed_on: true, ..self }
+    }
+
     /// Reads the body: a unary message with END and the end of the stream; of a stream of messages,
     /// the first message or the end. Called last: a handler starts with the result, and never after
     /// a failure. `message_bytes_max` is a lower limit of the method.
-    pub(crate) async fn body(self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
+    pub(crate) async fn body(mut self, message_bytes_max: Option<usize>) -> Result<Body, Status> {
         let side_max = self.limits.message_bytes_max;
         let bytes_max = message_bytes_max.map_or(side_max, |max| max.min(side_max));
         let bytes_max = self.kind.message_bytes_max(bytes_max);
         let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
         reader.allow_messages(bytes_max);
-        if let Some(memory) = self.memory.filter(|_| self.kind != CallKind::Tcp) {
+        if let Some(memory) = self.memory.take().filter(|_| self.kind != CallKind::Tcp) {
             reader.count_in(memory);
         }
         let read = if self.kind.streams_requests() {
@@ -67,49 +70,77 @@ impl PendingRequest<'_> {
                 Err(RequestFault::nobodys(Status::not_executed(Code::DeadlineExceeded, text)))
             })
         } else {
-            only_message(reader).await.map(Next::Message)
+            if self.is_passed_on {
+                reader.allow_parts();
+            }
+            only_message(reader, false).await
         };
-        let next = read.map_err(|fault| {
-            reader.stop(fault.stop);
-            if let Some(requester) = fault.counted(bytes_max < side_max) {
-                self.initiator_fault.get_or_init(|| requester);
-            }
-            fault.status
-        })?;
-        // Last check of the deadline before the handler: a body or queue may have used it up.
-        if Instant::now() >= self.deadline {
-            let text = "the deadline passed before the handler was started";
-            return Err(Status::not_executed(Code::DeadlineExceeded, text));
+        let has_own_bound = bytes_max < side_max;
+        let message = read.and_then(|message| {
+            expect_in_time(self.deadline)?;
+            Ok(message)
+        });
+        let message =
+            message.map_err(|fault| fault.end(reader, self.initiator_fault, has_own_bound))?;
+        if let Some(start) = message.as_ref().filter(|message| message.missing > 0) {
+            return self.parts(start, has_own_bound);
         }
-        self.complete.store(true, Ordering::Relaxed);
-        Ok(match next {
-            Next::Message(message) if !self.kind.streams_requests() => {
-                self.activity.only_bytes.store(message.len() as u64, Ordering::Relaxed);
-                Body::Message(message)
+        match message {
+            Some(message) if !self.kind.streams_requests() => {
+                self.activity.complete(message.payload.len());
+                Ok(Body::Message(message.payload))
             }
-            next => Body::Messages(match self.reader.take() {
-                Some(mut reader) => {
-                    // The handler starts: messages that it leaves unread were not refused.
-                    reader.set_code_on_drop(StreamCode::Cancelled);
-                    let counts = self.activity.counts().clone();
-                    if let Next::Message(message) = &next {
-                        counts.add_message(message);
+            first => {
+                self.activity.complete(0);
+                self.messages(first, has_own_bound)
+            }
+        }
+    }
+
+    /// The rest of a message as it comes. Its handler starts elsewhere, after its end.
+    fn parts(self, start: &Frame, has_own_bound: bool) -> Result<Body, Status> {
+        let reader = self.reader.take().ok_or_else(|| gone("the request was read before"))?;
+        let bytes = start.payload.len() + start.missing as usize;
+        let (counts, deadline) = (self.activity.counts().clone(), self.deadline);
+        let then = move |mut reader: FrameReader, parts: Result<(), Stall<ReadFault>>| -> Rest {
+            Box::pin(async move {
+                let ended = match parts {
+                    Ok(()) => only_message(&mut reader, true).await.map(drop),
+                    Err(stall) => Err(stalled(stall, &mut reader)),
+                };
+                match ended.and_then(|()| expect_in_time(deadline)) {
+                    Ok(()) => {
+                        counts.complete(bytes);
+                        Next::End(Metadata::default())
                     }
-                    let stall_timer = StallTimer::default();
-                    let has_own_bound = bytes_max < side_max;
-                    let has_ended = false;
-                    Messages::new(RequestSource {
-                        reader,
-                        stall_timer,
-                        counts,
-                        has_own_bound,
-                        has_ended,
-                    })
-                    .starting_with(next)
+                    Err(fault) => {
+                        let initiator_fault = &counts.initiator_fault;
+                        Next::Failed(fault.end(&mut reader, initiator_fault, has_own_bound))
+                    }
                 }
-                None => return Err(gone("the request was read before")),
-            }),
-        })
+            })
+        };
+        let stall_timer = Some(StallTimer::default());
+        let source = PartSource::new(start, reader, stall_timer, then);
+        Ok(Body::Parts(MessageParts::new(bytes, source)))
+    }
+
+    /// The messages of a stream, whose first frame was read.
+    fn messages(self, first: Option<Frame>, has_own_bound: bool) -> Result<Body, Status> {
+        let mut reader = self.reader.take().ok_or_else(|| gone("the request was read before"))?;
+        // The handler starts: messages that it leaves unread were not refused.
+        reader.set_code_on_drop(StreamCode::Cancelled);
+        let counts = self.activity.counts().clone();
+        let next = match first {
+            Some(Frame { payload, .. }) => {
+                counts.add_message(&payload);
+                Next::Message(payload)
+            }
+            None => Next::End(Metadata::default()),
+        };
+        let (stall_timer, has_ended) = (StallTimer::default(), false);
+        let source = RequestSource { reader, stall_timer, counts, has_own_bound, has_ended };
+        Ok(Body::Messages(Messages::new(source).starting_with(next)))
     }
 }
 
@@ -117,26 +148,46 @@ fn gone(text: &str) -> Status {
     Status::not_executed(Code::Internal, text)
 }
 
-async fn only_message(reader: &mut FrameReader) -> Result<Bytes, RequestFault> {
-    let message = message_or_end(next_frame(reader).await?)?;
-    if message.is_some() && message_or_end(next_frame(reader).await?)?.is_some() {
-        let text = "the request has more than one message, and its kind of call one";
-        return Err(RequestFault::malformed(text));
+/// Last check of the deadline before the handler: a body or queue may have used it up.
+fn expect_in_time(deadline: Instant) -> Result<(), RequestFault> {
+    if Instant::now() < deadline {
+        return Ok(());
     }
-    expect_end(next_frame(reader).await?)?;
-    message.ok_or_else(|| RequestFault::malformed("the request has no message"))
+    let text = "the deadline passed before the handler was started";
+    Err(RequestFault::nobodys(Status::not_executed(Code::DeadlineExceeded, text)))
 }
 
-/// First message of a stream, or its end: a handler starts with either.
-async fn first(reader: &mut FrameReader) -> Result<Next, RequestFault> {
-    let frame = reader.next().await.map_err(read_failed)?;
-    if let Some(message) = message_or_end(frame.map(|frame| (frame.kind, frame.payload)))? {
-        return Ok(Next::Message(message));
+/// The message of a unary request, after END and the end of the stream; only its start, if it is
+/// read in parts. No further one may come if it `has_come`.
+async fn only_message(
+    reader: &mut FrameReader,
+    mut has_come: bool,
+) -> Result<Option<Frame>, RequestFault> {
+    let mut only = None;
+    while let Some(message) = message_or_end(next_frame(reader).await?)? {
+        if has_come {
+            let text = "the request has more than one message, and its kind of call one";
+            return Err(RequestFault::malformed(text));
+        }
+        let message = &*only.insert(message);
+        if message.missing > 0 {
+            return Ok(only);
+        }
+        has_come = true;
     }
     expect_end(next_frame(reader).await?)?;
-    Ok(Next::End(Metadata::default()))
+    if has_come { Ok(only) } else { Err(RequestFault::malformed("the request has no message")) }
 }
 
-async fn next_frame(reader: &mut FrameReader) -> Result<Option<(Kind, Bytes)>, RequestFault> {
+/// First message of a stream, or `None` for its end: a handler starts with either.
+async fn first(reader: &mut FrameReader) -> Result<Option<Frame>, RequestFault> {
+    let message = message_or_end(reader.next().await.map_err(read_failed)?)?;
+    if message.is_none() {
+        expect_end(next_frame(reader).await?)?;
+    }
+    Ok(message)
+}
+
+async fn next_frame(reader: &mut FrameReader) -> Result<Option<Frame>, RequestFault> {
     read_steadily(reader).await.map_err(|stall| stalled(stall, reader))
 }

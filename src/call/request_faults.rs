@@ -2,14 +2,14 @@
 
 use super::{head::malformed, stall::Stall};
 use crate::{
-    link::{FrameReader, ReadFault},
+    link::{Frame, FrameReader, ReadFault},
     status::{Code, Outcome, Status},
     wire::{Kind, StreamCode, WireError},
 };
 use bytes::Bytes;
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 /// Counts frames and bytes of a call, so that a stream without activity can be ended.
@@ -18,7 +18,9 @@ pub(super) struct StreamActivity {
     /// Created at the first count: most calls have no stream.
     stream: OnceLock<Arc<Counts>>,
     /// Bytes of the message of a unary request.
-    pub(super) only_bytes: AtomicU64,
+    only_bytes: AtomicU32,
+    /// Set when a handler may start.
+    is_complete: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -26,9 +28,17 @@ pub(super) struct Counts {
     pub(super) activity: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) initiator_fault: OnceLock<InitiatorFault>,
+    /// Set when a handler may start elsewhere, with a message that was passed on.
+    is_complete: AtomicBool,
 }
 
 impl Counts {
+    /// Counts a message that has come in parts, with its end: a handler may start.
+    pub(super) fn complete(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.is_complete.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn add_message(&self, message: &Bytes) {
         self.bytes_in.fetch_add(message.len() as u64, Ordering::Relaxed);
     }
@@ -53,10 +63,22 @@ impl StreamActivity {
     pub(super) fn bytes_in(&self) -> u64 {
         let of_stream =
             self.stream.get().map_or(0, |counts| counts.bytes_in.load(Ordering::Relaxed));
-        self.only_bytes.load(Ordering::Relaxed) + of_stream
+        u64::from(self.only_bytes.load(Ordering::Relaxed)) + of_stream
     }
 
-    /// Fault of the initiator that ended a stream which a handler was reading.
+    /// Notes that a handler may start, with a message of these bytes if the request is unary.
+    pub(super) fn complete(&self, only_bytes: usize) {
+        self.only_bytes.store(u32::try_from(only_bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.is_complete.store(true, Ordering::Relaxed);
+    }
+
+    /// True if a handler may have started, here or elsewhere.
+    pub(super) fn is_complete(&self) -> bool {
+        let elsewhere = || self.stream.get()?.is_complete.load(Ordering::Relaxed).then_some(());
+        self.is_complete.load(Ordering::Relaxed) || elsewhere().is_some()
+    }
+
+    /// Fault of the initiator that ended a request which a handler or another side was reading.
     pub(super) fn initiator_fault(&self) -> Option<InitiatorFault> {
         self.stream.get()?.initiator_fault.get().copied()
     }
@@ -96,6 +118,20 @@ impl RequestFault {
         Self { status, requester: None, stop: StreamCode::Refused }
     }
 
+    /// Stops the request, notes the fault of its initiator, and returns the status of the call.
+    pub(super) fn end(
+        self,
+        reader: &mut FrameReader,
+        initiator_fault: &OnceLock<InitiatorFault>,
+        has_own_bound: bool,
+    ) -> Status {
+        reader.stop(self.stop);
+        if let Some(requester) = self.counted(has_own_bound) {
+            initiator_fault.get_or_init(|| requester);
+        }
+        self.status
+    }
+
     /// Fault to count against the initiator; not for the method's own limit, which it cannot know.
     pub(super) fn counted(&self, has_own_bound: bool) -> Option<InitiatorFault> {
         let is_own_bound = has_own_bound && self.stop == StreamCode::TooLarge;
@@ -104,10 +140,10 @@ impl RequestFault {
 }
 
 /// Message of a frame, or `None` for END.
-pub(super) fn message_or_end(frame: Option<(Kind, Bytes)>) -> Result<Option<Bytes>, RequestFault> {
+pub(super) fn message_or_end(frame: Option<Frame>) -> Result<Option<Frame>, RequestFault> {
     match frame {
-        Some((Kind::Message, payload)) => Ok(Some(payload)),
-        Some((Kind::End, _)) => Ok(None),
+        Some(frame) if frame.kind == Kind::Message => Ok(Some(frame)),
+        Some(Frame { kind: Kind::End, .. }) => Ok(None),
         Some(_) => Err(RequestFault::malformed("a frame out of place in a request")),
         None => Err(RequestFault::malformed("the request ended without END")),
     }

@@ -5,7 +5,11 @@ use super::{
     request_faults::{Counts, RequestFault, expect_end, message_or_end, read_failed, stalled},
     stall::StallTimer,
 };
-use crate::{link::FrameReader, metadata::Metadata, status::Status};
+use crate::{
+    link::{Frame, FrameReader},
+    metadata::Metadata,
+    status::Status,
+};
 use std::{
     pin::pin,
     sync::{Arc, atomic::Ordering},
@@ -38,7 +42,7 @@ impl RequestSource {
         };
         self.counts.activity.fetch_add(1, Ordering::Relaxed);
         match message_or_end(frame) {
-            Ok(Some(payload)) => {
+            Ok(Some(Frame { payload, .. })) => {
                 self.counts.add_message(&payload);
                 Next::Message(payload)
             }
@@ -60,11 +64,8 @@ impl RequestSource {
 
     /// Stops the stream; the handler runs, so the outcome is unknown.
     fn ended_by(&mut self, fault: RequestFault) -> Next {
-        self.reader.stop(fault.stop);
-        if let Some(requester) = fault.counted(self.has_own_bound) {
-            self.counts.initiator_fault.get_or_init(|| requester);
-        }
-        Next::Failed(Status::unknown(fault.status.code(), fault.status.message()))
+        let status = fault.end(&mut self.reader, &self.counts.initiator_fault, self.has_own_bound);
+        Next::Failed(Status::unknown(status.code(), status.message()))
     }
 }
 

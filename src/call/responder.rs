@@ -6,6 +6,7 @@ use super::{
     head::Head,
     message::Reply,
     messages::with_background,
+    reply_parts::{ReplyStreamError, expect_within, pass_on},
     request_body::PendingRequest,
     request_faults::{InitiatorFault, RequestFault, StreamActivity, read_failed},
     stall::{Stall, StallPolicy, write_at, write_steadily},
@@ -25,10 +26,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
 };
@@ -133,6 +131,11 @@ impl<R: CallAcceptor> Responder<R> {
                     reader.stop(StreamCode::Refused);
                 }
                 match received {
+                    Some(Ok(reply)) if matches!(reply.body, Body::Parts(_)) => {
+                        // Boxed: few replies are this large.
+                        Box::pin(self.pass_on(reply, deadline)).await;
+                        return arrive(&self.sender, &*self.acceptor).await;
+                    }
                     Some(Ok(reply)) if matches!(reply.body, Body::Messages(_)) => {
                         self.reader = None;
                         // Boxed: most calls have no stream, and do not carry its size.
@@ -187,16 +190,15 @@ impl<R: CallAcceptor> Responder<R> {
         if head.meta.priority != 0 {
             sender.set_priority(head.meta.priority);
         }
-        let complete = AtomicBool::new(false);
         let pending = PendingRequest {
             reader,
             kind,
             limits,
             deadline,
-            complete: &complete,
             activity,
             initiator_fault,
             memory: None,
+            is_passed_on: false,
         };
         let receive = pin!(acceptor.receive(head, pending));
         let mut work = pin!(caught(receive));
@@ -207,7 +209,7 @@ impl<R: CallAcceptor> Responder<R> {
             ended = async {
                 let ended = ready_by(|| deadline, work.as_mut()).await;
                 match ended {
-                    Err(_elapsed) if complete.load(Ordering::Relaxed) && !grace.is_zero() => {
+                    Err(_elapsed) if activity.is_complete() && !grace.is_zero() => {
                         ready_by(|| deadline + grace, work.as_mut()).await
                     }
                     ended => ended,
@@ -216,8 +218,7 @@ impl<R: CallAcceptor> Responder<R> {
             // The stream was stopped: the reply would not be read.
             () = stopped => return None,
         };
-        let outcome =
-            if complete.load(Ordering::Relaxed) { Outcome::Unknown } else { Outcome::NotExecuted };
+        let outcome = if activity.is_complete() { Outcome::Unknown } else { Outcome::NotExecuted };
         Some(match ended {
             Ok(Ok(result)) => result,
             Ok(Err(Panicked)) => {
@@ -239,16 +240,37 @@ impl<R: CallAcceptor> Responder<R> {
         };
         let mut gatherer = Gatherer::new(messages, self.message_bytes_max);
         let copied = self.copy(&mut gatherer, batch, deadline).await;
-        let bytes_out = Some(gatherer.bytes());
-        match copied {
+        let bytes_out = gatherer.bytes();
+        drop(gatherer);
+        self.conclude(copied, bytes_out).await;
+    }
+
+    /// Writes a reply of one message while it comes.
+    async fn pass_on(&mut self, mut reply: Reply, deadline: Instant) {
+        let passed = pass_on(&mut self.sender, &mut reply, self.message_bytes_max, deadline).await;
+        let bytes_out = if passed.is_ok() { reply.body.message_bytes() as u64 } else { 0 };
+        drop(reply);
+        self.conclude(passed, bytes_out).await;
+    }
+
+    /// Ends a reply that was written as it came.
+    async fn conclude(&mut self, written: Result<(), ReplyStreamError>, bytes_out: u64) {
+        let bytes_out = Some(bytes_out);
+        match written {
             Ok(()) => {
                 self.note_end(Code::Ok, Outcome::Ok, bytes_out);
                 self.sender.finish();
             }
             Err(ReplyStreamError::Report(status)) => {
-                drop(gatherer);
                 self.note_end(status.code(), status.outcome(), bytes_out);
                 write_status(&mut self.sender, &status).await;
+            }
+            Err(ReplyStreamError::Broken(status)) => {
+                self.note_end(status.code(), Outcome::Unknown, bytes_out);
+                self.sender.reset(match status.code() {
+                    Code::DeadlineExceeded => StreamCode::Deadline,
+                    _ => StreamCode::Internal,
+                });
             }
             Err(ReplyStreamError::Reset(code)) => {
                 let why = if code == StreamCode::Deadline {
@@ -358,20 +380,6 @@ impl<R: CallAcceptor> Responder<R> {
     }
 }
 
-/// Error that ends a stream of replies early.
-enum ReplyStreamError {
-    /// Reported to the initiator.
-    Report(Status),
-    /// Reset: the initiator is gone, or does not read.
-    Reset(StreamCode),
-}
-
-impl ReplyStreamError {
-    fn unknown(code: Code, text: impl Into<String>) -> Self {
-        Self::Report(Status::unknown(code, text))
-    }
-}
-
 /// Waits until the reply has arrived, if the acceptor is draining: closing a link discards data in
 /// flight. Otherwise it would cost a wake-up per call for nothing.
 async fn arrive<R: CallAcceptor>(sender: &FrameSender, acceptor: &R) {
@@ -424,13 +432,8 @@ fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Ou
 /// Frames of a reply of one message, and the size of the message.
 fn encode(reply: &Reply, message_bytes_max: usize) -> Result<(Chunks, usize), Status> {
     let message = reply.message()?;
-    let (bytes, max) = (message.len(), message_bytes_max);
-    if bytes > max {
-        let text = format!(
-            "the reply of {bytes} bytes is over the limit of {max} bytes (message_bytes_max)"
-        );
-        return Err(Status::unknown(Code::Internal, text));
-    }
+    let bytes = message.len();
+    expect_within(bytes, message_bytes_max)?;
     let head = (!reply.metadata.is_empty()).then(|| ReplyHead::new(&reply.metadata));
     reply_chunks(head.as_ref(), message, &StatusHead::ok(&reply.trailing))
         .map(|chunks| (chunks, bytes))

@@ -3,10 +3,9 @@
 use crate::{
     lazy_timeout::{poll_once, ready_by},
     limits::STALL_WAIT_MAX,
-    link::{FrameReader, FrameSender, ReadFault, SendFault},
-    wire::{CallKind, Chunks, Kind},
+    link::{Frame, FrameReader, FrameSender, ReadFault, SendFault},
+    wire::{CallKind, Chunks},
 };
-use bytes::Bytes;
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -52,7 +51,7 @@ pub(super) async fn read_steadily(reader: &mut FrameReader) -> SteadyRead {
     loop {
         let read = ready_by(stall_end, pin!(reader.next())).await;
         match read {
-            Ok(Ok(frame)) => return Ok(frame.map(|frame| (frame.kind, frame.payload))),
+            Ok(Ok(frame)) => return Ok(frame),
             Ok(Err(fault)) => return Err(Stall::Fault(fault)),
             Err(_elapsed) if reader.received_bytes() >= received + STEADY_BYTES_MIN => {
                 received = reader.received_bytes();
@@ -63,7 +62,7 @@ pub(super) async fn read_steadily(reader: &mut FrameReader) -> SteadyRead {
 }
 
 /// A frame, or `None` at the end of the stream.
-type SteadyRead = Result<Option<(Kind, Bytes)>, Stall<ReadFault>>;
+type SteadyRead = Result<Option<Frame>, Stall<ReadFault>>;
 
 /// Detects stalls in a stream of messages: a peer may pause between two messages, not inside one.
 #[derive(Debug, Default)]
@@ -75,18 +74,27 @@ pub(super) struct StallTimer {
 impl StallTimer {
     /// Next frame. Cancel safe.
     pub(super) async fn next(&mut self, reader: &mut FrameReader) -> SteadyRead {
-        std::future::poll_fn(|cx| self.poll(reader, cx)).await
+        std::future::poll_fn(|cx| {
+            // The reader keeps received bytes when its future is dropped.
+            let read = pin!(reader.next()).poll(cx);
+            if read.is_pending() && !reader.is_inside_a_frame() {
+                return Poll::Pending;
+            }
+            self.poll(read, reader, cx)
+        })
+        .await
     }
 
-    fn poll(&mut self, reader: &mut FrameReader, cx: &mut Context<'_>) -> Poll<SteadyRead> {
-        // The reader keeps received bytes when its future is dropped.
-        if let Poll::Ready(read) = pin!(reader.next()).poll(cx) {
+    /// Result of a read that a peer must not make wait; fails if it sends too slowly.
+    pub(super) fn poll<T>(
+        &mut self,
+        read: Poll<Result<T, ReadFault>>,
+        reader: &FrameReader,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Stall<ReadFault>>> {
+        if let Poll::Ready(read) = read {
             self.stall = None;
-            let frame = read.map_err(Stall::Fault);
-            return Poll::Ready(frame.map(|frame| frame.map(|frame| (frame.kind, frame.payload))));
-        }
-        if !reader.is_inside_a_frame() {
-            return Poll::Pending;
+            return Poll::Ready(read.map_err(Stall::Fault));
         }
         let now_received = reader.received_bytes();
         let (stall, received) = self

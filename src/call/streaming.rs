@@ -85,6 +85,8 @@ async fn drive(reply: ReplyFuture, replies: MessageSender) {
             }
         }
         Body::Messages(messages) => copy(messages, &replies).await,
+        // Only a unary call is answered with one.
+        Body::Parts(_) => {}
     }
 }
 

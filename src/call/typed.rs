@@ -46,7 +46,10 @@ pub(crate) fn typed_handler<F: Send + Sync + 'static>(
 pub(crate) fn inbound<T>(body: Body) -> Result<Inbound<T>, Status> {
     let messages = match body {
         Body::Messages(messages) => messages,
-        Body::Message(message) => Messages::new(Once).starting_with(Next::Message(message)),
+        body => {
+            let message = body.only("request")?.clone();
+            Messages::new(Once).starting_with(Next::Message(message))
+        }
     };
     Ok(Inbound::new(messages, Side::Responder))
 }

@@ -104,7 +104,7 @@ impl StreamBody {
                     self.late = metadata;
                     self.state = StreamState::Replying(messages);
                 }
-                Ok(Reply { body: Body::Message(_), .. }) => {
+                Ok(Reply { body: Body::Message(_) | Body::Parts(_), .. }) => {
                     return Poll::Ready(self.end(Err(no_stream())));
                 }
                 Err(status) => return Poll::Ready(self.end(Err(status))),

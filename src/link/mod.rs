@@ -39,6 +39,6 @@ pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
 pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use resets::ResetKeys;
-pub(crate) use stream::{CallStream, FrameReader, FrameSender, ReadFault, SendFault};
+pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(feature = "gateway")]
 pub(crate) use trust::TrustedLinks;

@@ -10,7 +10,7 @@ use super::{
     windows::{ReadWindow, SendWindow, StreamWindows},
 };
 use crate::{
-    limits::MEMORY_COUNTED_BYTES_MIN,
+    limits::{MEMORY_COUNTED_BYTES_MIN, PASSED_ON_BYTES_MIN},
     memory::{Exhausted, HeldBytes, MemoryAccount},
     wire::{Chunks, Header, Kind, StreamCode, WireError},
 };
@@ -201,6 +201,9 @@ pub(crate) enum ReadFault {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
+    /// Bytes of its payload that are read with [`FrameReader::read_part`]; zero unless parts are
+    /// allowed.
+    pub(crate) missing: u32,
     /// Its payload: a slice of the received buffer where it arrived in one piece.
     pub(crate) payload: Bytes,
 }
@@ -222,6 +225,8 @@ pub(crate) struct FrameReader {
     message_bytes_max: usize,
     ended: bool,
     code_on_drop: StreamCode,
+    /// True if a large message is returned as soon as its header has come.
+    allows_parts: bool,
     /// Counts messages from when their header has come, if they are counted.
     account: Option<MemoryAccount>,
     held: Option<HeldBytes>,
@@ -285,6 +290,7 @@ impl FrameReader {
             message_bytes_max,
             ended: false,
             code_on_drop: StreamCode::Cancelled,
+            allows_parts: false,
             account: None,
             held: None,
             awaited: None,
@@ -335,6 +341,17 @@ impl FrameReader {
         self.window.open();
     }
 
+    /// Returns a large message from now on as soon as its header has come, with what has come of
+    /// it.
+    pub(crate) fn allow_parts(&mut self) {
+        self.allows_parts = true;
+    }
+
+    /// The count of the message whose parts are read.
+    pub(crate) fn take_held(&mut self) -> Option<HeldBytes> {
+        self.held.take()
+    }
+
     /// Sets the code that stops the peer if this is dropped before the end of the stream.
     pub(crate) fn set_code_on_drop(&mut self, code: StreamCode) {
         self.code_on_drop = code;
@@ -351,20 +368,57 @@ impl FrameReader {
         {
             self.held = Some(account.take(payload_bytes).map_err(ReadFault::Exhausted)?);
         }
-        let (here, whole) = (self.received.as_slice().len(), header_bytes + payload_bytes);
-        if here < whole {
-            self.frame_end = self.received_bytes - here + whole;
-            return Ok(None);
+        let (come, whole) = (self.received.as_slice().len() - header_bytes, payload_bytes);
+        if come < whole {
+            self.frame_end = self.received_bytes - come + whole;
+            return Ok(self.start_of(kind, header_bytes, whole - come));
         }
         let payload = self.received.take(header_bytes, payload_bytes);
         let held = self.held.take_if(|_| kind == Kind::Message);
         Ok(Some(Frame {
             kind,
+            missing: 0,
             payload: match held {
                 Some(held) => held.around(payload),
                 None => payload,
             },
         }))
+    }
+
+    /// Takes out what has come of a message, if it is one that is read in parts.
+    fn start_of(&mut self, kind: Kind, header_bytes: usize, missing: usize) -> Option<Frame> {
+        let come = self.received.as_slice().len() - header_bytes;
+        let is_large = kind == Kind::Message && come + missing >= PASSED_ON_BYTES_MIN;
+        let missing = u32::try_from(missing).ok().filter(|_| self.allows_parts && is_large)?;
+        Some(Frame { kind, missing, payload: self.received.take(header_bytes, come) })
+    }
+
+    /// Reads more of a message whose start was returned: at most `bytes_max`, which must be
+    /// missing. Copies them, because few bytes may occupy a large buffer of the transport. Cancel
+    /// safe.
+    pub(crate) async fn read_part(
+        &mut self,
+        bytes_max: usize,
+        part: &mut BytesMut,
+    ) -> Result<usize, ReadFault> {
+        self.pieces.resize(READ_PIECES, Bytes::new());
+        let read = self.recv.read_chunks(&mut self.pieces).await.map_err(read_fault);
+        let count = read.and_then(|count| count.ok_or(ReadFault::Truncated));
+        let count = count.inspect_err(|_| self.ended = true)?;
+        part.reserve(self.pieces[..count].iter().map(Bytes::len).sum::<usize>().min(bytes_max));
+        let mut left = bytes_max;
+        for at in 0..count {
+            let mut piece = std::mem::take(&mut self.pieces[at]);
+            self.received_bytes += piece.len();
+            let of_part = piece.split_to(piece.len().min(left));
+            left -= of_part.len();
+            part.extend_from_slice(&of_part);
+            if !piece.is_empty() {
+                self.received.push(piece);
+            }
+        }
+        self.window.note_read(self.received_bytes, self.frame_end);
+        Ok(bytes_max - left)
     }
 
     /// Reads from the transport; `false` at the end of the stream.

@@ -17,18 +17,25 @@ pub(super) struct CallGrant {
     pub(super) message_bytes_max: Option<usize>,
     /// True if an attempt that may have run may be repeated.
     pub(super) is_idempotent: bool,
+    /// True if a large reply may be handed over while it comes, after which nothing is repeated.
+    pub(super) is_reply_passed_on: bool,
 }
 
 impl CallGrant {
     /// Calls of the embedding program are not limited.
-    pub(super) const IN_PROCESS: Self =
-        Self { timeout_max: None, message_bytes_max: None, is_idempotent: false };
+    pub(super) const IN_PROCESS: Self = Self {
+        timeout_max: None,
+        message_bytes_max: None,
+        is_idempotent: false,
+        is_reply_passed_on: false,
+    };
 
     fn by(grant: Grant<'_>) -> Self {
         Self {
             timeout_max: grant.timeout_max(),
             message_bytes_max: grant.message_bytes_max(),
             is_idempotent: grant.is_idempotent(),
+            is_reply_passed_on: false,
         }
     }
 }

@@ -7,14 +7,15 @@ use super::{
     waiters::{Awaited, Waiter},
 };
 use crate::{
-    call::{InitiatorLimits, Reply, Request, Target, ask},
-    limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX},
+    call::{InitiatorLimits, RelayedReply, Reply, Request, Target, ask},
+    limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX, PASSED_ON_WAIT_MAX},
     name::{MethodPath, Name, PeerName},
     policy::{self, NodePolicy},
     status::Status,
     tls::random_bytes,
 };
 use std::{ops::Range, sync::Arc};
+use tokio::time::Instant;
 
 impl Changes for Waiter<'_> {
     async fn changed(&mut self) {
@@ -66,6 +67,10 @@ impl Routes for LinkRoutes {
         !next.link.is_same(&failed.link) || next.link.is_closed()
     }
 
+    fn has_spare_permits(&self, route: &SharedAgentLink) -> bool {
+        route.permits.is_half_free()
+    }
+
     fn expect_room(&self, route: &SharedAgentLink) -> Result<(), Status> {
         route.permits.expect_room()
     }
@@ -81,16 +86,26 @@ impl Routes for LinkRoutes {
         })
     }
 
-    async fn ask(&self, route: &SharedAgentLink, request: &mut Request) -> Result<Reply, Status> {
+    async fn ask(
+        &self,
+        route: &SharedAgentLink,
+        request: &mut Request,
+        in_parts: bool,
+    ) -> Result<Reply, Status> {
         let (limits, deadline) = (&*route.limits, request.meta.deadline);
         let permit = route.permits.acquire(deadline, limits.queue_wait_max).await?;
+        if let Some(parts) = request.body.coming() {
+            // A call that waits for this permit meanwhile gets it in time.
+            let wait_max = PASSED_ON_WAIT_MAX.min(limits.queue_wait_max / 2);
+            parts.expect_by(Instant::now() + wait_max);
+        }
         let limits = InitiatorLimits::relaying(limits, &permit);
         // The node's own calls have no caller name: the agent knows the node by its certificate.
         let peer = request.requester.peer();
         let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();
-        let memory = self.0.memory.reply_account(peer);
+        let relayed = RelayedReply { memory: self.0.memory.reply_account(peer), in_parts };
         let target = std::mem::replace(&mut request.meta.target, Target::Here);
-        let asked = ask(&route.link, request, limits, caller.as_ref(), Some(memory)).await;
+        let asked = ask(&route.link, request, limits, caller.as_ref(), Some(relayed)).await;
         request.meta.target = target;
         Ok(asked?.holding(permit))
     }

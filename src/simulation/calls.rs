@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     call::{Inbound, Outbound},
-    limits::Limits,
+    limits::{Limits, PASSED_ON_BYTES_MIN, SUSPEND_TICK},
     policy::{AgentPolicy, AgentRule, AllowRule, HostRule},
 };
 use tokio::time::Instant;
@@ -232,4 +232,18 @@ async fn a_call_of_the_nodes_own_service_ends_at_its_deadline_without_the_grace_
     check_status(answer, Code::DeadlineExceeded, Outcome::Unknown);
     assert!(began.elapsed() < SECOND + SECOND / 50, "{:?}", began.elapsed());
     drop(node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspend_while_a_message_comes_is_accounted_for_by_the_node_and_by_the_agent() {
+    let scene = Scene::open().await;
+    let (began, text) = (Instant::now(), "x".repeat(16 * PASSED_ON_BYTES_MIN));
+    let call = scene.by_caller().call::<String>("Stage/Echo", &text).timeout(MINUTE);
+    let call = spawn(async move { call.await });
+    // Ten packets: the head has come, and most of the message has not.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    scene.world.net.shared().suspend().add_pause(SECOND);
+    assert_eq!(call.ended().await, Ok(text));
+    // Each waits for a PONG, and one tick longer, before it lets the call go on.
+    assert!(began.elapsed() > 2 * SUSPEND_TICK, "{:?}", began.elapsed());
 }

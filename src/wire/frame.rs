@@ -162,7 +162,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    const fn one(piece: Bytes) -> Self {
+    pub(crate) const fn one(piece: Bytes) -> Self {
         Self { pieces: [piece, Bytes::new(), Bytes::new()], used: 1 }
     }
 
@@ -197,8 +197,7 @@ fn around_message(
 ) -> Result<Chunks, WireError> {
     let push_before = |out: &mut Vec<u8>| {
         before(out)?;
-        out.push(Kind::Message.byte());
-        push_varint(out, message.len());
+        push_message_header(out, message.len());
         Ok(())
     };
     if message.len() > COPY_BYTES_MAX {
@@ -211,6 +210,41 @@ fn around_message(
         after(out)
     })?;
     Ok(Chunks::one(all))
+}
+
+fn push_message_header(out: &mut Vec<u8>, bytes: usize) {
+    out.push(Kind::Message.byte());
+    push_varint(out, bytes);
+}
+
+const END_FRAME: [u8; 2] = [Kind::End.byte(), 0];
+
+/// The start of a unary request whose message of this length comes later: HEAD and the header of
+/// MESSAGE.
+pub(crate) fn request_start(head: &RequestHead<'_>, bytes: usize) -> Result<Chunks, WireError> {
+    let push = |out: &mut Vec<u8>| {
+        push_map(out, Kind::Head, head)?;
+        push_message_header(out, bytes);
+        Ok(())
+    };
+    with_scratch(push).map(Chunks::one)
+}
+
+/// The end of a request whose message was sent: END.
+pub(crate) const fn end_chunk() -> Chunks {
+    Chunks::one(Bytes::from_static(&END_FRAME))
+}
+
+/// The start of a unary reply, as of a request.
+pub(crate) fn reply_start(head: Option<&ReplyHead<'_>>, bytes: usize) -> Result<Chunks, WireError> {
+    let push = |out: &mut Vec<u8>| {
+        if let Some(head) = head {
+            push_map(out, Kind::Head, head)?;
+        }
+        push_message_header(out, bytes);
+        Ok(())
+    };
+    with_scratch(push).map(Chunks::one)
 }
 
 /// The start of a request whose messages come later: HEAD alone.
@@ -238,8 +272,7 @@ impl Batch {
     }
 
     pub(crate) fn push(&mut self, message: Bytes) {
-        self.small.push(Kind::Message.byte());
-        push_varint(&mut self.small, message.len());
+        push_message_header(&mut self.small, message.len());
         if message.len() > COPY_BYTES_MAX {
             self.large = Some(message);
         } else {
@@ -257,7 +290,7 @@ impl Batch {
     }
 
     pub(crate) fn push_end(&mut self) {
-        self.end.extend_from_slice(&[Kind::End.byte(), 0]);
+        self.end.extend_from_slice(&END_FRAME);
     }
 
     pub(crate) fn push_status(&mut self, status: &StatusHead<'_>) -> Result<(), WireError> {
@@ -277,7 +310,7 @@ impl Batch {
 /// A complete unary request: HEAD, MESSAGE, END.
 pub(crate) fn request_chunks(head: &RequestHead<'_>, message: &Bytes) -> Result<Chunks, WireError> {
     let end = |out: &mut Vec<u8>| {
-        out.extend_from_slice(&[Kind::End.byte(), 0]);
+        out.extend_from_slice(&END_FRAME);
         Ok(())
     };
     around_message(|out| push_map(out, Kind::Head, head), message, end)

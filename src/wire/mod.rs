@@ -27,7 +27,8 @@ pub use describe::ANY_METHOD;
 pub(crate) use describe::expect_registrable;
 pub(crate) use error::WireError;
 pub(crate) use frame::{
-    Batch, Chunks, Header, Kind, head_chunk, reply_chunks, request_chunks, status_chunk,
+    Batch, Chunks, Header, Kind, end_chunk, head_chunk, reply_chunks, reply_start, request_chunks,
+    request_start, status_chunk,
 };
 pub(crate) use head::{ReplyHead, RequestHead, RouteKind, metadata_fault, pairs};
 #[cfg(feature = "certs")]

@@ -6,6 +6,7 @@ mod credit;
 mod admission;
 mod floods;
 mod memory;
+mod parts;
 mod replies;
 mod requests;
 mod silence;

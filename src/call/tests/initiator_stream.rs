@@ -25,6 +25,7 @@ async fn streamed(
                 (vec![message], Ok(trailing))
             }
             Ok(Reply { body: Body::Messages(messages), .. }) => read_all(messages).await,
+            Ok(Reply { body: Body::Parts(_), .. }) => panic!("it is not taken in parts"),
         }
     };
     tokio::select! {

@@ -2,6 +2,7 @@
 
 mod initiator;
 mod initiator_stream;
+mod parts;
 mod responder;
 mod responder_stream;
 

@@ -15,6 +15,10 @@ use tokio::sync::watch;
 pub(in crate::node) struct Attempt {
     pub(in crate::node) route: &'static str,
     pub(in crate::node) number: u32,
+    /// True if its message was still coming.
+    pub(in crate::node) was_coming: bool,
+    /// True if a large reply may come in parts.
+    pub(in crate::node) in_parts: bool,
 }
 
 /// Scripted routes by name, the preferred one first.
@@ -24,6 +28,10 @@ pub(in crate::node) struct FakeState {
     pub(in crate::node) is_stopping: bool,
     /// Routes with a full queue.
     pub(in crate::node) full: Vec<&'static str>,
+    /// Routes whose permits are needed for calls whose message has come.
+    pub(in crate::node) busy: Vec<&'static str>,
+    /// Time for which an attempt passes on a message that is still coming.
+    pub(in crate::node) passes_for: Option<Duration>,
     /// Results of the next attempts; after them all succeed.
     pub(in crate::node) ends: VecDeque<Status>,
     /// Stream for the next success.
@@ -66,6 +74,10 @@ impl Routes for FakeRoutes {
         next != failed
     }
 
+    fn has_spare_permits(&self, route: &&'static str) -> bool {
+        !self.state().busy.contains(route)
+    }
+
     fn expect_room(&self, route: &&'static str) -> Result<(), Status> {
         let is_full = self.state().full.contains(route);
         if is_full { Err(Status::not_executed(Code::ResourceExhausted, "full")) } else { Ok(()) }
@@ -79,12 +91,28 @@ impl Routes for FakeRoutes {
         FakeWaiter(self.changes.subscribe())
     }
 
-    async fn ask(&self, route: &&'static str, request: &mut Request) -> Result<Reply, Status> {
+    async fn ask(
+        &self,
+        route: &&'static str,
+        request: &mut Request,
+        in_parts: bool,
+    ) -> Result<Reply, Status> {
         let takes = {
             let mut state = self.state();
-            state.attempts.push(Attempt { route, number: request.meta.attempt });
+            let (number, was_coming) = (request.meta.attempt, request.body.coming().is_some());
+            state.attempts.push(Attempt { route, number, was_coming, in_parts });
             state.takes
         };
+        let passes_for = self.state().passes_for;
+        if let (Some(passes_for), Some(parts)) = (passes_for, request.body.coming()) {
+            match tokio::time::timeout(passes_for, parts.become_whole()).await {
+                Ok(whole) => whole?,
+                Err(_elapsed) => {
+                    parts.set_late();
+                    return Err(Status::not_executed(Code::Unavailable, "late"));
+                }
+            }
+        }
         tokio::time::sleep(takes).await;
         let mut state = self.state();
         state.ended += 1;

@@ -28,6 +28,9 @@ pub(super) trait Routes: Send + Sync {
     /// True if a retry over `next` does not use the link that failed, or that link is closed.
     fn is_another(&self, next: &Self::Route, failed: &Self::Route) -> bool;
 
+    /// True if a call whose message is still coming may take a permit: others have enough left.
+    fn has_spare_permits(&self, route: &Self::Route) -> bool;
+
     /// Refuses a call that would wait behind a full queue.
     fn expect_room(&self, route: &Self::Route) -> Result<(), Status>;
 
@@ -36,11 +39,12 @@ pub(super) trait Routes: Send + Sync {
     /// Starts to wait for routes of a call, for changes from now on.
     fn wait_for(&self, request: &Request) -> Self::Waiter<'_>;
 
-    /// Makes one attempt of a call.
+    /// Makes one attempt of a call. A large reply may come in parts, if `in_parts` is true.
     fn ask(
         &self,
         route: &Self::Route,
         request: &mut Request,
+        in_parts: bool,
     ) -> impl Future<Output = Result<Reply, Status>> + Send;
 }
 
@@ -100,11 +104,12 @@ impl<R: Routes> Dispatch<R> {
         route: &mut Option<R::Route>,
     ) -> Result<Reply, Status> {
         bound(request, granted)?;
+        let in_parts = granted.is_reply_passed_on;
         if request.meta.target == Target::Here {
             return Err(Status::not_executed(Code::InvalidArgument, "the call names no agent"));
         }
         self.retries.earn();
-        let mut failure = match self.attempt(request, route).await {
+        let mut failure = match self.attempt(request, in_parts, route).await {
             Ok(reply) => return Ok(reply),
             Err(status) => status,
         };
@@ -112,7 +117,7 @@ impl<R: Routes> Dispatch<R> {
             request.meta.attempt += 1;
             // A call that may have run stays unknown, even if a later attempt did not run.
             let floor = failure.outcome();
-            failure = match Box::pin(self.attempt(request, route)).await {
+            failure = match Box::pin(self.attempt(request, in_parts, route)).await {
                 Ok(reply) => return Ok(reply),
                 Err(status) if floor == Outcome::Unknown && status.is_safe_to_retry() => {
                     Status::unknown(status.code(), status.message())
@@ -156,24 +161,60 @@ impl<R: Routes> Dispatch<R> {
     async fn attempt(
         &self,
         request: &mut Request,
+        in_parts: bool,
         route: &mut Option<R::Route>,
     ) -> Result<Reply, Status> {
-        let picked = match self.routes.pick(request, route.as_ref()) {
-            Err(NotPicked::Absent(_)) if request.meta.wait => {
-                Box::pin(self.wait_for(request, route.as_ref())).await?
-            }
-            picked => picked?,
-        };
+        let picked = self.pick(request, route.as_ref()).await?;
         let picked = route.insert(picked);
-        self.routes.ask(picked, request).await
+        if request.body.coming().is_some() {
+            // Boxed: few messages are this large, and the other calls do not carry its size.
+            return Box::pin(self.attempt_while_coming(request, in_parts, picked)).await;
+        }
+        self.routes.ask(picked, request, in_parts).await
+    }
+
+    /// Makes one attempt of a call whose message is still coming. It is passed on at once if the
+    /// agent has permits to spare. Otherwise, or if it does not come in time, it is stored first.
+    async fn attempt_while_coming(
+        &self,
+        request: &mut Request,
+        in_parts: bool,
+        route: &mut R::Route,
+    ) -> Result<Reply, Status> {
+        if self.routes.has_spare_permits(route) {
+            let reply = self.routes.ask(route, request, in_parts).await;
+            if !request.body.coming().is_some_and(|parts| parts.is_late()) {
+                return reply;
+            }
+        }
+        store(request).await?;
+        // The agent may have left meanwhile.
+        *route = self.pick(request, None).await?;
+        self.routes.ask(route, request, in_parts).await
+    }
+
+    /// Picks the route of a call, and waits for one if the call says so.
+    async fn pick(
+        &self,
+        request: &mut Request,
+        failed: Option<&R::Route>,
+    ) -> Result<R::Route, Status> {
+        match self.routes.pick(request, failed) {
+            Err(NotPicked::Absent(_)) if request.meta.wait => {
+                Box::pin(self.wait_for(request, failed)).await
+            }
+            picked => Ok(picked?),
+        }
     }
 
     /// Waits for a route of a call, within its deadline.
     async fn wait_for(
         &self,
-        request: &Request,
+        request: &mut Request,
         failed: Option<&R::Route>,
     ) -> Result<R::Route, Status> {
+        // A sender that is not read for long gives up.
+        store(request).await?;
         let mut waiter = self.routes.wait_for(request);
         loop {
             let status = match self.routes.pick(request, failed) {
@@ -185,6 +226,14 @@ impl<R: Routes> Dispatch<R> {
                 return Err(status);
             }
         }
+    }
+}
+
+/// Waits until the whole message of a request has come.
+async fn store(request: &mut Request) -> Result<(), Status> {
+    match request.body.coming() {
+        Some(parts) => parts.become_whole().await,
+        None => Ok(()),
     }
 }
 
@@ -206,7 +255,7 @@ fn bound(request: &mut Request, granted: CallGrant) -> Result<(), Status> {
     if let Some(timeout_max) = granted.timeout_max {
         request.meta.deadline = request.meta.deadline.min(Instant::now() + timeout_max);
     }
-    expect_within(request.message().map_or(0, bytes::Bytes::len), granted)
+    expect_within(request.body.message_bytes(), granted)
 }
 
 #[cfg(test)]

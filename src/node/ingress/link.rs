@@ -28,7 +28,7 @@ pub(in crate::node) struct LinkIngress {
     requester: PeerName,
     permits: Permits,
     /// Watched until the link ends.
-    pub(in crate::node) guard: SuspendGuard,
+    pub(in crate::node) guard: Arc<SuspendGuard>,
     link: Link,
     /// Limits at the time when the link was made.
     limits: Arc<Limits>,
@@ -46,7 +46,7 @@ impl LinkIngress {
         let resets = Mutex::new(ResetLimiter::new(limits.resets_max));
         let permits = Permits::new(calls_in_flight_max, limits.queue_max);
         let ingress = Ingress::over_links(&shared);
-        let guard = SuspendGuard::new(link.clone(), "node");
+        let guard = Arc::new(SuspendGuard::new(link.clone(), "node"));
         Self { shared, ingress, requester, permits, guard, link, limits, resets }
     }
 }
@@ -60,6 +60,8 @@ struct LinkCall<'a> {
 }
 
 impl Arrival for LinkCall<'_> {
+    const TAKES_PARTS: bool = true;
+
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {
         let wait_max = self.link.limits.queue_wait_max;
         self.link.permits.acquire(request.meta.deadline, wait_max).await.map(Some)
@@ -73,9 +75,18 @@ impl Arrival for LinkCall<'_> {
         let LinkIngress { shared, requester, guard, .. } = self.link;
         if let Some(pending) = self.pending.take() {
             let pending = pending.counted_in(shared.memory.account(requester));
+            // A handler of the node's own needs the whole message.
+            let is_passed_on = request.meta.target != Target::Here;
+            let pending = if is_passed_on { pending.passed_on() } else { pending };
             request.body = pending.body(bytes_max).await?;
         }
-        request.meta.deadline = guard.pass(self.entered, request.meta.deadline).await?;
+        let (entered, deadline) = (self.entered, request.meta.deadline);
+        request.meta.deadline = guard.pass(entered, deadline).await?;
+        if let Body::Parts(parts) = &mut request.body {
+            // The node may be suspended while the rest of the message comes.
+            let guard = guard.clone();
+            parts.check_end(Box::pin(async move { guard.pass(entered, deadline).await.map(drop) }));
+        }
         Ok(())
     }
 }

@@ -26,6 +26,9 @@ pub(super) trait Arrival: Send {
     /// True if a call that no agent would take now is refused before its body is read.
     const PICKS_BEFORE_BODY: bool = false;
 
+    /// True if a large reply of one message may be handed over while it comes.
+    const TAKES_PARTS: bool = false;
+
     /// Starts the record of the call, if it is made here and calls are recorded.
     fn note(&self, _request: &Request) -> Option<Box<CallRecord>> {
         None
@@ -133,7 +136,9 @@ impl<R: Routes> Ingress<R> {
         }
         let permit = arrival.permit(request).await?;
         let handler = self.own_handler(&request.meta);
-        let Authorised { granted, in_flight } = self.authorise::<A>(request)?;
+        let Authorised { mut granted, in_flight } = self.authorise::<A>(request)?;
+        // A call that may be repeated keeps its reply until it is whole.
+        granted.is_reply_passed_on = A::TAKES_PARTS && !granted.is_idempotent;
         let handler = handler.transpose()?;
         if A::PICKS_BEFORE_BODY {
             expect_within(arrival.bytes_min(), granted)?;
@@ -180,8 +185,8 @@ impl<R: Routes> Ingress<R> {
 fn record(note: Box<CallRecord>, bytes_in: Option<u64>, reply: &mut Result<Reply, Status>) {
     match reply {
         Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
-        Ok(Reply { body: Body::Message(message), .. }) => {
-            note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(message.len() as u64)]);
+        Ok(Reply { body, .. }) => {
+            note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(body.message_bytes() as u64)]);
         }
         Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
     }

@@ -1,5 +1,7 @@
 //! Dispatch with scripted routes, on tokio's paused clock.
 
+mod parts;
+
 use super::{
     fake::{FakeRoutes, dispatch},
     *,
