@@ -291,6 +291,10 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes that a stream may send ahead of its reader at most: 1.6 Gbit/s at a round trip of 40 ms.
 pub const STREAM_WINDOW_BYTES_MAX: u32 = 8 * 1024 * 1024;
 
+/// Bytes that all streams of a link together may send ahead of their grants, so that the start of a
+/// large message does not wait for one: four messages of 1 MiB.
+pub const LINK_AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Bytes beyond [`STREAM_WINDOW_BYTES`] that all streams of a link together may send ahead of their
 /// readers: four streams that fill a long path, or thirty messages of 1 MiB.
 pub const LINK_GROWTH_BYTES_MAX: u64 = 32 * 1024 * 1024;

@@ -299,6 +299,9 @@ fn reset_by_peer(progress: Progress, code: Option<StreamCode>) -> Status {
         Some(StreamCode::Slow) => {
             progress.failed(Code::ResourceExhausted, "the peer found this side too slow")
         }
+        Some(StreamCode::Lost) => {
+            progress.failed(Code::Unavailable, "the peer lost its link in the middle of the reply")
+        }
         Some(code) => broken(progress, &format!("the peer reset the call with {code}")),
         None => broken(progress, "the peer reset the call with an unknown code"),
     }

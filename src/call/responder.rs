@@ -269,6 +269,7 @@ impl<R: CallAcceptor> Responder<R> {
                 self.note_end(status.code(), Outcome::Unknown, bytes_out);
                 self.sender.reset(match status.code() {
                     Code::DeadlineExceeded => StreamCode::Deadline,
+                    Code::Unavailable => StreamCode::Lost,
                     _ => StreamCode::Internal,
                 });
             }

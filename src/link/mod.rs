@@ -20,11 +20,11 @@ mod peer_address;
 mod peer_chain;
 mod pulse;
 mod resets;
+mod send_order;
 mod stream;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod trust;
-mod turns;
 mod windows;
 
 pub(crate) use close_sequence::{CloseSequence, REPLACED};

@@ -6,7 +6,7 @@
 
 use super::{
     fault::LinkFault,
-    turns,
+    send_order,
     windows::{ReadWindow, SendWindow, StreamWindows},
 };
 use crate::{
@@ -135,13 +135,13 @@ impl FrameSender {
     /// Sets the priority among the streams of this link: higher goes first.
     pub(crate) fn set_priority(&mut self, priority: i8) {
         self.priority = priority;
-        drop(self.send.set_priority(turns::priority(priority)));
+        drop(self.send.set_priority(send_order::priority(priority)));
     }
 
     /// Begins the only message of this stream, with its frames: large ones go in turn.
     pub(crate) fn begin_message(&mut self, bytes: usize) {
         if let Some(turn) = self.window.begin_message(bytes) {
-            drop(self.send.set_priority(turns::priority(self.priority) - turn));
+            drop(self.send.set_priority(send_order::priority(self.priority) - turn));
         }
     }
 

@@ -6,9 +6,11 @@
 //! reader, and the reader's side grants more by a WINDOW frame where the reader keeps up. See
 //! `docs/decisions/0041`.
 
-use super::turns::Turns;
+use super::send_order::SendOrder;
 use crate::{
-    limits::{LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX},
+    limits::{
+        LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX,
+    },
     wire::{ALPN_WITH_WINDOWS, Window},
 };
 use quinn::crypto::rustls::HandshakeData;
@@ -35,9 +37,11 @@ pub(super) struct StreamWindows {
     /// Grants for the peer that no frame was made of yet, by the number of the stream.
     unsent: Mutex<HashMap<u64, u64>>,
     has_unsent: Notify,
+    /// Bytes that streams have sent beyond the grants of the peer.
+    ahead: Mutex<u64>,
     /// Grants of the peer, by the number of the stream, for streams that send much.
     credits: Mutex<HashMap<u64, Arc<Credit>>>,
-    turns: Turns,
+    order: SendOrder,
 }
 
 #[derive(Debug, Default)]
@@ -56,18 +60,20 @@ impl StreamWindows {
     pub(super) fn new(connection: &quinn::Connection, window: u32) -> Option<Arc<Self>> {
         let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
         let is_known = data.protocol.as_deref() == Some(ALPN_WITH_WINDOWS);
-        is_known.then(|| Self::with(connection.clone(), window))
+        is_known.then(|| Self::with(connection.clone(), u64::from(window) + LINK_AHEAD_BYTES_MAX))
     }
 
-    fn with(connection: quinn::Connection, window: u32) -> Arc<Self> {
+    fn with(connection: quinn::Connection, window: u64) -> Arc<Self> {
+        set_receive_window(&connection, window);
         Arc::new(Self {
             connection,
-            window: window.into(),
+            window,
             growth: Mutex::default(),
             unsent: Mutex::default(),
             has_unsent: Notify::new(),
+            ahead: Mutex::default(),
             credits: Mutex::default(),
-            turns: Turns::default(),
+            order: SendOrder::default(),
         })
     }
 
@@ -99,8 +105,7 @@ impl StreamWindows {
         growth.now += grown;
         if growth.now > growth.highest {
             growth.highest = growth.now;
-            let window = self.window.saturating_add(growth.highest);
-            self.connection.set_receive_window(quinn::VarInt::try_from(window).unwrap_or_default());
+            set_receive_window(&self.connection, self.window + growth.highest);
         }
         grown
     }
@@ -108,6 +113,20 @@ impl StreamWindows {
     fn shrink(&self, bytes: u64) {
         lock(&self.growth).now -= bytes;
     }
+
+    /// Exchanges what a stream has taken of the bytes ahead of grants for what it wants now, as far
+    /// as they last.
+    fn take_ahead(&self, taken: u64, wanted: u64) -> u64 {
+        let mut ahead = lock(&self.ahead);
+        *ahead -= taken;
+        let taken = wanted.min(LINK_AHEAD_BYTES_MAX - *ahead);
+        *ahead += taken;
+        taken
+    }
+}
+
+fn set_receive_window(connection: &quinn::Connection, bytes: u64) {
+    connection.set_receive_window(quinn::VarInt::try_from(bytes).unwrap_or(quinn::VarInt::MAX));
 }
 
 /// The grants of the peer for one stream.
@@ -127,13 +146,15 @@ pub(super) struct SendWindow {
     is_open: bool,
     sent: u64,
     credit: Option<Arc<Credit>>,
+    /// Bytes that it may send ahead of its grants.
+    ahead: u64,
     /// Bytes of the message that has a turn.
     message: Option<u64>,
 }
 
 impl SendWindow {
     pub(super) const fn new(stream: u64, windows: Option<Arc<StreamWindows>>) -> Self {
-        Self { stream, windows, is_open: false, sent: 0, credit: None, message: None }
+        Self { stream, windows, is_open: false, sent: 0, credit: None, ahead: 0, message: None }
     }
 
     /// Lets QUIC alone bound the stream from now on, because its reader never pauses.
@@ -147,7 +168,7 @@ impl SendWindow {
         let windows = self.windows.as_ref().filter(|_| bytes > UNCOUNTED_BYTES)?;
         let path = windows.connection.stats().path;
         self.message = Some(bytes);
-        Some(windows.turns.begin(bytes, path.cwnd as f64 / path.rtt.as_secs_f64()))
+        Some(windows.order.begin(bytes, path.cwnd as f64 / path.rtt.as_secs_f64()))
     }
 
     /// Returns how many of these bytes may be sent now.
@@ -162,8 +183,12 @@ impl SendWindow {
             self.credit = Some(credit);
         }
         let Some(credit) = &self.credit else { return bytes };
-        let left = credit.bytes.load(Ordering::Acquire).saturating_sub(self.sent);
-        bytes.min(usize::try_from(left).unwrap_or(usize::MAX))
+        // With what was sent ahead so far.
+        let beyond = wanted.saturating_sub(credit.bytes.load(Ordering::Acquire));
+        if beyond > 0 || self.ahead > 0 {
+            self.ahead = windows.take_ahead(self.ahead, beyond);
+        }
+        bytes - usize::try_from(beyond - self.ahead).unwrap_or(bytes).min(bytes)
     }
 
     /// Resolves when the peer may have granted more.
@@ -183,8 +208,9 @@ impl SendWindow {
         if self.credit.take().is_some() {
             lock(&windows.credits).remove(&self.stream);
         }
+        windows.take_ahead(std::mem::take(&mut self.ahead), 0);
         if let Some(bytes) = self.message.take() {
-            windows.turns.end(bytes);
+            windows.order.end(bytes);
         }
     }
 }

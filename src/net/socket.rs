@@ -1,5 +1,5 @@
-//! The UDP socket under quinn, which hands it the datagrams of a connection in batches: of any size,
-//! and of one datagram where its buffer would cost more than the batch saves.
+//! The UDP socket under quinn, which hands it the datagrams of a connection in batches: of any
+//! size, and of one datagram where its buffer would cost more than the batch saves.
 
 use crate::limits::DATAGRAM_BYTES_MAX;
 use quinn::{
@@ -20,7 +20,7 @@ use std::{
 const SEND_BYTES_MAX: usize = 65_507;
 
 thread_local! {
-    /// The connection's driver that runs on this thread, or ran last, sends each datagram by itself.
+    /// The driver that runs on this thread, or ran last, sends each datagram by itself.
     static IS_ONE_BY_ONE: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -73,6 +73,8 @@ codes! {
         Internal = 0x08, "INTERNAL";
         /// The other side sent or read too slowly.
         Slow = 0x09, "SLOW";
+        /// The side lost its link to the one that answers, in the middle of the reply.
+        Lost = 0x0a, "LOST";
     }
 }
 

@@ -483,7 +483,7 @@ async fn a_reply_is_written_as_it_comes_and_its_status_after_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_fails_while_it_comes_is_reset_with_a_code_that_means_unknown() {
     for (code, reset) in
-        [(Code::Unavailable, StreamCode::Internal), (Code::DeadlineExceeded, StreamCode::Deadline)]
+        [(Code::Unavailable, StreamCode::Lost), (Code::DeadlineExceeded, StreamCode::Deadline)]
     {
         let (feeder, acceptor) = replying(LARGE.len());
         feed(&feeder, half()).await;

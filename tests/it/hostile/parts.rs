@@ -193,5 +193,5 @@ async fn a_reply_is_passed_on_while_it_comes_and_reset_if_its_agent_is_lost() {
             }
         }
     });
-    assert_eq!(ended.await, StreamEnd::Reset(StreamCode::Internal.number()));
+    assert_eq!(ended.await, StreamEnd::Reset(StreamCode::Lost.number()));
 }

@@ -21,19 +21,19 @@ pub(super) const fn priority(of_call: i8) -> i32 {
     of_call as i32 * LEVELS
 }
 
-/// The large messages that a link sends.
+/// The order of the large messages that a link sends.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<State>);
+pub(super) struct SendOrder(Mutex<LargeMessages>);
 
 #[derive(Debug, Default)]
-struct State {
+struct LargeMessages {
     /// The turn of the message that began last.
     last: i32,
     bytes: u64,
 }
 
-impl Turns {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SendOrder {
+    fn state(&self) -> MutexGuard<'_, LargeMessages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,22 +63,22 @@ mod tests {
 
     #[test]
     fn earlier_messages_go_first_and_small_ones_before_all() {
-        let turns = Turns::default();
-        let began: Vec<i32> = (0..5).map(|_| turns.begin(MIB, 12.5e6)).collect();
+        let order = SendOrder::default();
+        let began: Vec<i32> = (0..5).map(|_| order.begin(MIB, 12.5e6)).collect();
         assert_eq!(began, [1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn messages_that_would_wait_for_more_than_two_seconds_share_the_path() {
-        let turns = Turns::default();
+        let order = SendOrder::default();
         // A mebibyte takes a second.
-        let began: Vec<i32> = (0..6).map(|_| turns.begin(MIB, MIB as f64)).collect();
+        let began: Vec<i32> = (0..6).map(|_| order.begin(MIB, MIB as f64)).collect();
         assert_eq!(began, [1, 2, 3, 3, 3, 3]);
-        (0..3).for_each(|_| turns.end(MIB));
-        assert_eq!(turns.begin(MIB, MIB as f64), 3, "three are still ahead");
-        turns.end(MIB);
-        turns.end(MIB);
-        assert_eq!(turns.begin(MIB, MIB as f64), 4);
+        (0..3).for_each(|_| order.end(MIB));
+        assert_eq!(order.begin(MIB, MIB as f64), 3, "three are still ahead");
+        order.end(MIB);
+        order.end(MIB);
+        assert_eq!(order.begin(MIB, MIB as f64), 4);
     }
 
     #[test]
@@ -86,9 +86,9 @@ mod tests {
         let lowest_large = priority(0) - (LEVELS - 2);
         assert!(lowest_large > priority(-1));
         assert!(priority(i8::MAX) < i32::MAX && priority(i8::MIN) - LEVELS > i32::MIN);
-        let turns = Turns::default();
+        let order = SendOrder::default();
         for _ in 0..2 * LEVELS {
-            assert!((1..LEVELS - 1).contains(&turns.begin(0, 1.0)));
+            assert!((1..LEVELS - 1).contains(&order.begin(0, 1.0)));
         }
     }
 }
