@@ -203,12 +203,15 @@ impl Link {
     pub(crate) async fn accept(&self, message_bytes_max: usize) -> Option<CallStream> {
         loop {
             let (send, recv) = self.0.connection.accept_bi().await.ok()?;
+            let stream_id = recv.id().into();
+            let mut stream = self.stream((send, recv), message_bytes_max);
             // A separate flag: quinn's query takes the connection's lock once more for every call.
             if self.0.ended.get().is_some() {
+                // The close may be sent after what the drop sends.
+                stream.set_code_on_drop(StreamCode::Refused);
                 return None;
             }
-            let is_taken = self.take(recv.id().into());
-            let mut stream = self.stream((send, recv), message_bytes_max);
+            let is_taken = self.take(stream_id);
             if is_taken {
                 return Some(stream.answered(self.0.answered.count()));
             }

@@ -5,10 +5,15 @@ mod datagrams;
 mod windows;
 
 use super::{
-    CallStream, Link, LinkFault, OpenFault,
+    CallStream, Link, LinkFault, OpenFault, ReadFault,
     ends::{Ends, HELLO, MESSAGE_BYTES_MAX, credentials, new_ca, soon},
 };
-use crate::{certs::Ca, lazy_timeout::poll_once, tls::Credentials, wire::CloseCode};
+use crate::{
+    certs::Ca,
+    lazy_timeout::poll_once,
+    tls::Credentials,
+    wire::{CloseCode, StreamCode},
+};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -95,6 +100,19 @@ async fn a_replaced_link_opens_no_stream_and_keeps_those_it_has() {
     drop(before);
     soon(link.quiet()).await;
     assert!(!link.is_closed() && !peer.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_comes_while_its_link_ends_is_refused() {
+    let ends = Ends::new();
+    let [(link, _control), (peer, _its_control)] = ends.linked().await;
+    // The end is recorded before the close is sent.
+    let mut stream = soon(opening(&link)).await.expect("a stream");
+    stream.sender.finish();
+    peer.0.ended.set(LinkFault::Silent("it ends")).expect("it has not ended");
+    assert!(soon(peer.accept(MESSAGE_BYTES_MAX)).await.is_none());
+    let read = soon(stream.reader.next()).await;
+    assert!(matches!(read, Err(ReadFault::Reset(Some(StreamCode::Refused)))), "{read:?}");
 }
 
 /// Credentials of the same peer and whether a link to a peer under `ca` outlives them.
