@@ -116,6 +116,10 @@ pub const HANDSHAKE_CHECK_EVERY: Duration = Duration::from_millis(50);
 /// `net.core.rmem_max`, which is 416 KiB by default.
 pub const UDP_RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Send buffer that a UDP socket requests, in bytes: two batches of the largest datagrams at least,
+/// because a batch that does not fit as a whole is sent again from its start.
+pub const UDP_SEND_BUFFER_BYTES: usize = 1024 * 1024;
+
 /// Bytes that QUIC buffers for an unauthenticated client before its handshake: some first flights.
 pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 

@@ -89,7 +89,7 @@ pub(super) async fn begin(
     check_sizes(link, request, limits)?;
     let until = || request.meta.deadline.min(Instant::now() + limits.queue_wait_max);
     let opened = link.open(until, limits.message_bytes_max).await;
-    let mut stream = opened.map_err(|fault| match fault {
+    opened.map_err(|fault| match fault {
         OpenFault::Lost(fault) => unavailable(link, Progress::BeforeEnd, fault),
         OpenFault::Replaced => {
             Status::not_executed(Code::Unavailable, "another link has taken the place of this one")
@@ -102,12 +102,7 @@ pub(super) async fn begin(
             Code::ResourceExhausted,
             "the peer granted no stream in time (its limit of calls in flight)",
         ),
-    })?;
-    if !request.meta.kind.streams_replies() {
-        // A reply of a single message is read as it comes.
-        stream.reader.open_window();
-    }
-    Ok(stream)
+    })
 }
 
 fn check_sizes(link: &Link, request: &Request, limits: InitiatorLimits) -> Result<(), Status> {

@@ -121,10 +121,6 @@ impl<R: CallAcceptor> Responder<R> {
                 let (deadline, call_id) = (head.meta.deadline, head.meta.call_id);
                 self.message_bytes_max = head.meta.kind.message_bytes_max(self.message_bytes_max);
                 self.stall_policy = StallPolicy::of(head.meta.kind, self.limits.stream_idle_max);
-                if !head.meta.kind.streams_replies() {
-                    // The initiator takes all of a single message as it comes.
-                    self.sender.open_window();
-                }
                 self.note = self.acceptor.note(&mut head, received_at);
                 let received = self.receive(head).await;
                 if let (Some(_), Some(reader)) = (&received, &mut self.reader) {

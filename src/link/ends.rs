@@ -86,7 +86,7 @@ impl Ends {
             protocol: PROTOCOL_VERSION,
             node: "edge-1".into(),
             admission: 1,
-            calls_in_flight_max: 0,
+            calls_in_flight_max: self.calls_max as u32,
             message_bytes_max: MESSAGE_BYTES_MAX as u64,
             view_version: 0,
         };

@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
+/// Bytes of messages that are sent in order.
+pub(super) const LARGE_BYTES_MIN: u64 = 16 * 1024;
+
 /// Time that large messages may wait for earlier ones. Beyond it they share the path, so that on a
 /// slow path none of them stalls for as long as a peer waits.
-const AHEAD_MAX: Duration = Duration::from_secs(2);
+const AHEAD_MAX: Duration = Duration::from_millis(500);
 
 /// Priorities of the transport for each priority of a call: those of its large messages, and on top
 /// the one of all other data.
@@ -69,16 +72,16 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_would_wait_for_more_than_two_seconds_share_the_path() {
+    fn messages_that_would_wait_for_long_share_the_path() {
         let order = SendOrder::default();
-        // A mebibyte takes a second.
-        let began: Vec<i32> = (0..6).map(|_| order.begin(MIB, MIB as f64)).collect();
+        // A mebibyte takes a quarter of a second.
+        let began: Vec<i32> = (0..6).map(|_| order.begin(MIB, MIB as f64 * 4.0)).collect();
         assert_eq!(began, [1, 2, 3, 3, 3, 3]);
         (0..3).for_each(|_| order.end(MIB));
-        assert_eq!(order.begin(MIB, MIB as f64), 3, "three are still ahead");
+        assert_eq!(order.begin(MIB, MIB as f64 * 4.0), 3, "three are still ahead");
         order.end(MIB);
         order.end(MIB);
-        assert_eq!(order.begin(MIB, MIB as f64), 4);
+        assert_eq!(order.begin(MIB, MIB as f64 * 4.0), 4);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     windows::{ReadWindow, SendWindow, StreamWindows},
 };
 use crate::{
-    limits::{MEMORY_COUNTED_BYTES_MIN, PASSED_ON_BYTES_MIN},
+    limits::{MEMORY_COUNTED_BYTES_MIN, PASSED_ON_BYTES_MIN, STREAM_WINDOW_BYTES},
     memory::{Exhausted, HeldBytes, MemoryAccount},
     wire::{Chunks, Header, Kind, StreamCode, WireError},
 };
@@ -46,6 +46,8 @@ impl CallStream {
     /// Counts the reply as awaited, as long as its reader lives.
     pub(super) fn awaited(mut self, token: TaskTrackerToken) -> Self {
         self.reader.awaited = Some(token);
+        // A call keeps its sender until it has its reply.
+        self.sender.window.is_read_when_dropped();
         self
     }
 
@@ -120,14 +122,10 @@ impl FrameSender {
         }
     }
 
-    /// Sends without grants from now on: the reader takes all that comes.
-    pub(crate) fn open_window(&mut self) {
-        self.window.open();
-    }
-
     /// Ends the stream: nothing follows.
     pub(crate) fn finish(&mut self) {
         self.finished = true;
+        self.window.end_message();
         // It fails only if the peer has stopped the stream, which it may.
         drop(self.send.finish());
     }
@@ -148,6 +146,7 @@ impl FrameSender {
     /// Breaks the stream off, even after [`FrameSender::finish`] until the peer has received all.
     pub(crate) fn reset(&mut self, code: StreamCode) {
         self.finished = true;
+        self.window.is_read_when_dropped();
         drop(self.send.reset(varint(code)));
     }
 
@@ -224,6 +223,7 @@ pub(crate) struct FrameReader {
     frame_end: usize,
     message_bytes_max: usize,
     ended: bool,
+    is_read_to_end: bool,
     code_on_drop: StreamCode,
     /// True if a large message is returned as soon as its header has come.
     allows_parts: bool,
@@ -289,6 +289,7 @@ impl FrameReader {
             received_bytes: 0,
             message_bytes_max,
             ended: false,
+            is_read_to_end: false,
             code_on_drop: StreamCode::Cancelled,
             allows_parts: false,
             account: None,
@@ -334,11 +335,6 @@ impl FrameReader {
     /// Counts messages that come from now on.
     pub(crate) fn count_in(&mut self, account: MemoryAccount) {
         self.account = Some(account);
-    }
-
-    /// Grants nothing from now on: this side takes all that comes, and its peer knows.
-    pub(crate) fn open_window(&mut self) {
-        self.window.open();
     }
 
     /// Returns a large message from now on as soon as its header has come, with what has come of
@@ -435,6 +431,7 @@ impl FrameReader {
             self.window.note_read(self.received_bytes, self.frame_end);
         } else {
             self.ended = true;
+            self.is_read_to_end = filled.is_ok();
         }
         filled.map_err(read_fault)
     }
@@ -474,6 +471,11 @@ impl FrameReader {
 
 impl Drop for FrameReader {
     fn drop(&mut self) {
+        // The peer's sender of a long reply is gone by now.
+        let is_long = self.received_bytes > STREAM_WINDOW_BYTES as usize;
+        if self.awaited.is_some() && (is_long || !self.is_read_to_end) {
+            self.window.release();
+        }
         self.stop(self.code_on_drop);
     }
 }

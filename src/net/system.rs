@@ -9,6 +9,7 @@ use super::{
 use crate::{
     limits::{
         DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_USUAL, UDP_RECEIVE_BUFFER_BYTES,
+        UDP_SEND_BUFFER_BYTES,
     },
     race, tls,
 };
@@ -106,7 +107,7 @@ fn datagram_bytes(to: SocketAddr, mtu: usize) -> u16 {
     payload.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX)
 }
 
-/// Binds a UDP socket with a large receive buffer. Packets that arrive while it is full are lost:
+/// Binds a UDP socket with large buffers. Packets that arrive while it is full are lost:
 /// first packets of a crowd are sent again a second later, and a peer that sends a burst repeats it
 /// and then sends less. On Linux the system gives twice the usual size without any setting.
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -116,6 +117,9 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     }
     if socket.recv_buffer_size()? < UDP_RECEIVE_BUFFER_BYTES {
         drop(socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER_BYTES));
+    }
+    if socket.send_buffer_size()? < UDP_SEND_BUFFER_BYTES {
+        drop(socket.set_send_buffer_size(UDP_SEND_BUFFER_BYTES));
     }
     socket.bind(&address.into())?;
     Ok(socket.into())

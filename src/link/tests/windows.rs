@@ -35,6 +35,7 @@ impl LongLink {
     async fn used() -> (Self, [CallStream; 2]) {
         let link = Self::new().await;
         let mut streams = link.stream().await;
+        streams[0].sender.begin_message(MESSAGE_BYTES);
         let sent = send_ahead(&mut streams[0]).await;
         let most = STREAM_WINDOW_BYTES as usize + LINK_AHEAD_BYTES_MAX as usize;
         assert!((most - 100..=most).contains(&sent), "{sent} bytes ahead");
@@ -85,8 +86,41 @@ async fn streams_share_what_they_may_send_ahead_of_grants() {
     assert!((250_000..=STREAM_WINDOW_BYTES as usize).contains(&sent), "{sent} bytes ahead");
     drop(used);
     let [mut from, _to] = link.stream().await;
+    from.sender.begin_message(MESSAGE_BYTES);
     let sent = send_ahead(&mut from).await;
     assert!(sent > LINK_AHEAD_BYTES_MAX as usize, "{sent} bytes ahead");
+}
+
+/// The answering side of a new stream sends a message of 1 MiB, and is done with it.
+async fn reply(link: &LongLink) -> CallStream {
+    let [from, mut to] = link.stream().await;
+    to.sender.begin_message(MESSAGE_BYTES);
+    soon(to.sender.write(&mut message(MESSAGE_BYTES))).await.expect("it is sent");
+    to.sender.finish();
+    from
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_nobody_reads_count_as_sent_ahead_after_their_senders_are_gone() {
+    let link = LongLink::new().await;
+    let mut unread = Vec::new();
+    for _ in 0..LINK_AHEAD_BYTES_MAX / MESSAGE_BYTES as u64 + 1 {
+        unread.push(reply(&link).await);
+    }
+    let [_from, mut to] = link.stream().await;
+    to.sender.begin_message(MESSAGE_BYTES);
+    let mut chunks = message(MESSAGE_BYTES);
+    settle(pin!(to.sender.write(&mut chunks))).await;
+    // One is read, and another is given up.
+    let mut read = unread.pop().expect("a reply");
+    assert!(soon(read.reader.next()).await.expect("a frame").is_some());
+    assert!(soon(read.reader.next()).await.expect("the end").is_none());
+    drop((read, unread.pop()));
+    for _ in 0..2 {
+        soon(link.0.dialled.ping()).await.expect("a PONG, after the WINDOW frames");
+    }
+    unread.push(reply(&link).await);
+    assert_eq!(unread.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,6 +149,7 @@ async fn readers_that_stall_hold_back_neither_the_heartbeat_nor_another_stream()
     let mut sending = JoinSet::new();
     let mut readers = Vec::new();
     for [mut from, to] in stalled {
+        from.sender.begin_message(MESSAGE_BYTES);
         readers.push(to);
         sending.spawn(async move { drop(from.sender.write(&mut message(MESSAGE_BYTES)).await) });
     }
@@ -135,6 +170,7 @@ async fn a_message_of_a_mebibyte_does_not_wait_for_a_grant_once_the_path_is_know
     for round in 0..10 {
         let [mut from, mut to] = link.stream().await;
         let begun = Instant::now();
+        from.sender.begin_message(MESSAGE_BYTES);
         let mut chunks = message(MESSAGE_BYTES);
         let read = async { to.reader.next().await.expect("a frame") };
         let passed = soon(async { tokio::join!(from.sender.write(&mut chunks), read) }).await;
