@@ -74,7 +74,7 @@ codes! {
         /// The other side sent or read too slowly.
         Slow = 0x09, "SLOW";
         /// The side lost its link to the one that answers, in the middle of the reply.
-        Lost = 0x0a, "LOST";
+        Lost = 0x0b, "LOST";
     }
 }
 

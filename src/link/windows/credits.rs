@@ -1,10 +1,9 @@
 //! What the peer lets this side send on long streams.
 
-use super::lock;
 use crate::limits::{LINK_AHEAD_BYTES_MAX, STREAM_WINDOW_BYTES};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
 
@@ -50,19 +49,23 @@ impl CreditTable {
 }
 
 impl Credits {
+    fn table(&self) -> MutexGuard<'_, CreditTable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins to count a stream. Returns the signal of its grants.
     pub(super) fn add(&self, stream: u64) -> Arc<Notify> {
         let changed = Arc::<Notify>::default();
         let granted = STREAM_WINDOW_BYTES.into();
         let credit = Credit { granted, sent: 0, is_gone: false, changed: changed.clone() };
-        lock(&self.0).streams.insert(stream, credit);
+        self.table().streams.insert(stream, credit);
         changed
     }
 
     /// Takes room for up to `bytes` on a stream that has sent `sent`, beyond its grants only if it
     /// `runs_ahead`. Returns how many may be sent now; what was taken before and not sent returns.
     pub(super) fn take(&self, stream: u64, sent: u64, bytes: u64, runs_ahead: bool) -> u64 {
-        let mut table = lock(&self.0);
+        let mut table = self.table();
         table.change(stream, |credit| credit.sent = sent);
         let ahead = if runs_ahead { LINK_AHEAD_BYTES_MAX - table.ahead } else { 0 };
         let mut taken = 0;
@@ -75,7 +78,7 @@ impl Credits {
 
     /// Records a grant of the peer. One for a stream that has ended is ignored.
     pub(super) fn grant(&self, stream: u64, bytes: u64) {
-        lock(&self.0).change(stream, |credit| {
+        self.table().change(stream, |credit| {
             credit.granted = credit.granted.max(bytes);
             credit.changed.notify_one();
         });
@@ -84,7 +87,7 @@ impl Credits {
     /// Ends a stream that has sent `sent`. What it is ahead of its grants returns at once if the
     /// peer holds nothing of it any more, and with its grants otherwise.
     pub(super) fn remove(&self, stream: u64, sent: u64, is_read: bool) {
-        lock(&self.0).change(stream, |credit| {
+        self.table().change(stream, |credit| {
             credit.sent = if is_read { 0 } else { sent };
             credit.is_gone = true;
         });
@@ -142,10 +145,10 @@ mod tests {
         credits.grant(1, MOST - 7);
         assert_eq!(credits.take(2, FIRST, u64::MAX, true), LINK_AHEAD_BYTES_MAX - 7);
         credits.grant(1, MOST);
-        assert!(!lock(&credits.0).streams.contains_key(&1));
+        assert!(!credits.table().streams.contains_key(&1));
         let credits = used();
         credits.remove(1, MOST, true);
         assert_eq!(credits.take(2, 0, u64::MAX, true), MOST);
-        assert_eq!(lock(&credits.0).streams.len(), 1);
+        assert_eq!(credits.table().streams.len(), 1);
     }
 }

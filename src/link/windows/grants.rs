@@ -1,9 +1,11 @@
 //! Decides how far the peer may send ahead of the reader of one stream.
 
-use super::UNCOUNTED_BYTES;
 use crate::limits::{STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Bytes that a stream sends or reads before anything is kept about its window.
+pub(super) const UNCOUNTED_BYTES: u64 = STREAM_WINDOW_BYTES as u64 / 4;
 
 /// Decides when the peer is granted more, and how much.
 #[derive(Debug)]

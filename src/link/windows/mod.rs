@@ -9,7 +9,10 @@
 mod credits;
 mod grants;
 
-use self::{credits::Credits, grants::Grants};
+use self::{
+    credits::Credits,
+    grants::{Grants, UNCOUNTED_BYTES},
+};
 use super::send_order::{LARGE_BYTES_MIN, SendOrder};
 use crate::{
     limits::{LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES},
@@ -21,9 +24,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{sync::Notify, time::Instant};
-
-/// Bytes that a stream sends or reads before anything is kept about its window.
-const UNCOUNTED_BYTES: u64 = STREAM_WINDOW_BYTES as u64 / 4;
 
 /// The grant for a stream of which nothing is held any more: more than a stream can have.
 const ALL: u64 = 1 << 62;
@@ -48,10 +48,6 @@ struct Growth {
     highest: u64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl StreamWindows {
     /// Makes the windows of a connection with this receive window; `None` if the peer does not know
     /// WINDOW frames, so that QUIC alone bounds the streams.
@@ -74,10 +70,18 @@ impl StreamWindows {
         })
     }
 
+    fn growth(&self) -> MutexGuard<'_, Growth> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grants(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Resolves to grants to send, once there are some. Cancel safe.
     pub(super) async fn unsent(&self) -> Vec<Window> {
         self.has_unsent.notified().await;
-        lock(&self.unsent).drain().map(|(stream, bytes)| Window { stream, bytes }).collect()
+        self.grants().drain().map(|(stream, bytes)| Window { stream, bytes }).collect()
     }
 
     /// Records a grant of the peer. One for a stream that has ended is ignored.
@@ -86,14 +90,14 @@ impl StreamWindows {
     }
 
     fn grant(&self, stream: u64, bytes: u64) {
-        lock(&self.unsent).insert(stream, bytes);
+        self.grants().insert(stream, bytes);
         self.has_unsent.notify_one();
     }
 
     /// Grows a stream's window by up to `bytes`, at most by half of what the link has left for all,
     /// and the connection's with it.
     fn grow(&self, bytes: u64) -> u64 {
-        let mut growth = lock(&self.growth);
+        let mut growth = self.growth();
         let grown = bytes.min((LINK_GROWTH_BYTES_MAX - growth.now) / 2);
         growth.now += grown;
         if growth.now > growth.highest {
@@ -104,7 +108,7 @@ impl StreamWindows {
     }
 
     fn shrink(&self, bytes: u64) {
-        lock(&self.growth).now -= bytes;
+        self.growth().now -= bytes;
     }
 }
 

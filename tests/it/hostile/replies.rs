@@ -181,6 +181,7 @@ async fn the_code_of_a_reset_decides_whether_the_call_was_executed() {
         (S::Malformed.number(), BROKEN),
         (S::Internal.number(), BROKEN),
         (S::Slow.number(), unknown(Code::ResourceExhausted)),
+        (S::Lost.number(), unknown(Code::Unavailable)),
         (0, BROKEN),
         (0x0a, BROKEN),
         // A link code has no meaning here.
