@@ -1,4 +1,4 @@
-//! Calls through the HTTP gateway: HTTP/1.1 and JSON, a kept connection for each call in flight.
+//! Calls through the HTTP gateway: HTTP/1.1 and JSON, a connection for each call in flight.
 
 use super::{gateway_url::GatewayUrl, load::Way, tally::Traffic};
 use crate::exit::chain;
@@ -17,7 +17,7 @@ use std::{
     error::Error,
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -42,6 +42,7 @@ pub(super) struct GatewayCall {
     headers: HeaderMap,
     message: Bytes,
     timeout: Duration,
+    kept: KeptConnections,
 }
 
 impl GatewayCall {
@@ -69,7 +70,7 @@ impl GatewayCall {
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, value(&format!("Bearer {token}"))?);
         }
-        Ok(Self { url, tls, path, headers, message, timeout })
+        Ok(Self { url, tls, path, headers, message, timeout, kept: KeptConnections::default() })
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
@@ -80,10 +81,9 @@ impl GatewayCall {
         request
     }
 
-    /// Ways for this number of calls in flight, each with a connection of its own.
+    /// Ways for this number of calls in flight.
     pub(super) fn ways(self, in_flight: usize) -> Vec<GatewayWay> {
-        let call = Arc::new(self);
-        (0..in_flight).map(|_| GatewayWay { call: call.clone(), kept: None }).collect()
+        vec![GatewayWay(Arc::new(self)); in_flight]
     }
 }
 
@@ -93,10 +93,8 @@ fn timeout_ms(timeout: Duration) -> u64 {
 }
 
 /// One slot's way through the gateway.
-pub(super) struct GatewayWay {
-    call: Arc<GatewayCall>,
-    kept: Option<KeptConnection>,
-}
+#[derive(Clone)]
+pub(super) struct GatewayWay(Arc<GatewayCall>);
 
 trait HttpStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> HttpStream for S {}
@@ -119,25 +117,52 @@ impl KeptConnection {
     }
 }
 
+/// Connections between two calls, the one used last at the end. All slots share them and take the
+/// last, so that a low rate needs few of them and leaves none idle between its calls.
+#[derive(Default)]
+struct KeptConnections(Mutex<Vec<KeptConnection>>);
+
+impl KeptConnections {
+    /// Takes out the connection used last, and drops all if that is too old: so are the others.
+    fn take(&self, now: Instant) -> Option<KeptConnection> {
+        let mut kept = self.lock();
+        let last = kept.pop()?;
+        if now.saturating_duration_since(last.used_at) < IDLE_MAX {
+            return Some(last);
+        }
+        kept.clear();
+        None
+    }
+
+    fn put(&self, connection: KeptConnection) {
+        self.lock().push(connection);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<KeptConnection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Way for GatewayWay {
     async fn call(&mut self) -> Result<Traffic, Status> {
+        let Self(call) = self;
         // Taken out: a call that fails or is cancelled leaves no connection in the middle of one.
-        let kept = self.kept.take().filter(|kept| kept.used_at.elapsed() < IDLE_MAX);
+        let kept = call.kept.take(Instant::now());
         let exchanged = async {
             let connection = match kept {
                 Some(connection) => connection,
-                None => self.call.connect().await?,
+                None => call.connect().await?,
             };
-            self.call.exchange(connection).await
+            call.exchange(connection).await
         };
-        let wait_max = self.call.timeout.saturating_add(ANSWER_WAIT);
+        let wait_max = call.timeout.saturating_add(ANSWER_WAIT);
         let exchanged = tokio::time::timeout(wait_max, exchanged).await;
         let (answer, kept) = exchanged.unwrap_or_else(|_elapsed| {
             Err(Status::unknown(Code::DeadlineExceeded, "no answer from the gateway in time"))
         })?;
-        self.kept = kept;
+        kept.into_iter().for_each(|connection| call.kept.put(connection));
         let received = answer.into_result()?;
-        Ok(Traffic::unary(self.call.message.len(), received))
+        Ok(Traffic::unary(call.message.len(), received))
     }
 }
 
@@ -344,6 +369,50 @@ mod tests {
         let closing = format!("{head}connection: close\r\n\r\n\"x\"");
         let closed = exchange(&closing, true).await.expect("an answer");
         assert_eq!((closed.0.received, closed.1), (3, false));
+    }
+
+    #[tokio::test]
+    async fn slots_share_connections_and_take_the_one_used_last() {
+        let GatewayCall { kept, .. } = call(None, None).expect("a call");
+        let began = Instant::now();
+        assert!(kept.take(began).is_none());
+        let put = async |used_at| {
+            let (ours, _) = tokio::io::duplex(64);
+            let connection = KeptConnection::over(Box::new(ours)).await.expect("a connection");
+            kept.put(KeptConnection { used_at, ..connection });
+        };
+        put(began).await;
+        put(began + IDLE_MAX / 2).await;
+        let last = kept.take(began + IDLE_MAX).expect("a connection");
+        assert_eq!(last.used_at, began + IDLE_MAX / 2);
+        put(began).await;
+        assert!(kept.take(began + IDLE_MAX).is_none(), "the last is too old");
+        assert!(kept.lock().is_empty(), "the one before is closed too");
+    }
+
+    #[tokio::test]
+    async fn calls_of_several_slots_one_after_the_other_use_one_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut call = call(None, None).expect("a call");
+        call.url.host = "127.0.0.1".into();
+        call.url.port = listener.local_addr().expect("an address").port();
+        let serves = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            for _ in 0..3 {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n1") {
+                    assert!(stream.read_buf(&mut request).await.expect("a request") > 0);
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1";
+                stream.write_all(answer).await.expect("written");
+            }
+        };
+        let calls = async {
+            for mut way in call.ways(3) {
+                assert_eq!(way.call().await.expect("a reply"), Traffic::unary(1, 1));
+            }
+        };
+        tokio::join!(serves, calls);
     }
 
     #[tokio::test]
