@@ -3,7 +3,7 @@
 
 use super::{
     schedule::Rate,
-    tally::{Tallies, Tally, Traffic},
+    tally::{CallEnd, Tallies, Tally, Traffic},
 };
 use dialback::Status;
 use std::{
@@ -71,15 +71,26 @@ impl Run {
         self.tallies.total()
     }
 
-    /// Time over which the calls of a tally were made, up to the end of the last one.
-    pub(super) fn span(&self, tally: &Tally) -> Duration {
-        let planned = match (self.rate, self.until) {
-            (None, Until::Calls(_)) => Duration::ZERO,
-            (None, Until::Elapsed(end)) => self.elapsed().min(end),
+    /// Time that the rates are of: up to the planned end or the signal. Without a planned end it is
+    /// up to the end of the last call that succeeded.
+    pub(super) fn span(&self, tally: &Tally, elapsed: Duration, interrupted: bool) -> Duration {
+        match self.planned_end() {
+            Some(end) if interrupted => end.min(elapsed),
+            Some(end) => end,
+            None if interrupted || tally.succeeded() == 0 => elapsed,
+            None => tally.succeeded_at,
+        }
+    }
+
+    /// Time since the start when the run ends by plan; calls that end later are late. A number of
+    /// calls without a rate may take any time.
+    fn planned_end(&self) -> Option<Duration> {
+        match (self.until, self.rate) {
+            (Until::Elapsed(end), _) => Some(end),
             // The last call has its interval too.
-            (Some(rate), _) => rate.due(self.taken.load(Ordering::Relaxed)),
-        };
-        planned.max(tally.ended_at)
+            (Until::Calls(calls), Some(rate)) => Some(rate.due(calls)),
+            (Until::Calls(_), None) => None,
+        }
     }
 
     /// Number of calls that were due by this time, and for which no slot was free.
@@ -163,11 +174,18 @@ impl Run {
         self.due.close();
     }
 
+    /// End of a call now.
+    fn call_end(&self, since: Instant) -> CallEnd {
+        let at = self.elapsed();
+        let is_late = self.planned_end().is_some_and(|end| at > end);
+        CallEnd { at, latency: since.elapsed(), is_late }
+    }
+
     async fn run_slot<W: Way>(&self, slot: usize, mut way: W) -> W {
         while let Some(since) = self.take().await {
             let ended = way.call().await;
             let has_failed = ended.is_err();
-            self.tallies.record(slot, self.elapsed(), since.elapsed(), ended);
+            self.tallies.record(slot, self.call_end(since), ended);
             if has_failed && self.rate.is_none() {
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
@@ -247,7 +265,7 @@ mod tests {
         let tally = run.tally();
         assert_eq!((tally.succeeded(), tally.failed(), run.missed(MS)), (900, 100, 0));
         assert_eq!(way.state.in_flight_max.load(Ordering::Relaxed), 7);
-        assert!(run.span(&tally) <= run.elapsed());
+        assert_eq!((run.span(&tally, MS * 9_999, false), tally.late), (tally.succeeded_at, 0));
     }
 
     #[tokio::test]
@@ -297,16 +315,33 @@ mod tests {
     }
 
     #[test]
-    fn the_span_of_a_run_ends_with_its_last_call_or_interval() {
-        let of = |until, rate: Option<&str>, taken| {
+    fn the_span_of_a_run_ends_as_planned_or_with_a_signal_or_with_the_last_success() {
+        let of = |until, rate: Option<&str>, interrupted| {
             let run = Run::new(until, rate.map(|rate| rate.parse().expect("a rate")));
-            run.taken.store(taken, Ordering::Relaxed);
-            let tally = Tally { ended_at: MS * 40, ..Tally::default() };
-            run.span(&tally)
+            let mut tally = Tally { succeeded_at: MS * 40, ..Tally::default() };
+            tally.latencies.record(MS);
+            run.span(&tally, MS * 45, interrupted)
         };
-        assert_eq!(of(Until::Calls(5), None, 5), MS * 40);
-        assert_eq!(of(Until::Elapsed(MS * 30), None, 5), MS * 40, "the last call ran on");
-        assert_eq!(of(Until::Calls(5), Some("100"), 5), MS * 50);
-        assert_eq!(of(Until::Calls(5), Some("1000"), 5), MS * 40);
+        assert_eq!(of(Until::Elapsed(MS * 30), None, false), MS * 30, "the last call ran on");
+        assert_eq!(of(Until::Elapsed(MS * 60), Some("100"), true), MS * 45);
+        assert_eq!(of(Until::Elapsed(MS * 30), None, true), MS * 30, "the last calls ran on");
+        assert_eq!(of(Until::Calls(5), Some("100"), false), MS * 50);
+        assert_eq!(of(Until::Calls(5), Some("1000"), false), MS * 5);
+        assert_eq!(of(Until::Calls(5), None, false), MS * 40, "the rest failed");
+        assert_eq!(of(Until::Calls(5), None, true), MS * 45);
+        let failed = Run::new(Until::Calls(5), None).span(&Tally::default(), MS * 45, false);
+        assert_eq!(failed, MS * 45);
+    }
+
+    #[test]
+    fn calls_that_end_after_the_planned_end_are_late() {
+        let is_late = |until, rate: Option<&str>| {
+            let run = Run::new(until, rate.map(|rate| rate.parse().expect("a rate")));
+            run.call_end(run.began).is_late
+        };
+        assert!(is_late(Until::Elapsed(Duration::ZERO), None));
+        assert!(!is_late(Until::Elapsed(Duration::MAX), None));
+        assert!(is_late(Until::Calls(0), Some("1")) && !is_late(Until::Calls(9_999), Some("1")));
+        assert!(!is_late(Until::Calls(0), None));
     }
 }

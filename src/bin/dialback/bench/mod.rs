@@ -236,8 +236,9 @@ impl Bench {
         }
         let run = Run::new(self.plan.until, self.args.rate);
         let stopped = watch(signals, &run, ways, "measuring").await.err();
-        let (missed, tally) = (run.missed(run.elapsed()), run.tally());
-        let figures = Figures::new(&tally, run.span(&tally), missed, stopped.is_some());
+        let (elapsed, tally, interrupted) = (run.elapsed(), run.tally(), stopped.is_some());
+        let span = run.span(&tally, elapsed, interrupted);
+        let figures = Figures::new(&tally, span, run.missed(elapsed), interrupted);
         self.print(&BenchResult::new(settings, figures)).await?;
         let failed = tally.failures.first().map(|kind| Failure::reported(kind.code));
         stopped.or(failed).map_or(Ok(()), Err)

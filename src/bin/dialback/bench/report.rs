@@ -152,13 +152,18 @@ fn bound(micros: f64) -> String {
 
 /// What a reader of the figures has to know besides.
 fn remarks(now: &BenchResult) -> Vec<String> {
-    let Figures { failures, missed, interrupted, .. } = &now.figures;
+    let Figures { failures, late, missed, interrupted, .. } = &now.figures;
     let mut lines = Vec::new();
     for failure in failures {
         let message: String = failure.first_message.chars().take(MESSAGE_CHARS_MAX).collect();
         let (code, outcome) = (&failure.code, &failure.outcome);
         let line = format!("failed: {} {code} ({outcome}), the first: {message}", failure.count);
         lines.push(escape(&line));
+    }
+    if *late > 0 {
+        lines.push(format!(
+            "late: {late} calls ended after the planned time; the latencies are with them, the rates without"
+        ));
     }
     if *missed > 0 {
         lines.push(format!(
@@ -242,7 +247,7 @@ below 200 us  10  100.00 %  ########################################";
     }
 
     #[test]
-    fn failures_missed_calls_and_an_interruption_are_told() {
+    fn failures_late_and_missed_calls_and_an_interruption_are_told() {
         let mut result = with(0, 0);
         result.figures.failures = vec![FailureFigure {
             code: "UNAVAILABLE".into(),
@@ -251,10 +256,12 @@ below 200 us  10  100.00 %  ########################################";
             first_message: format!("agent x\x1b[2J {}", "y".repeat(300)),
         }];
         (result.figures.missed, result.figures.interrupted) = (5, true);
+        result.figures.late = 3;
         result.settings.build = "debug".into();
         let shown = text(&result, None);
         let expected = "\n\nfailed: 7 UNAVAILABLE (not_executed), the first: agent x\\u{1b}[2J yyy";
         assert!(shown.contains(expected), "{shown}");
+        assert!(shown.contains("\nlate: 3 calls ended after"), "{shown}");
         assert!(shown.contains("\nmissed: 5 calls were due and all 16 slots"), "{shown}");
         assert!(shown.contains("\ndebug build: "), "{shown}");
         assert!(shown.contains("\ninterrupted: "), "{shown}");

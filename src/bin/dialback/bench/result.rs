@@ -103,8 +103,11 @@ pub(super) struct FailureFigure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Figures {
     pub(super) seconds: f64,
-    /// Calls that succeeded. The rates below are of them too.
+    /// Calls that succeeded. The rates below are of those that were not late.
     pub(super) calls: u64,
+    /// Calls that succeeded after the planned end of the run.
+    #[serde(default)]
+    pub(super) late: u64,
     pub(super) calls_per_second: f64,
     pub(super) messages_sent_per_second: f64,
     pub(super) messages_received_per_second: f64,
@@ -128,7 +131,8 @@ impl Figures {
         Self {
             seconds: rounded(seconds),
             calls: tally.succeeded(),
-            calls_per_second: per_second(tally.succeeded()),
+            late: tally.late,
+            calls_per_second: per_second(tally.succeeded() - tally.late),
             messages_sent_per_second: per_second(traffic.messages_sent),
             messages_received_per_second: per_second(traffic.messages_received),
             bytes_sent_per_second: per_second(traffic.bytes_sent),
@@ -312,6 +316,9 @@ mod tests {
             (figures.latency_us.max, figures.missed, figures.interrupted),
             (2_000.0, 3, true)
         );
+        let late = Tally { late: 1, ..tally };
+        let figures = Figures::new(&late, Duration::from_secs(1), 0, false);
+        assert_eq!((figures.calls, figures.late, figures.calls_per_second), (1, 1, 0.0));
         let empty = Figures::new(&Tally::default(), Duration::ZERO, 0, false);
         assert_eq!((empty.calls_per_second, empty.latency_us.min), (0.0, 0.0));
     }

@@ -15,7 +15,7 @@ impl Rate {
 
     /// Time since the start at which a call is due; the first is number 0.
     pub(super) fn due(self, number: u64) -> Duration {
-        Duration::from_secs_f64(number as f64 / self.0)
+        Duration::try_from_secs_f64(number as f64 / self.0).unwrap_or(Duration::MAX)
     }
 
     /// Number of calls that are due before this time since the start.
@@ -56,6 +56,7 @@ mod tests {
         let rate = rate("200");
         let due: Vec<_> = (0..3).map(|number| rate.due(number).as_millis()).collect();
         assert_eq!(due, [0, 5, 10]);
+        assert_eq!("0.001".parse().map(|slow: Rate| slow.due(u64::MAX)), Ok(Duration::MAX));
         // Nothing adds up: the call after a day is due at the day.
         assert_eq!(rate.due(200 * 86_400), Duration::from_secs(86_400));
     }

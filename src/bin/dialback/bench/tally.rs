@@ -49,20 +49,40 @@ pub(super) struct FailureKind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) latencies: Histogram,
+    /// Traffic of the calls that succeeded in time.
     pub(super) traffic: Traffic,
     pub(super) failures: Vec<FailureKind>,
-    /// Time since the start when the last call ended.
-    pub(super) ended_at: Duration,
+    /// Number of calls that succeeded after the planned end of the run.
+    pub(super) late: u64,
+    /// Time since the start when the last call succeeded.
+    pub(super) succeeded_at: Duration,
+}
+
+/// End of one call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallEnd {
+    /// Time since the start of the run.
+    pub(super) at: Duration,
+    pub(super) latency: Duration,
+    /// True after the planned end of the run.
+    pub(super) is_late: bool,
 }
 
 impl Tally {
-    /// Counts a call that ended at this time since the start.
-    fn record(&mut self, at: Duration, latency: Duration, ended: Result<Traffic, Status>) {
-        self.ended_at = self.ended_at.max(at);
+    /// Counts a call.
+    fn record(
+        &mut self,
+        CallEnd { at, latency, is_late }: CallEnd,
+        ended: Result<Traffic, Status>,
+    ) {
         match ended {
             Ok(traffic) => {
+                self.succeeded_at = self.succeeded_at.max(at);
                 self.latencies.record(latency);
-                self.traffic.add(traffic);
+                match is_late {
+                    true => self.late += 1,
+                    false => self.traffic.add(traffic),
+                }
             }
             Err(status) => {
                 let (code, outcome) = (status.code(), status.outcome());
@@ -84,7 +104,8 @@ impl Tally {
     fn add(&mut self, other: &Self) {
         self.latencies.add(&other.latencies);
         self.traffic.add(other.traffic);
-        self.ended_at = self.ended_at.max(other.ended_at);
+        self.late += other.late;
+        self.succeeded_at = self.succeeded_at.max(other.succeeded_at);
         for more in &other.failures {
             match self.kind(more.code, more.outcome) {
                 Some(kind) => {
@@ -121,14 +142,8 @@ impl Tallies {
     }
 
     /// Counts a call of this slot.
-    pub(super) fn record(
-        &self,
-        slot: usize,
-        at: Duration,
-        latency: Duration,
-        ended: Result<Traffic, Status>,
-    ) {
-        lock(&self.0[slot % TALLIES]).record(at, latency, ended);
+    pub(super) fn record(&self, slot: usize, end: CallEnd, ended: Result<Traffic, Status>) {
+        lock(&self.0[slot % TALLIES]).record(end, ended);
     }
 
     /// All of them together; the most frequent failure first.
@@ -150,6 +165,11 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// A call that ended in time.
+    fn end(at: Duration, latency: Duration) -> CallEnd {
+        CallEnd { at, latency, is_late: false }
+    }
+
     fn failed(code: Code, text: &str) -> Result<Traffic, Status> {
         Err(Status::not_executed(code, text))
     }
@@ -158,9 +178,9 @@ mod tests {
     fn calls_of_all_slots_are_counted_and_only_successes_have_a_latency() {
         let tallies = Tallies::new();
         for slot in 0..20 {
-            tallies.record(slot, MS, MS, Ok(Traffic::unary(10, 20)));
+            tallies.record(slot, end(MS, MS), Ok(Traffic::unary(10, 20)));
         }
-        tallies.record(3, MS, MS * 9, failed(Code::Unavailable, "x"));
+        tallies.record(3, end(MS, MS * 9), failed(Code::Unavailable, "x"));
         let total = tallies.total();
         assert_eq!((total.succeeded(), total.failed(), total.latencies.max()), (20, 1, MS));
         assert_eq!((total.traffic.bytes_sent, total.traffic.bytes_received), (200, 400));
@@ -168,12 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn late_calls_have_a_latency_and_no_part_in_the_traffic() {
+        let tallies = Tallies::new();
+        tallies.record(0, end(MS * 9, MS), Ok(Traffic::unary(10, 20)));
+        let late = CallEnd { is_late: true, ..end(MS * 11, MS * 3) };
+        tallies.record(1, late, Ok(Traffic::unary(10, 20)));
+        tallies.record(2, CallEnd { at: MS * 30, ..late }, failed(Code::Unavailable, "x"));
+        let total = tallies.total();
+        assert_eq!((total.succeeded(), total.late, total.failed()), (2, 1, 1));
+        assert_eq!((total.traffic, total.latencies.max()), (Traffic::unary(10, 20), MS * 3));
+        assert_eq!(total.succeeded_at, MS * 11, "a failure does not count");
+    }
+
+    #[test]
     fn failures_are_counted_by_code_and_outcome_with_the_first_message_of_each() {
         let tallies = Tallies::new();
-        tallies.record(0, MS * 2, MS, failed(Code::Unavailable, "second"));
-        tallies.record(0, MS * 3, MS, failed(Code::Unavailable, "third"));
-        tallies.record(1, MS, MS, failed(Code::Unavailable, "first"));
-        tallies.record(1, MS, MS, Err(Status::unknown(Code::Unavailable, "may have run")));
+        tallies.record(0, end(MS * 2, MS), failed(Code::Unavailable, "second"));
+        tallies.record(0, end(MS * 3, MS), failed(Code::Unavailable, "third"));
+        tallies.record(1, end(MS, MS), failed(Code::Unavailable, "first"));
+        tallies.record(1, end(MS, MS), Err(Status::unknown(Code::Unavailable, "may have run")));
         let failures = tallies.total().failures;
         let shown: Vec<_> =
             failures.iter().map(|kind| (kind.count, kind.outcome, kind.message.as_str())).collect();
