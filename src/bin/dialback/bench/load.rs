@@ -8,7 +8,7 @@ use super::{
 use dialback::Status;
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -39,6 +39,20 @@ const PACER_SLEEP_MAX: Duration = Duration::from_millis(50);
 /// Time for the last calls of an open loop to get a slot.
 const LAST_WAIT_MAX: Duration = Duration::from_millis(10);
 
+/// Start of the call that a slot makes, in nanoseconds since the start of the run, or `FREE`.
+type CallStart = Arc<AtomicU64>;
+
+/// The slot makes no call.
+const FREE: u64 = u64::MAX;
+
+/// Calls that a signal cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CutOff {
+    pub(super) calls: u64,
+    /// Time for which the oldest of them was in flight.
+    pub(super) oldest: Duration,
+}
+
 /// A run: what is left to call, and what was counted.
 pub(super) struct Run {
     began: Instant,
@@ -48,6 +62,8 @@ pub(super) struct Run {
     taken: AtomicU64,
     /// Calls of an open loop that are due and not taken. Closed at the end.
     due: Semaphore,
+    /// One for each slot.
+    starts: Mutex<Vec<CallStart>>,
     tallies: Tallies,
 }
 
@@ -59,6 +75,7 @@ impl Run {
             rate,
             taken: AtomicU64::new(0),
             due: Semaphore::new(0),
+            starts: Mutex::default(),
             tallies: Tallies::new(),
         })
     }
@@ -97,6 +114,20 @@ impl Run {
     pub(super) fn missed(&self, elapsed: Duration) -> u64 {
         let due = self.rate.map_or(0, |rate| self.due_calls(rate, elapsed));
         due.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Calls in flight at the end of the run, which a signal has stopped at this time.
+    pub(super) fn cut_off(&self, elapsed: Duration) -> CutOff {
+        let starts = self.starts();
+        let starts = starts.iter().map(|start| start.load(Ordering::Relaxed));
+        starts.filter(|start| *start != FREE).fold(CutOff::default(), |cut_off, start| CutOff {
+            calls: cut_off.calls + 1,
+            oldest: cut_off.oldest.max(elapsed.saturating_sub(Duration::from_nanos(start))),
+        })
+    }
+
+    fn starts(&self) -> MutexGuard<'_, Vec<CallStart>> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn due_calls(&self, rate: Rate, elapsed: Duration) -> u64 {
@@ -182,10 +213,15 @@ impl Run {
     }
 
     async fn run_slot<W: Way>(&self, slot: usize, mut way: W) -> W {
+        let start = CallStart::new(FREE.into());
+        self.starts().push(start.clone());
         while let Some(since) = self.take().await {
+            let nanos = since.duration_since(self.began).as_nanos();
+            start.store(u64::try_from(nanos).unwrap_or(FREE), Ordering::Relaxed);
             let ended = way.call().await;
             let has_failed = ended.is_err();
             self.tallies.record(slot, self.call_end(since), ended);
+            start.store(FREE, Ordering::Relaxed);
             if has_failed && self.rate.is_none() {
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
@@ -281,6 +317,32 @@ mod tests {
         let run = Run::new(Until::Calls(50), Some("0.001".parse().expect("a rate")));
         let stopped = tokio::time::timeout(MS, run.complete(vec![FakeWay::default()])).await;
         assert!(stopped.is_err() && run.due.is_closed());
+    }
+
+    /// A way whose calls do not end.
+    struct StalledWay;
+
+    impl Way for StalledWay {
+        async fn call(&mut self) -> Result<Traffic, Status> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_a_stop_cuts_off_are_counted_with_the_age_of_the_oldest() {
+        let run = Run::new(Until::Calls(2), None);
+        let ways = [(); 3].map(|()| StalledWay).into();
+        assert!(tokio::time::timeout(MS, run.complete(ways)).await.is_err());
+        let CutOff { calls, oldest } = run.cut_off(MS * 9_999);
+        assert_eq!(calls, 2, "the third slot got no call");
+        assert!(oldest <= MS * 9_999 && oldest > Duration::ZERO, "{oldest:?}");
+        for (start, at) in run.starts().iter().zip([5_000_000, FREE, 9_000_000]) {
+            start.store(at, Ordering::Relaxed);
+        }
+        assert_eq!(run.cut_off(MS * 20), CutOff { calls: 2, oldest: MS * 15 });
+        let run = Run::new(Until::Calls(2), None);
+        run.complete(vec![FakeWay::default()]).await;
+        assert_eq!(run.cut_off(MS), CutOff::default());
     }
 
     #[tokio::test]

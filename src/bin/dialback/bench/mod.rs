@@ -238,7 +238,8 @@ impl Bench {
         let stopped = watch(signals, &run, ways, "measuring").await.err();
         let (elapsed, tally, interrupted) = (run.elapsed(), run.tally(), stopped.is_some());
         let span = run.span(&tally, elapsed, interrupted);
-        let figures = Figures::new(&tally, span, run.missed(elapsed), interrupted);
+        let figures = Figures::new(&tally, span, run.missed(elapsed), interrupted)
+            .with_cut_off(run.cut_off(elapsed));
         self.print(&BenchResult::new(settings, figures)).await?;
         let failed = tally.failures.first().map(|kind| Failure::reported(kind.code));
         stopped.or(failed).map_or(Ok(()), Err)

@@ -152,7 +152,7 @@ fn bound(micros: f64) -> String {
 
 /// What a reader of the figures has to know besides.
 fn remarks(now: &BenchResult) -> Vec<String> {
-    let Figures { failures, late, missed, interrupted, .. } = &now.figures;
+    let Figures { failures, late, missed, interrupted, cut_off, .. } = &now.figures;
     let mut lines = Vec::new();
     for failure in failures {
         let message: String = failure.first_message.chars().take(MESSAGE_CHARS_MAX).collect();
@@ -178,6 +178,12 @@ fn remarks(now: &BenchResult) -> Vec<String> {
     }
     if *interrupted {
         lines.push("interrupted: the figures are those up to the signal".into());
+    }
+    if *cut_off > 0 {
+        lines.push(format!(
+            "cut off: {cut_off} calls were in flight at the signal, the oldest for {}; they are not in the figures",
+            time(now.figures.oldest_cut_off_us)
+        ));
     }
     if !lines.is_empty() {
         lines.insert(0, String::new());
@@ -256,7 +262,8 @@ below 200 us  10  100.00 %  ########################################";
             first_message: format!("agent x\x1b[2J {}", "y".repeat(300)),
         }];
         (result.figures.missed, result.figures.interrupted) = (5, true);
-        result.figures.late = 3;
+        (result.figures.late, result.figures.cut_off) = (3, 2);
+        result.figures.oldest_cut_off_us = 12.3e6;
         result.settings.build = "debug".into();
         let shown = text(&result, None);
         let expected = "\n\nfailed: 7 UNAVAILABLE (not_executed), the first: agent x\\u{1b}[2J yyy";
@@ -265,6 +272,8 @@ below 200 us  10  100.00 %  ########################################";
         assert!(shown.contains("\nmissed: 5 calls were due and all 16 slots"), "{shown}");
         assert!(shown.contains("\ndebug build: "), "{shown}");
         assert!(shown.contains("\ninterrupted: "), "{shown}");
+        let cut_off = "\ncut off: 2 calls were in flight at the signal, the oldest for 12.3 s; ";
+        assert!(shown.contains(cut_off), "{shown}");
         assert_eq!(shown.matches("\n\n").count(), 1, "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() < 300), "{shown}");
     }

@@ -1,6 +1,9 @@
 //! Result of a run, as its file holds it: settings and figures, and the comparison of two.
 
-use super::tally::{FailureKind, Tally};
+use super::{
+    load::CutOff,
+    tally::{FailureKind, Tally},
+};
 use crate::exit::Failure;
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io::Read, path::Path, time::Duration};
@@ -121,6 +124,12 @@ pub(super) struct Figures {
     pub(super) missed: u64,
     /// True if a signal ended the run.
     pub(super) interrupted: bool,
+    /// Calls that the signal cut off, and the time for which the oldest was in flight. They have no
+    /// part in the other figures.
+    #[serde(default)]
+    pub(super) cut_off: u64,
+    #[serde(default)]
+    pub(super) oldest_cut_off_us: f64,
 }
 
 impl Figures {
@@ -155,7 +164,14 @@ impl Figures {
             failures: tally.failures.iter().map(FailureFigure::new).collect(),
             missed,
             interrupted,
+            cut_off: 0,
+            oldest_cut_off_us: 0.0,
         }
+    }
+
+    /// Adds the calls that a signal cut off.
+    pub(super) fn with_cut_off(self, CutOff { calls, oldest }: CutOff) -> Self {
+        Self { cut_off: calls, oldest_cut_off_us: micros(oldest), ..self }
     }
 }
 
