@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{
     CallKind, MethodPath, Name,
     config::{parse_bytes, parse_duration},
+    limits::TIMEOUT_CEILING,
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -72,7 +73,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Load")]
     pub(super) warm_up: Option<Duration>,
     /// Timeout of each call
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout, help_heading = "Load")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_call_timeout, help_heading = "Load")]
     pub(super) timeout: Duration,
     /// Write the result as JSON to a file, or with - to standard output in place of the text
     #[arg(long, value_name = "FILE", value_parser = parse_output, help_heading = "Result")]
@@ -180,6 +181,9 @@ impl BenchArgs {
             (None, Some(_)) => {
                 Err(Failure::usage("--gateway-ca is about --gateway URL, which is missing"))
             }
+            (None, None) if self.token.is_some() => Err(Failure::usage(
+                "--token (or DIALBACK_TOKEN) is about --gateway URL, which is missing; links show the caller's certificate",
+            )),
             (Some(url), Some(_)) if !url.is_tls => {
                 Err(Failure::usage(format!("--gateway-ca is for https, and {url} is http")))
             }
@@ -219,6 +223,16 @@ fn parse_count(text: &str, max: usize) -> Result<usize, String> {
 
 fn parse_in_flight(text: &str) -> Result<usize, String> {
     parse_count(text, 10_000)
+}
+
+fn parse_call_timeout(text: &str) -> Result<Duration, String> {
+    match parse_timeout(text)? {
+        timeout if timeout <= TIMEOUT_CEILING => Ok(timeout),
+        _ => Err(format!(
+            "the timeout of a call is at most {} days",
+            TIMEOUT_CEILING.as_secs() / (24 * 3600)
+        )),
+    }
 }
 
 fn parse_links(text: &str) -> Result<usize, String> {
@@ -318,6 +332,7 @@ mod tests {
             "a --size 1 -d 1",
             "a --messages 0",
             "a --timeout 0s",
+            "a --timeout 8761h",
             "a --gateway localhost:8080",
             "a --gateway http://a --stream",
             "a --gateway http://a --links 2",
@@ -327,12 +342,14 @@ mod tests {
         }
         for bad in [
             "a --gateway-ca x.pem",
+            "a --token t",
             "a --gateway http://a --gateway-ca x.pem",
             "a --other-settings",
         ] {
             assert!(matches!(plan(bad), Err(Failure::Local(_))), "{bad} was taken");
         }
         assert!(plan("a --gateway https://a --gateway-ca x.pem --token t").is_ok());
+        assert!(plan("a --gateway http://a --token t --timeout 8760h").is_ok());
     }
 
     #[test]

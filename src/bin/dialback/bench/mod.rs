@@ -24,7 +24,7 @@ use args::{BenchArgs, Output, Plan};
 use bytes::Bytes;
 use dialback::{
     CallKind, Caller, Code, Credentials, GatewayClientTls, GatewayClientTlsError, Role, Status,
-    config::TlsFiles, json, limits::TIMEOUT_CEILING,
+    config::TlsFiles, json,
 };
 use gateway::GatewayCall;
 use gateway_url::GatewayUrl;
@@ -36,7 +36,6 @@ use std::{
     io::{Seek as _, Write as _},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 use tokio::runtime::Builder;
 
@@ -114,7 +113,7 @@ impl Bench {
             kind,
             message,
             messages,
-            timeout: self.timeout(),
+            timeout: self.args.timeout,
         };
         let ways = links.ways(call, self.plan.in_flight)?;
         self.measure(signals, ways, settings).await
@@ -134,7 +133,7 @@ impl Bench {
             target,
             self.args.token.as_deref(),
             text,
-            self.timeout(),
+            self.args.timeout,
         );
         let ways = call.map_err(Failure::usage)?.ways(self.plan.in_flight);
         self.measure(signals, ways, settings).await
@@ -168,10 +167,6 @@ impl Bench {
 
     fn credentials(&self) -> Result<Credentials, Failure> {
         credentials::load(Role::Caller, self.args.reach.tls.clone(), TlsFiles::default())
-    }
-
-    fn timeout(&self) -> Duration {
-        self.args.timeout.min(TIMEOUT_CEILING)
     }
 
     /// Settings of a run of unary calls.
