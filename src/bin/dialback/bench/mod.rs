@@ -30,7 +30,7 @@ use gateway::GatewayCall;
 use gateway_url::GatewayUrl;
 use links::{LinkCall, Links};
 use load::{Run, Until, Way};
-use result::{BenchResult, Figures, Settings};
+use result::{BenchResult, Figures, Settings, message_hash};
 use std::{
     fs::File,
     io::{Seek as _, Write as _},
@@ -105,7 +105,7 @@ impl Bench {
         let settings = Settings {
             messages,
             kind: kind.as_str().to_owned(),
-            ..self.settings("quic", self.args.reach.node.to_string(), message.len())
+            ..self.settings("quic", self.args.reach.node.to_string(), &message)
         };
         let call = LinkCall {
             agent: self.plan.agent.clone(),
@@ -125,7 +125,7 @@ impl Bench {
         url: &GatewayUrl,
         message: &Bytes,
     ) -> Result<(), Failure> {
-        let settings = self.settings("gateway", url.to_string(), message.len());
+        let settings = self.settings("gateway", url.to_string(), message);
         let text = json::cbor_to_text(message).map_err(|why| Failure::Runtime(vec![why]))?;
         let target = (self.plan.agent.as_ref(), &self.plan.method);
         let call = GatewayCall::new(
@@ -170,8 +170,8 @@ impl Bench {
     }
 
     /// Settings of a run of unary calls.
-    fn settings(&self, way: &str, address: String, message_bytes: usize) -> Settings {
-        let Plan { agent, method, in_flight, until, .. } = &self.plan;
+    fn settings(&self, way: &str, address: String, message: &[u8]) -> Settings {
+        let Plan { agent, method, in_flight, until, warm_up } = &self.plan;
         Settings {
             address,
             length: match until {
@@ -183,11 +183,14 @@ impl Bench {
             agent: agent.as_ref().map(ToString::to_string),
             method: method.to_string(),
             kind: CallKind::Unary.as_str().to_owned(),
-            message_bytes,
+            message_bytes: message.len(),
             messages: 1,
             in_flight: *in_flight,
             links: self.args.links,
             rate: self.args.rate.map(schedule::Rate::per_second),
+            timeout_seconds: Some(self.args.timeout.as_secs_f64()),
+            warm_up_seconds: Some(warm_up.as_secs_f64()),
+            message_hash: Some(message_hash(message)),
         }
     }
 

@@ -47,13 +47,22 @@ pub(super) struct Settings {
     pub(super) links: usize,
     /// Calls per second of an open loop.
     pub(super) rate: Option<f64>,
+    /// `None`, as in the next two: a file of an earlier release, which compares with any.
+    #[serde(default)]
+    pub(super) timeout_seconds: Option<f64>,
+    #[serde(default)]
+    pub(super) warm_up_seconds: Option<f64>,
+    /// Hash of the request message in CBOR.
+    #[serde(default)]
+    pub(super) message_hash: Option<String>,
 }
 
 impl Settings {
     /// Names each setting that differs in what is measured, with both values.
     pub(super) fn differences(&self, earlier: &Self) -> Vec<String> {
+        let seconds = |seconds: Option<f64>| seconds.map(|seconds| format!("{seconds}s"));
         let shown = |settings: &Self| {
-            let Self { build, way, agent, method, kind, .. } = settings.clone();
+            let Self { build, way, agent, method, kind, message_hash, .. } = settings.clone();
             [
                 ("the build of dialback", build),
                 ("the way", way),
@@ -65,14 +74,26 @@ impl Settings {
                 ("--in-flight", settings.in_flight.to_string()),
                 ("--links", settings.links.to_string()),
                 ("--rate", settings.rate.map_or_else(|| "none".into(), |rate| rate.to_string())),
+                ("--timeout", seconds(settings.timeout_seconds).unwrap_or_default()),
+                ("--warm-up", seconds(settings.warm_up_seconds).unwrap_or_default()),
+                ("the hash of the message (-d)", message_hash.unwrap_or_default()),
             ]
         };
         let pairs = shown(self).into_iter().zip(shown(earlier));
         pairs
-            .filter(|((_, now), (_, then))| now != then)
+            // A value that a file does not have is empty.
+            .filter(|((_, now), (_, then))| now != then && !now.is_empty() && !then.is_empty())
             .map(|((name, now), (_, then))| format!("{name} was {then} and is {now}"))
             .collect()
     }
+}
+
+/// FNV-1a of 64 bits. It is the same in every release; the hashes of `std` may change.
+pub(super) fn message_hash(message: &[u8]) -> String {
+    let hash = message.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// Latencies of the calls that succeeded, in microseconds.
@@ -255,6 +276,9 @@ impl Settings {
             in_flight: 16,
             links: 1,
             rate: None,
+            timeout_seconds: Some(30.0),
+            warm_up_seconds: Some(1.0),
+            message_hash: Some(message_hash(b"x")),
         }
     }
 }
@@ -299,9 +323,32 @@ mod tests {
             Settings { message_bytes: 35, ..settings() },
             Settings { messages: 2, ..settings() },
             Settings { links: 2, ..settings() },
+            Settings { timeout_seconds: Some(0.5), ..settings() },
+            Settings { warm_up_seconds: Some(0.0), ..settings() },
+            Settings { message_hash: Some(message_hash(b"y")), ..settings() },
         ] {
             assert_eq!(now.differences(&other).len(), 1, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_setting_that_an_earlier_file_does_not_have_compares_with_any() {
+        let text = result().to_json().expect("JSON");
+        let mut file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let earlier = file["settings"].as_object_mut().expect("an object");
+        for key in ["timeout_seconds", "warm_up_seconds", "message_hash"] {
+            assert!(earlier.remove(key).is_some(), "{key}");
+        }
+        let earlier = BenchResult::parse(&file.to_string()).expect("a result").settings;
+        assert_eq!(settings().differences(&earlier), [""; 0]);
+    }
+
+    #[test]
+    fn the_hash_of_a_message_is_fnv_1a() {
+        assert_eq!(
+            [message_hash(b""), message_hash(b"a")],
+            ["cbf29ce484222325", "af63dc4c8601ec8c"]
+        );
     }
 
     #[test]
