@@ -112,6 +112,16 @@ fn latency_with_a_rate_counts_from_the_time_when_a_call_was_due() {
 }
 
 #[test]
+fn a_rate_that_finds_no_slots_ends_with_1_and_its_result() {
+    let setup = BenchSetup::new();
+    // 200 calls are due, and one slot makes four of 50 ms at most.
+    let run = "warehouse Demo/Sleep -d {\"ms\":50} --in-flight 1 --rate 1000";
+    let ended = setup.bench(&format!("{run} --duration 200ms --warm-up 0s"));
+    let ended = ended.expect(1, &["more than 1 % of those that were due: lower --rate or"]);
+    assert!(ended.stdout.contains("calls were due and all 1 slots were busy"), "{ended:#?}");
+}
+
+#[test]
 fn if_the_first_call_fails_nothing_else_is_sent() {
     let setup = BenchSetup::new();
     let fails = |rest: &str, code, text: &str| {

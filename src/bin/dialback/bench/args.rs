@@ -33,6 +33,7 @@ the result. On a terminal, standard error shows the progress.
 A link has caller_calls_in_flight_max calls in flight, 128 by default; further ones wait, which
 counts as latency. The limits of rules apply.
 Exit codes: 0 all calls succeeded; 64 + RPC code of the most frequent failure, as `call`;
+1 runtime failure, or more than 1 % of the calls that were due with --rate found no slot (missed);
 2 bad usage or files, or an earlier result of other settings; 130 on Ctrl-C.")]
 pub(crate) struct BenchArgs {
     /// Agent (not with --any) and method [default: Demo/Echo, with --stream Demo/Chat]

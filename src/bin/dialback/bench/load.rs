@@ -36,6 +36,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest sleep of the pacer, which then looks whether the run has ended.
 const PACER_SLEEP_MAX: Duration = Duration::from_millis(50);
 
+/// A run may miss one call in this number of those that were due.
+const MISSED_PART_MAX: u64 = 100;
+
 /// Time for the last calls of an open loop to get a slot.
 const LAST_WAIT_MAX: Duration = Duration::from_millis(10);
 
@@ -114,6 +117,12 @@ impl Run {
     pub(super) fn missed(&self, elapsed: Duration) -> u64 {
         let due = self.rate.map_or(0, |rate| self.due_calls(rate, elapsed));
         due.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Returns `true` if so many calls were missed that the load was not the one asked for.
+    pub(super) fn has_missed_many(&self, missed: u64) -> bool {
+        let due = missed.saturating_add(self.taken.load(Ordering::Relaxed));
+        missed > due / MISSED_PART_MAX
     }
 
     /// Calls in flight at the end of the run, which a signal has stopped at this time.
@@ -374,6 +383,17 @@ mod tests {
         let run = Run::new(Until::Elapsed(MS * 10), Some(rate));
         run.taken.store(4, Ordering::Relaxed);
         assert_eq!([run.missed(MS * 3), run.missed(MS * 8), run.missed(MS * 99)], [0, 4, 6]);
+    }
+
+    #[test]
+    fn more_than_one_missed_call_in_a_hundred_is_too_many() {
+        let has_missed_many = |taken, missed| {
+            let run = Run::new(Until::Calls(1), None);
+            run.taken.store(taken, Ordering::Relaxed);
+            run.has_missed_many(missed)
+        };
+        assert!(!has_missed_many(0, 0) && has_missed_many(0, 1));
+        assert!(!has_missed_many(990, 10) && has_missed_many(989, 11));
     }
 
     #[test]

@@ -236,11 +236,13 @@ impl Bench {
         let stopped = watch(signals, &run, ways, "measuring").await.err();
         let (elapsed, tally, interrupted) = (run.elapsed(), run.tally(), stopped.is_some());
         let span = run.span(&tally, elapsed, interrupted);
-        let figures = Figures::new(&tally, span, run.missed(elapsed), interrupted)
-            .with_cut_off(run.cut_off(elapsed));
+        let missed = run.missed(elapsed);
+        let figures = Figures::new(&tally, span, missed, interrupted);
+        let figures = figures.with_cut_off(run.cut_off(elapsed));
         self.print(&BenchResult::new(settings, figures)).await?;
         let failed = tally.failures.first().map(|kind| Failure::reported(kind.code));
-        stopped.or(failed).map_or(Ok(()), Err)
+        let overloaded = run.has_missed_many(missed).then(|| overloaded(missed));
+        stopped.or(failed).or(overloaded).map_or(Ok(()), Err)
     }
 
     fn check_comparable(&self, settings: &Settings) -> Result<(), Failure> {
@@ -287,6 +289,13 @@ impl Bench {
         };
         print_aside(text).await.map(drop)
     }
+}
+
+/// The calls of an open loop were not those that `--rate` asked for.
+fn overloaded(missed: u64) -> Failure {
+    Failure::Runtime(vec![format!(
+        "missed {missed} calls, more than 1 % of those that were due: lower --rate or raise --in-flight"
+    )])
 }
 
 /// Runs to the end with progress on a terminal, or until a signal.
