@@ -57,13 +57,17 @@ where
         while self.missing > 0 && self.part.len() < PART_BYTES_MIN {
             // The part keeps the bytes when the future is dropped.
             let read = pin!(reader.read_part(self.missing, &mut self.part)).poll(cx);
-            let read = match &mut self.stall_timer {
-                Some(timer) => ready!(timer.poll(read, reader, cx)),
-                None => ready!(read).map_err(Stall::Fault),
-            };
             match read {
-                Ok(bytes) => self.missing -= bytes,
-                Err(fault) => return Poll::Ready(Some(Err(fault))),
+                Poll::Ready(Ok(bytes)) => {
+                    self.missing -= bytes;
+                    self.stall_timer.iter_mut().for_each(|timer| timer.note_part(reader));
+                }
+                Poll::Ready(Err(fault)) => return Poll::Ready(Some(Err(Stall::Fault(fault)))),
+                Poll::Pending => {
+                    // A few bytes do not restart the timer.
+                    let Some(timer) = &mut self.stall_timer else { return Poll::Pending };
+                    return timer.poll_slow(reader, cx).map(|()| Some(Err(Stall::Slow)));
+                }
             }
         }
         let part = self.part.split().freeze();

@@ -76,33 +76,33 @@ impl StallTimer {
     pub(super) async fn next(&mut self, reader: &mut FrameReader) -> SteadyRead {
         std::future::poll_fn(|cx| {
             // The reader keeps received bytes when its future is dropped.
-            let read = pin!(reader.next()).poll(cx);
-            if read.is_pending() && !reader.is_inside_a_frame() {
-                return Poll::Pending;
+            if let Poll::Ready(read) = pin!(reader.next()).poll(cx) {
+                self.stall = None;
+                return Poll::Ready(read.map_err(Stall::Fault));
             }
-            self.poll(read, reader, cx)
+            match reader.is_inside_a_frame() {
+                true => self.poll_slow(reader, cx).map(|()| Err(Stall::Slow)),
+                false => Poll::Pending,
+            }
         })
         .await
     }
 
-    /// Result of a read that a peer must not make wait; fails if it sends too slowly.
-    pub(super) fn poll<T>(
-        &mut self,
-        read: Poll<Result<T, ReadFault>>,
-        reader: &FrameReader,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<T, Stall<ReadFault>>> {
-        if let Poll::Ready(read) = read {
-            self.stall = None;
-            return Poll::Ready(read.map_err(Stall::Fault));
-        }
+    /// Stops the timer if enough has come since it was set: the next wait has all of its time.
+    pub(super) fn note_part(&mut self, reader: &FrameReader) {
+        let received = reader.received_bytes();
+        self.stall.take_if(|(_, before)| received >= *before + STEADY_BYTES_MIN);
+    }
+
+    /// Ready if the peer sends an incomplete frame too slowly. Called when no more of it has come.
+    pub(super) fn poll_slow(&mut self, reader: &FrameReader, cx: &mut Context<'_>) -> Poll<()> {
         let now_received = reader.received_bytes();
         let (stall, received) = self
             .stall
             .get_or_insert_with(|| (Box::pin(tokio::time::sleep(STALL_WAIT_MAX)), now_received));
         while stall.as_mut().poll(cx).is_ready() {
             if now_received < *received + STEADY_BYTES_MIN {
-                return Poll::Ready(Err(Stall::Slow));
+                return Poll::Ready(());
             }
             *received = now_received;
             stall.as_mut().reset(stall_end());

@@ -413,6 +413,37 @@ async fn faults_of_a_message_that_comes_are_those_of_one_that_is_read_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_of_which_a_byte_comes_now_and_then_is_too_slow() {
+    let (reply, acceptor) = served(Passing::default(), async |stream, _| {
+        large(2 * STALL_WAIT_MAX, HALF).write(stream).await;
+        for _ in 0..2 {
+            tokio::time::sleep(STALL_WAIT_MAX * 9 / 10).await;
+            Frames(vec![7]).write(stream).await;
+        }
+        status(stream).await
+    })
+    .await;
+    check(reply, Code::ResourceExhausted, Outcome::NotExecuted, "too slowly");
+    assert_eq!(acceptor.counts(), [1, 0, 0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_steadily_may_take_longer_than_a_stall() {
+    let (reply, acceptor) = served(Passing::default(), async |stream, _| {
+        large(4 * STALL_WAIT_MAX, 2 + HALF).write(stream).await;
+        for _ in 0..2 {
+            tokio::time::sleep(STALL_WAIT_MAX * 9 / 10).await;
+            Frames(vec![7; HALF / 2]).write(stream).await;
+        }
+        Frames::default().end().finish(stream).await;
+        status(stream).await
+    })
+    .await;
+    assert!(reply.is_ok(), "{reply:?}");
+    assert_eq!(acceptor.counts(), [1, 1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_reset_while_it_comes_is_counted_as_a_reset() {
     let (reply, acceptor) = served(Passing::default(), async |stream, _| {
         large(TIMEOUT, HALF).write(stream).await;
