@@ -151,7 +151,10 @@ pub(super) async fn send_request(
     if let Body::Parts(parts) = &mut request.body {
         stream.sender.begin_message(parts.bytes());
         // Boxed: few messages are this large, and the other calls do not carry its size.
-        return Box::pin(send_parts(link, stream, parts, chunks)).await;
+        let sent = Box::pin(send_parts(link, stream, parts, chunks)).await;
+        // For the reply and other attempts: the head was sent before.
+        parts.lower(&mut request.meta.deadline);
+        return sent;
     }
     stream.sender.begin_message(chunks.bytes_left());
     let written = write_steadily(&mut stream.sender, &mut chunks).await;

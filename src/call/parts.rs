@@ -15,6 +15,7 @@ use std::{
     any::Any,
     fmt,
     pin::{Pin, pin},
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -34,10 +35,12 @@ struct PartsState {
     /// Time by which it must be whole while it is passed on.
     until: Option<Instant>,
     is_late: bool,
+    /// Deadline of the call as the check of the end has found it.
+    deadline: Arc<OnceLock<Instant>>,
 }
 
-/// Future of a check that precedes the end of a message.
-pub(crate) type LastCheck = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+/// Future of a check that precedes the end of a message. Returns the deadline that the call has.
+pub(crate) type LastCheck = Pin<Box<dyn Future<Output = Result<Instant, Status>> + Send>>;
 
 /// Reason why a message was not passed on to its end.
 pub(super) enum NotPassedOn {
@@ -53,13 +56,19 @@ impl MessageParts {
     /// A message of this length. Its source ends only when it is complete.
     pub(crate) fn new(bytes: usize, source: impl Source + 'static) -> Self {
         let (source, come) = (Messages::new(source), Vec::new());
-        let (end, until, is_late) = (None, None, false);
-        Self(Box::new(PartsState { bytes, source, come, end, until, is_late }))
+        let (end, until, is_late, deadline) = (None, None, false, Arc::default());
+        Self(Box::new(PartsState { bytes, source, come, end, until, is_late, deadline }))
     }
 
     /// Makes the end of the message wait for a check.
     pub(crate) fn check_end(&mut self, check: LastCheck) {
-        self.0.source.wrap(|source| Checked { source, check, end: None });
+        let deadline = self.0.deadline.clone();
+        self.0.source.wrap(|source| Checked { source, check, deadline, end: None });
+    }
+
+    /// Lowers the deadline of its call to the one that the check of the end has found, if any.
+    pub(crate) fn lower(&self, deadline: &mut Instant) {
+        *deadline = self.0.deadline.get().map_or(*deadline, |checked| *checked.min(deadline));
     }
 
     /// Length of the message.
@@ -224,6 +233,7 @@ impl fmt::Debug for MessageParts {
 struct Checked {
     source: Box<dyn Source>,
     check: LastCheck,
+    deadline: Arc<OnceLock<Instant>>,
     end: Option<Metadata>,
 }
 
@@ -237,7 +247,10 @@ impl Source for Checked {
         }
         let checked = ready!(self.check.as_mut().poll(cx));
         Poll::Ready(match checked {
-            Ok(()) => Next::End(self.end.take().unwrap_or_default()),
+            Ok(deadline) => {
+                self.deadline.get_or_init(|| deadline);
+                Next::End(self.end.take().unwrap_or_default())
+            }
             Err(status) => Next::Failed(status),
         })
     }

@@ -230,7 +230,8 @@ async fn a_message_over_the_limit_of_the_agent_is_refused_before_a_stream_is_ope
 
 #[tokio::test(start_paused = true)]
 async fn an_end_waits_for_its_check_and_fails_with_it() {
-    for (checked, code) in [(Ok(()), None), (Err("late"), Some(Code::DeadlineExceeded))] {
+    let checks = [(Ok(Instant::now()), None), (Err("late"), Some(Code::DeadlineExceeded))];
+    for (checked, code) in checks {
         let (feeder, mut request) = coming();
         let (open, opened) = tokio::sync::oneshot::channel::<()>();
         parts(&mut request).check_end(Box::pin(async move {
@@ -244,6 +245,29 @@ async fn an_end_waits_for_its_check_and_fails_with_it() {
         assert!(poll_once(whole.as_mut()).await.is_pending(), "it is checked first");
         open.send(()).expect("a check");
         assert_eq!(whole.await.err().map(|status| status.code()), code);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_checked_lowers_the_deadline_of_its_call_and_does_not_extend_it() {
+    for (lost, waits) in [(true, SECOND), (false, TIMEOUT)] {
+        let (pair, (feeder, mut request)) = (Pair::linked().await, coming());
+        let (began, given) = (Instant::now(), request.meta.deadline);
+        let checked = if lost { began + SECOND } else { given + TIMEOUT };
+        parts(&mut request).check_end(Box::pin(async move { Ok(checked) }));
+        for next in [half(), half(), end()] {
+            feed(&feeder, next).await;
+        }
+        let agent = async {
+            let (mut stream, read) = begun(&pair).await;
+            read_bytes(&mut stream, LARGE.len() - read).await;
+            read_to(&mut stream.reader, Kind::End).await;
+            stream
+        };
+        let (reply, _stream) = tokio::join!(send(&pair, &mut request), agent);
+        check(reply, Code::DeadlineExceeded, Outcome::Unknown, "the deadline passed");
+        assert_eq!(request.meta.deadline, checked.min(given));
+        assert_eq!(began.elapsed().as_secs(), waits.as_secs());
     }
 }
 

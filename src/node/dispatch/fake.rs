@@ -19,6 +19,7 @@ pub(in crate::node) struct Attempt {
     pub(in crate::node) was_coming: bool,
     /// True if a large reply may come in parts.
     pub(in crate::node) in_parts: bool,
+    pub(in crate::node) deadline: Instant,
 }
 
 /// Scripted routes by name, the preferred one first.
@@ -100,7 +101,8 @@ impl Routes for FakeRoutes {
         let takes = {
             let mut state = self.state();
             let (number, was_coming) = (request.meta.attempt, request.body.coming().is_some());
-            state.attempts.push(Attempt { route, number, was_coming, in_parts });
+            let deadline = request.meta.deadline;
+            state.attempts.push(Attempt { route, number, was_coming, in_parts, deadline });
             state.takes
         };
         let passes_for = self.state().passes_for;

@@ -231,10 +231,11 @@ impl<R: Routes> Dispatch<R> {
 
 /// Waits until the whole message of a request has come.
 async fn store(request: &mut Request) -> Result<(), Status> {
-    match request.body.coming() {
-        Some(parts) => parts.become_whole().await,
-        None => Ok(()),
+    if let Some(parts) = request.body.coming() {
+        parts.become_whole().await?;
+        parts.lower(&mut request.meta.deadline);
     }
+    Ok(())
 }
 
 /// Refuses a message that is larger than its rule allows.

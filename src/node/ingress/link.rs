@@ -85,7 +85,7 @@ impl Arrival for LinkCall<'_> {
         if let Body::Parts(parts) = &mut request.body {
             // The node may be suspended while the rest of the message comes.
             let guard = guard.clone();
-            parts.check_end(Box::pin(async move { guard.pass(entered, deadline).await.map(drop) }));
+            parts.check_end(Box::pin(async move { guard.pass(entered, deadline).await }));
         }
         Ok(())
     }

@@ -78,6 +78,24 @@ async fn a_late_message_takes_the_route_that_is_there_when_it_is_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_was_stored_is_sent_with_the_deadline_that_its_call_has_by_then() {
+    for busy in [&["a"][..], &[]] {
+        let dispatch = dispatch(&["a"], []);
+        dispatch.change(|state| {
+            state.busy = busy.to_vec();
+            state.passes_for = Some(SECOND);
+        });
+        let mut request = coming_soon();
+        let deadline = request.meta.deadline - 3 * SECOND;
+        let parts = request.body.coming().expect("parts");
+        parts.check_end(Box::pin(async move { Ok(deadline) }));
+        assert!(dispatch.forward(&mut request, granted(false), &mut None).await.is_ok());
+        let attempts = dispatch.routes.state().attempts.clone();
+        assert_eq!(attempts.last().expect("an attempt").deadline, deadline);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_agent_is_replaced_while_the_message_is_coming() {
     let dispatch = dispatch(&["a", "b"], [unavailable()]);
     assert!(dispatch.answer(coming_soon(), granted(false)).await.is_ok());
