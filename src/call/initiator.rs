@@ -106,7 +106,7 @@ fn initiate_unary(
                 answer
             }
             Ok(Ok(ReadReply::Begun(metadata, start))) => {
-                let body = Body::Parts(parts_of(link, stream.reader, &start));
+                let body = Body::Parts(parts_of(link, stream.reader, &start, until));
                 Ok(Reply { body, metadata, ..Reply::default() })
             }
             Ok(Err(fault)) => Err(fault),
@@ -129,8 +129,8 @@ enum ReadReply {
     Begun(Metadata, Frame),
 }
 
-/// The message of a reply that has begun, and is still coming.
-fn parts_of(link: &Link, reader: FrameReader, start: &Frame) -> MessageParts {
+/// The message of a reply that has begun, and must be whole by this time.
+fn parts_of(link: &Link, reader: FrameReader, start: &Frame, until: Instant) -> MessageParts {
     let (link, bytes) = (link.clone(), start.payload.len() + start.missing as usize);
     let then = move |mut reader: FrameReader, parts: Result<(), Stall<ReadFault>>| -> Rest {
         Box::pin(async move {
@@ -140,7 +140,9 @@ fn parts_of(link: &Link, reader: FrameReader, start: &Frame) -> MessageParts {
             }
         })
     };
-    MessageParts::new(bytes, PartSource::new(start, reader, None, then))
+    let mut parts = MessageParts::new(bytes, PartSource::new(start, reader, None, then));
+    parts.expect_by(until);
+    parts
 }
 
 /// Reads what follows the parts of a reply, or reports the fault that ended them.

@@ -654,3 +654,26 @@ async fn a_reply_whose_agent_is_lost_or_breaks_off_while_it_comes_is_unknown() {
     )
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_comes_is_bounded_by_the_deadline_of_the_request_and_not_of_its_caller() {
+    let script = async |_: &Pair, stream: &mut CallStream| {
+        Frames::default().message(&LARGE).without_last(HALF).write(stream).await;
+        loop {
+            tokio::time::sleep(SECOND).await;
+            Frames(vec![7]).write(stream).await;
+        }
+    };
+    let began = Instant::now();
+    asked_in_parts(script, async |reply| {
+        let reply = Some(parts_of(reply)).into();
+        let (ended, _) = served(Passing { reply, ..Passing::default() }, async |stream, _| {
+            large(2 * TIMEOUT, 0).finish(stream).await;
+            reset_code(&mut stream.reader).await
+        })
+        .await;
+        assert_eq!(ended, Some(StreamCode::Deadline));
+    })
+    .await;
+    assert!((TIMEOUT..TIMEOUT + SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
