@@ -42,6 +42,7 @@ pub(super) async fn pass_on(
 ) -> Result<(), ReplyStreamError> {
     let first = start(reply, message_bytes_max).map_err(ReplyStreamError::Report)?;
     let Body::Parts(parts) = &mut reply.body else { return Ok(()) };
+    sender.begin_message(parts.bytes());
     let passed = ready_by(|| deadline, pin!(parts.pass_on(first, sender))).await;
     let trailing = match passed {
         Ok(Ok(trailing)) => trailing,

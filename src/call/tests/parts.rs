@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     call::{
         Body, CallAcceptor, Head, InitiatorLimits, MessageParts, Next, PendingRequest,
-        RelayedReply, Reply, Source, answer, ask,
+        RelayedReply, Reply, Source, answer, ask, reply_parts::pass_on,
     },
     lazy_timeout::poll_once,
     limits::{PART_BYTES_MIN, PASSED_ON_BYTES_MIN, PASSED_ON_WAIT_MAX, STALL_WAIT_MAX},
@@ -533,6 +533,37 @@ async fn a_reply_is_written_as_it_comes_and_its_status_after_its_end() {
     })
     .await;
     assert_eq!(end.expect("a success").get("b"), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_is_passed_on_goes_before_those_that_begin_later() {
+    // Several times what a path carries at once, and within the window of a stream.
+    const BYTES: usize = 7 * HALF;
+    let pair = Pair::linked().await;
+    pair._sockets.2.set_delay(SECOND / 100);
+    let pass = async |stream: &mut CallStream| {
+        let (feeder, fed) = mpsc::channel(8);
+        for _ in 0..7 {
+            feed(&feeder, half()).await;
+        }
+        feed(&feeder, end()).await;
+        let body = Body::Parts(MessageParts::new(BYTES, Fed(fed)));
+        let mut reply = Reply { body, ..Reply::default() };
+        stream.sender.open_window();
+        let deadline = Instant::now() + TIMEOUT;
+        assert!(pass_on(&mut stream.sender, &mut reply, BYTES, deadline).await.is_ok());
+    };
+    let (mut earlier, mut later) = (pair.opened().await, pair.opened().await);
+    pass(&mut earlier).await;
+    pass(&mut later).await;
+    let mut earlier = pair.accepted().await;
+    earlier.reader.allow_messages(BYTES);
+    read_to(&mut earlier.reader, Kind::Message).await;
+    let mut later = pair.accepted().await;
+    later.reader.allow_messages(BYTES);
+    drop(poll_once(pin!(later.reader.next())).await);
+    let come = later.reader.received_bytes();
+    assert!(come < BYTES / 2, "{come}");
 }
 
 #[tokio::test(start_paused = true)]
