@@ -165,12 +165,11 @@ impl<R: Routes> Dispatch<R> {
         route: &mut Option<R::Route>,
     ) -> Result<Reply, Status> {
         let picked = self.pick(request, route.as_ref()).await?;
-        let picked = route.insert(picked);
         if request.body.coming().is_some() {
             // Boxed: few messages are this large, and the other calls do not carry its size.
-            return Box::pin(self.attempt_while_coming(request, in_parts, picked)).await;
+            return Box::pin(self.attempt_while_coming(request, in_parts, picked, route)).await;
         }
-        self.routes.ask(picked, request, in_parts).await
+        self.routes.ask(route.insert(picked), request, in_parts).await
     }
 
     /// Makes one attempt of a call whose message is still coming. It is passed on at once if the
@@ -179,18 +178,21 @@ impl<R: Routes> Dispatch<R> {
         &self,
         request: &mut Request,
         in_parts: bool,
-        route: &mut R::Route,
+        picked: R::Route,
+        route: &mut Option<R::Route>,
     ) -> Result<Reply, Status> {
-        if self.routes.has_spare_permits(route) {
-            let reply = self.routes.ask(route, request, in_parts).await;
+        let failed = route.take();
+        let picked = route.insert(picked);
+        if self.routes.has_spare_permits(picked) {
+            let reply = self.routes.ask(picked, request, in_parts).await;
             if !request.body.coming().is_some_and(|parts| parts.is_late()) {
                 return reply;
             }
         }
         store(request).await?;
         // The agent may have left meanwhile.
-        *route = self.pick(request, None).await?;
-        self.routes.ask(route, request, in_parts).await
+        *picked = self.pick(request, failed.as_ref()).await?;
+        self.routes.ask(picked, request, in_parts).await
     }
 
     /// Picks the route of a call, and waits for one if the call says so.

@@ -103,6 +103,14 @@ async fn a_lost_agent_is_replaced_while_the_message_is_coming() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_is_stored_for_a_retry_does_not_go_to_the_agent_that_failed() {
+    let dispatch = dispatch(&["a", "b"], [unavailable()]);
+    dispatch.change(|state| state.busy = vec!["b"]);
+    assert!(dispatch.answer(coming_soon(), granted(false)).await.is_ok());
+    assert_eq!(attempts(&dispatch), [("a", true), ("b", false)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_fails_ends_its_call_without_a_retry() {
     for is_busy in [false, true] {
         let dispatch = dispatch(&["a", "b"], []);
