@@ -171,7 +171,7 @@ async fn send_parts(
     let written = match parts.pass_on(first, &mut stream.sender).await {
         Ok(_) => write_steadily(&mut stream.sender, &mut end_chunk()).await,
         Err(NotPassedOn::Sending(stall)) => Err(stall),
-        Err(NotPassedOn::Source(status)) => return Err(status),
+        Err(NotPassedOn::Source(status) | NotPassedOn::End(status)) => return Err(status),
         Err(NotPassedOn::Late) => {
             let text = "the message did not come in time to be passed on";
             return Err(Progress::BeforeEnd.failed(Code::Unavailable, text));

@@ -48,6 +48,8 @@ pub(super) enum NotPassedOn {
     Sending(Stall<SendFault>),
     /// The message does not come to its end.
     Source(Status),
+    /// All of the message was passed on, and a failure comes instead of its end.
+    End(Status),
     /// The message does not come in time. The rest of it may come later.
     Late,
 }
@@ -125,7 +127,7 @@ impl MessageParts {
     ) -> Result<Metadata, NotPassedOn> {
         let mut timer = self.0.until.map(|until| Box::pin(sleep_until(until)));
         let mut stopped = pin!(sender.stopped());
-        let (mut chunks, mut count) = (first, 0);
+        let (mut chunks, mut count, mut left) = (first, 0, self.bytes());
         loop {
             self.write(sender, &mut chunks, &mut timer).await?;
             let part = std::future::poll_fn(|cx| {
@@ -139,7 +141,11 @@ impl MessageParts {
                 self.poll_late(&mut timer, cx).map(Err)
             });
             match part.await? {
-                Next::Message(part) => chunks = Chunks::one(part),
+                Next::Message(part) => {
+                    left = left.saturating_sub(part.len());
+                    chunks = Chunks::one(part);
+                }
+                Next::Failed(status) if left == 0 => return Err(NotPassedOn::End(status)),
                 Next::Failed(status) => return Err(NotPassedOn::Source(status)),
                 Next::Head(trailing) | Next::End(trailing) => return Ok(trailing),
             }

@@ -47,6 +47,8 @@ pub(super) async fn pass_on(
     let trailing = match passed {
         Ok(Ok(trailing)) => trailing,
         Ok(Err(NotPassedOn::Source(status))) => return Err(ReplyStreamError::Broken(status)),
+        // No frame is incomplete: a STATUS can follow.
+        Ok(Err(NotPassedOn::End(status))) => return Err(ReplyStreamError::Report(status)),
         Ok(Err(NotPassedOn::Sending(stall))) => return Err(unwritten(&stall)),
         Ok(Err(NotPassedOn::Late)) | Err(_) => {
             return Err(ReplyStreamError::Reset(StreamCode::Deadline));

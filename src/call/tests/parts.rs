@@ -584,6 +584,23 @@ async fn a_reply_that_fails_while_it_comes_is_reset_with_a_code_that_means_unkno
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_after_the_whole_message_of_a_reply_is_reported() {
+    let (feeder, acceptor) = replying(LARGE.len());
+    let (end, _) = served(acceptor, async |stream, _| {
+        large(TIMEOUT, 0).finish(stream).await;
+        stream.reader.allow_parts();
+        feed(&feeder, half()).await;
+        feed(&feeder, half()).await;
+        let start = stream.reader.next().await.expect("a frame").expect("a message");
+        read_bytes(stream, LARGE.len() - start.payload.len()).await;
+        feed(&feeder, Next::Failed(Status::new(Code::NotFound, "no such entry"))).await;
+        status(stream).await
+    })
+    .await;
+    check(end, Code::NotFound, Outcome::AppError, "no such entry");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reply_over_the_limit_of_the_initiator_is_a_status_and_no_message() {
     let (_feeder, acceptor) = replying(MESSAGE_BYTES_MAX + 1);
     let (reply, _) = served(acceptor, async |stream, _| {
