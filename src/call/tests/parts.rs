@@ -549,7 +549,6 @@ async fn a_reply_that_is_passed_on_goes_before_those_that_begin_later() {
         feed(&feeder, end()).await;
         let body = Body::Parts(MessageParts::new(BYTES, Fed(fed)));
         let mut reply = Reply { body, ..Reply::default() };
-        stream.sender.open_window();
         let deadline = Instant::now() + TIMEOUT;
         assert!(pass_on(&mut stream.sender, &mut reply, BYTES, deadline).await.is_ok());
     };
