@@ -83,6 +83,8 @@ fn transport() -> Arc<quinn::TransportConfig> {
         .datagram_receive_buffer_size(None)
         .stream_receive_window((256u32 * 1024).into())
         .receive_window((1024 * 1024 + 256 * 1024 * CALLS_IN_FLIGHT).into())
+        // The other ways have their turns meanwhile.
+        .keep_alive_interval(Some(Duration::from_secs(5)))
         .max_idle_timeout(quinn::IdleTimeout::try_from(Duration::from_secs(15)).ok());
     Arc::new(transport)
 }
