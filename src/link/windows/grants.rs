@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// Bytes that a stream sends or reads before anything is kept about its window.
 pub(super) const UNCOUNTED_BYTES: u64 = STREAM_WINDOW_BYTES as u64 / 4;
 
+/// Round trip from which a wider window is worth its memory: with the first one, 1 Gbit/s.
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(2);
+
 /// Decides when the peer is granted more, and how much.
 #[derive(Debug)]
 pub(super) struct Grants {
@@ -45,7 +48,8 @@ impl Grants {
         now: Instant,
         round_trip: Duration,
     ) -> u64 {
-        let is_fast = now.duration_since(self.at) <= round_trip / 2;
+        let is_long = round_trip >= LONG_ROUND_TRIP;
+        let is_fast = is_long && now.duration_since(self.at) <= round_trip / 2;
         (self.at, self.end) = (now, end);
         let wanted = if is_fast { self.window * 2 } else { self.window };
         let of_message = end.saturating_sub(read) + UNCOUNTED_BYTES;
@@ -121,6 +125,14 @@ mod tests {
         for read in (66 * KIB..end).step_by(10_000) {
             assert_eq!(reader.read(read, end, Duration::ZERO), None, "{read}");
         }
+    }
+
+    #[test]
+    fn on_a_short_path_the_window_stays_as_it_is() {
+        let mut grants = Grants::new(Instant::now());
+        let at = grants.at;
+        assert_eq!(grants.wanted(FIRST / 4, 0, at, LONG_ROUND_TRIP / 2), FIRST);
+        assert_eq!(grants.wanted(FIRST / 4, 0, at, LONG_ROUND_TRIP), 2 * FIRST);
     }
 
     #[test]

@@ -61,7 +61,8 @@ async fn the_idle_timeout_applies_when_the_caller_does_not_read() {
 async fn a_reader_of_a_connection_may_pause_and_resume() {
     let setup = ForwardSetup::open().await;
     let (stream, upstream) = setup.connect().await;
-    let bytes = vec![7_u8; 8 << 20];
+    // More than each hop may hold of a connection whose reader kept up before.
+    let bytes = vec![7_u8; 64 << 20];
     let (mut from_agent, mut to_agent) = tokio::io::split(stream);
     let (mut from_caller, mut to_caller) = tokio::io::split(upstream);
     let (out, back) = (bytes.clone(), bytes.clone());
