@@ -21,9 +21,12 @@ use std::{
 };
 
 /// Runs of a connection's driver without a delay after its endpoint has read: one to take in the
-/// packets, one for the first answer, so that the peer can begin while the rest is written. With
-/// one, two ends that answer each other would take turns.
+/// packets, and one for the answer. A call that is alone needs no more.
 const RUNS_AT_ONCE: u8 = 2;
+
+/// Runs with a delay after a third run in a row: several calls are there, and more will be. Delays
+/// of a few runs only would leave the first answer after each read alone in its packet.
+const DELAYED_RUNS: u8 = 64;
 
 /// First runs of a connection's driver, in which each packet is sent by itself. quinn makes room
 /// for the largest batch when the second packet of a batch is written, and keeps it as long as the
@@ -92,6 +95,7 @@ struct ConnectionDriver {
     /// [`Self::reads`] when the driver last ran.
     reads_seen: usize,
     runs_at_once: u8,
+    delayed_runs: u8,
     /// The number of runs that are left of the first ones, [`UNBATCHED_RUNS`].
     unbatched_runs: u8,
     /// The driver is at the back of the queue.
@@ -101,19 +105,33 @@ struct ConnectionDriver {
 impl ConnectionDriver {
     fn new(driver: Driver, reads: Arc<AtomicUsize>) -> Self {
         let reads_seen = reads.load(Ordering::Relaxed);
-        let (runs_at_once, unbatched_runs) = (RUNS_AT_ONCE, UNBATCHED_RUNS);
-        Self { driver, reads, reads_seen, runs_at_once, unbatched_runs, waits: false }
+        Self {
+            driver,
+            reads,
+            reads_seen,
+            runs_at_once: RUNS_AT_ONCE,
+            delayed_runs: 0,
+            unbatched_runs: UNBATCHED_RUNS,
+            waits: false,
+        }
     }
 
-    /// Returns true if the driver runs without a delay, because it was woken soon after a read.
+    /// Returns true if the driver runs without a delay: few calls are in flight, as it seems.
     fn runs_at_once(&mut self) -> bool {
+        if self.delayed_runs > 0 {
+            self.delayed_runs -= 1;
+            return false;
+        }
         let reads = self.reads.load(Ordering::Relaxed);
         if reads != self.reads_seen {
             (self.reads_seen, self.runs_at_once) = (reads, RUNS_AT_ONCE);
         }
-        let at_once = self.runs_at_once > 0;
-        self.runs_at_once = self.runs_at_once.saturating_sub(1);
-        at_once
+        if self.runs_at_once == 0 {
+            self.delayed_runs = DELAYED_RUNS;
+            return false;
+        }
+        self.runs_at_once -= 1;
+        true
     }
 }
 
@@ -209,15 +227,32 @@ mod tests {
     }
 
     #[test]
-    fn after_a_read_the_first_answer_goes_at_once_and_the_others_together() {
+    fn the_answer_to_a_read_goes_at_once_and_more_of_them_together() {
         on_one_worker(async {
             let world = TestDrivers::start().await;
+            for _ in 0..2 * DELAYED_RUNS {
+                world.read().await;
+                assert_eq!(world.written_by(1).await, ["write", "send"]);
+            }
             world.read().await;
             let sent = world.written_by(4).await;
             assert_eq!(sent, ["write", "send", "write", "write", "write", "send"]);
-            assert_eq!(world.written_by(2).await, ["write", "write", "send"]);
+        });
+    }
+
+    #[test]
+    fn where_answers_were_many_the_next_ones_go_together_from_the_first() {
+        on_one_worker(async {
+            let world = TestDrivers::start().await;
             world.read().await;
-            assert_eq!(world.written_by(3).await, ["write", "send", "write", "write", "send"]);
+            world.written_by(2).await;
+            // Taking in what was read is a run as well.
+            for _ in 0..DELAYED_RUNS / 2 {
+                world.read().await;
+                assert_eq!(world.written_by(3).await, ["write", "write", "write", "send"]);
+            }
+            world.read().await;
+            assert_eq!(world.written_by(2).await, ["write", "send", "write", "send"]);
         });
     }
 
