@@ -126,6 +126,16 @@ fn push_varint(out: &mut Vec<u8>, value: usize) {
     }
 }
 
+/// Bytes that [`push_varint`] appends for a value.
+const fn varint_bytes(value: usize) -> usize {
+    match value {
+        0..=0x3f => 1,
+        0x40..=0x3fff => 2,
+        0x4000..=0x3fff_ffff => 4,
+        _ => 8,
+    }
+}
+
 /// Appends a frame whose payload is CBOR of `fields`. The length is always written in two bytes
 /// (four for long control frames), so that the payload is encoded in place.
 pub(crate) fn push_map<T: serde::Serialize>(
@@ -272,6 +282,11 @@ impl Batch {
     }
 
     pub(crate) fn push(&mut self, message: Bytes) {
+        if self.small.is_empty() {
+            // Exactly: a buffer without spare room becomes `Bytes` without another allocation.
+            let copied = if message.len() > COPY_BYTES_MAX { 0 } else { message.len() };
+            self.small.reserve_exact(1 + varint_bytes(message.len()) + copied);
+        }
         push_message_header(&mut self.small, message.len());
         if message.len() > COPY_BYTES_MAX {
             self.large = Some(message);
@@ -349,6 +364,7 @@ mod tests {
             let mut bytes = Vec::new();
             push_varint(&mut bytes, value);
             assert_eq!(read_varint(&bytes), Some((value as u64, bytes.len())));
+            assert_eq!(varint_bytes(value), bytes.len());
             for end in 0..bytes.len() {
                 assert_eq!(read_varint(&bytes[..end]), None, "a cut length was read");
             }
@@ -368,6 +384,15 @@ mod tests {
             Err(WireError::TooLarge { bytes: 1_001, limit: 1_000, .. })
         ));
         assert!(matches!(header(0x3fff_ffff_ffff_ffff), Err(WireError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn the_buffer_of_one_message_has_no_spare_room() {
+        for bytes in [0, 1, 0x3f, 0x40, COPY_BYTES_MAX, COPY_BYTES_MAX + 1] {
+            let mut batch = Batch::default();
+            batch.push(vec![7; bytes].into());
+            assert_eq!(batch.small.capacity(), batch.small.len(), "{bytes}");
+        }
     }
 
     #[test]
