@@ -12,6 +12,7 @@ mod ends;
 mod exchange;
 mod head;
 mod message;
+mod message_timer;
 mod messages;
 mod part_source;
 mod parts;

@@ -5,6 +5,7 @@ use super::{
     body::Body,
     head::Head,
     message::Reply,
+    message_timer::MessageTimer,
     messages::with_background,
     reply_parts::{ReplyStreamError, expect_within, pass_on},
     request_body::PendingRequest,
@@ -294,12 +295,13 @@ impl<R: CallAcceptor> Responder<R> {
         deadline: Instant,
     ) -> Result<(), ReplyStreamError> {
         let mut stopped = pin!(self.sender.stopped());
+        let mut timer = MessageTimer::new(deadline, self.stall_policy, self.limits.stream_idle_max);
         loop {
             let gathered = {
-                let mut gather = pin!(gatherer.gather(batch, false));
+                let gather = pin!(gatherer.gather(batch, false));
                 tokio::select! {
                     biased;
-                    gathered = self.moving(gather.as_mut(), deadline) => gathered?,
+                    gathered = timer.wait(&self.activity, gather) => gathered?,
                     () = stopped.as_mut() => return Err(ReplyStreamError::Reset(StreamCode::Cancelled)),
                 }
             };
@@ -316,42 +318,6 @@ impl<R: CallAcceptor> Responder<R> {
                 Some(End::Complete(_)) => return Ok(()),
                 Some(End::Failed(status)) => return Err(ReplyStreamError::Report(status)),
                 None => batch = Batch::default(),
-            }
-        }
-    }
-
-    /// Awaits work until the deadline, with at most `stream_idle_max` without activity either way.
-    async fn moving<T>(
-        &self,
-        mut work: Pin<&mut impl Future<Output = T>>,
-        deadline: Instant,
-    ) -> Result<T, ReplyStreamError> {
-        loop {
-            let moved = self.activity.count();
-            let until = || match self.stall_policy {
-                StallPolicy::Reset => deadline.min(Instant::now() + self.limits.stream_idle_max),
-                // The ends of a TCP connection have their own idle limit.
-                StallPolicy::Wait(_) => deadline,
-            };
-            match ready_by(until, work.as_mut()).await {
-                Ok(output) => {
-                    self.activity.add();
-                    return Ok(output);
-                }
-                Err(_elapsed) if Instant::now() >= deadline => {
-                    return Err(ReplyStreamError::unknown(
-                        Code::DeadlineExceeded,
-                        "the deadline passed",
-                    ));
-                }
-                Err(_elapsed) if self.activity.count() == moved => {
-                    let text = format!(
-                        "nothing was sent in either direction for {:?} (stream_idle_max)",
-                        self.limits.stream_idle_max
-                    );
-                    return Err(ReplyStreamError::unknown(Code::DeadlineExceeded, text));
-                }
-                Err(_elapsed) => {}
             }
         }
     }
