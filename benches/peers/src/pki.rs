@@ -5,7 +5,7 @@ use dialback::{
     CredentialPem, Credentials,
     certs::{Ca, LeafProfile},
 };
-use std::{fs, path::Path, time::SystemTime};
+use std::{fs, ops::Range, path::Path, time::SystemTime};
 
 const LOOPBACK: &str = "127.0.0.1";
 /// Address of the side that listens, if a long path lies between the two sides.
@@ -20,6 +20,7 @@ pub fn host() -> String {
 pub fn write(dir: &Path) -> anyhow::Result<()> {
     let ca = Ca::generate("bench.local", SystemTime::now())?;
     fs::write(dir.join("ca.pem"), ca.pem())?;
+    write_key(&dir.join("ca.key"), &ca.key_pem())?;
     for (peer, hosts) in
         [("node/edge", &["localhost", LOOPBACK, NEAR][..]), ("agent/a", &[]), ("caller/c", &[])]
     {
@@ -27,11 +28,33 @@ pub fn write(dir: &Path) -> anyhow::Result<()> {
         let profile = LeafProfile::new(ca.trust_domain(), &peer.parse()?, hosts, SystemTime::now());
         let leaf = ca.leaf(&profile)?;
         fs::write(dir.join(format!("{name}.pem")), leaf.cert.as_bytes())?;
-        let key = dir.join(format!("{name}.key"));
-        fs::write(&key, leaf.key.as_bytes())?;
-        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        write_key(&dir.join(format!("{name}.key")), &leaf.key)?;
     }
     Ok(())
+}
+
+fn write_key(path: &Path, key: &str) -> anyhow::Result<()> {
+    fs::write(path, key)?;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(())
+}
+
+/// Issues certificates to agents of these numbers, by the CA in the current directory.
+pub fn issue_agents(numbers: Range<usize>) -> anyhow::Result<Vec<Credentials>> {
+    let ca = Ca::from_pem(&fs::read_to_string("ca.pem")?, &fs::read_to_string("ca.key")?)?;
+    let issue = |number| {
+        let peer = format!("agent/{}", agent_name(number)).parse()?;
+        let profile = LeafProfile::new(ca.trust_domain(), &peer, &[], SystemTime::now());
+        let leaf = ca.leaf(&profile)?;
+        let (cert, key, ca) = (leaf.cert.as_bytes(), leaf.key.as_bytes(), ca.pem().as_bytes());
+        Ok(Credentials::from_pem(&CredentialPem { cert, key, ca, ..CredentialPem::default() })?)
+    };
+    numbers.map(issue).collect()
+}
+
+/// Returns the name of an agent among many.
+pub fn agent_name(number: usize) -> String {
+    format!("a{number}")
 }
 
 /// Loads the credentials of a peer, such as `node-edge`, from the current directory.

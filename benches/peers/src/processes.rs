@@ -102,6 +102,13 @@ impl Drop for Process {
     }
 }
 
+/// Numbers of the processes of [`start_agents`].
+pub const NODE: usize = 0;
+pub const IN_TURN: usize = 1;
+pub const BY_SERVICE: usize = 2;
+
+const AGENTS_PER_PROCESS: usize = 2_500;
+
 /// A way to call, with all its processes. The last one has the load.
 pub struct Way {
     pub name: &'static str,
@@ -117,26 +124,71 @@ impl Way {
 
     /// Keeps calls in flight for a while.
     pub fn round(&mut self, load: Load) -> anyhow::Result<Round> {
-        let cpu_us = |processes: &[Process]| processes.iter().map(Process::cpu_us).sum::<f64>();
-        let before = cpu_us(&self.processes);
-        let process = self.processes.last_mut().context("no process")?;
+        self.round_of(self.processes.len() - 1, load)
+    }
+
+    /// The same by the process of this number, in the order of their start.
+    pub fn round_of(&mut self, process: usize, load: Load) -> anyhow::Result<Round> {
+        let before = self.cpu_us();
+        let process = &mut self.processes[process];
         writeln!(process.stdin, "{}", serde_json::to_string(&load)?)?;
         let line = process.line().with_context(|| self.name)?;
         let mut round: Round = serde_json::from_str(&line)?;
-        let calls = round.calls_per_second * load.millis as f64 / 1e3;
-        round.cpu_us = (cpu_us(&self.processes) - before) / calls.max(1.0);
+        round.cpu_us = (self.cpu_us() - before) / round.calls.max(1.0);
         Ok(round)
     }
+
+    /// CPU time of all processes so far, in microseconds.
+    pub fn cpu_us(&self) -> f64 {
+        self.processes.iter().map(Process::cpu_us).sum()
+    }
+
+    /// CPU time of the process of this number.
+    pub fn cpu_us_of(&self, process: usize) -> f64 {
+        self.processes[process].cpu_us()
+    }
+}
+
+/// Starts the ways over links of dialback, in the current directory.
+pub fn start_links() -> anyhow::Result<[Way; 2]> {
+    let me = std::env::current_exe()?;
+    Ok([
+        raw(&me, "dialback direct", ["direct", "agent"])?,
+        through(&me, "dialback through a node", |[node, _gateway]| ["caller".into(), node])?,
+    ])
+}
+
+/// Starts a node with this many agents, and two callers for the load: the process of number
+/// [`IN_TURN`] calls the agents by their names, and that of [`BY_SERVICE`] names only the service.
+pub fn start_agents(count: usize) -> anyhow::Result<Way> {
+    let me = std::env::current_exe()?;
+    let start = |arguments: &[&str]| Process::start(Side::Near, &me, arguments);
+    let mut node = start(&["node"])?;
+    let at = node.addresses()?.swap_remove(0);
+    let agents: Result<Vec<_>, _> = (0..count)
+        .step_by(AGENTS_PER_PROCESS)
+        .map(|first| {
+            let end = count.min(first + AGENTS_PER_PROCESS);
+            start(&["agents", &at, &first.to_string(), &end.to_string()])
+        })
+        .collect();
+    let agents: Result<Vec<_>, _> = agents?.into_iter().map(Process::ready).collect();
+    let in_turn = start(&["caller-in-turn", &at, &count.to_string()])?.ready()?;
+    let by_service = start(&["caller-any", &at])?.ready()?;
+    let mut processes = vec![node, in_turn, by_service];
+    processes.extend(agents?);
+    Ok(Way::new("agents", processes))
 }
 
 /// Starts all ways that this machine has the programs for, in the current directory.
 pub fn start_all() -> anyhow::Result<Vec<Way>> {
     let me = std::env::current_exe()?;
+    let [direct, through_a_node] = start_links()?;
     let mut ways = vec![
         raw(&me, "raw quinn", ["raw", "raw-answer"])?,
         raw(&me, "raw quinn, batched", ["raw-batched", "raw-batched-answer"])?,
-        raw(&me, "dialback direct", ["direct", "agent"])?,
-        through(&me, "dialback through a node", |[node, _gateway]| ["caller".into(), node])?,
+        direct,
+        through_a_node,
         Way {
             // A connection for each call in flight; a gateway takes 256 from one address.
             takes: |load| load.in_flight <= 64 && load.bytes <= 64 * 1024,

@@ -10,15 +10,23 @@ use dialback::{
     limits::Congestion,
 };
 use serde_bytes::{ByteBuf, Bytes};
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-/// Enough for the largest load without queueing.
+/// Enough for the largest load of `compare` without queueing.
 const CALLS_IN_FLIGHT: usize = 1024;
 
 fn limits() -> Limits {
+    let calls_max = std::env::var("PEERS_CALLS_IN_FLIGHT")
+        .map_or(CALLS_IN_FLIGHT, |count| count.parse().expect("a number"));
     Limits {
-        calls_in_flight_max: CALLS_IN_FLIGHT,
-        caller_calls_in_flight_max: CALLS_IN_FLIGHT,
+        calls_in_flight_max: calls_max,
+        caller_calls_in_flight_max: calls_max,
         congestion: std::env::var("PEERS_CONGESTION")
             .map_or_else(|_| Congestion::default(), |name| name.parse().expect("a name")),
         ..Limits::default()
@@ -44,45 +52,78 @@ pub async fn direct() -> anyhow::Result<()> {
     let node = start_node().await?;
     println!("at {}", node.local_addr());
     let agent = node.agent("a").connected().await?;
-    load::serve(DialbackEcho::new(agent.as_ref().clone())?).await
+    load::serve(DialbackEcho::new(vec![agent.as_ref().clone()])?).await
+}
+
+fn service() -> Service {
+    Service::new("Bench")
+        .method("Echo", |message: ByteBuf, _| async move { Ok(message) })
+        .method("Say", |message: String, _| async move { Ok(message) })
 }
 
 /// An agent.
 pub async fn agent(node: &str) -> anyhow::Result<()> {
-    let service = Service::new("Bench")
-        .method("Echo", |message: ByteBuf, _| async move { Ok(message) })
-        .method("Say", |message: String, _| async move { Ok(message) });
-    let agent = Agent::builder(pki::load("agent-a")?).node(node).serve(service).limits(limits());
+    let agent = Agent::builder(pki::load("agent-a")?).node(node).serve(service()).limits(limits());
     let agent = agent.start()?;
     agent.registered(1).await;
     println!("ready");
     load::until_closed().await
 }
 
+/// The agents of these numbers, with the default limits, each with its own certificate and socket.
+pub async fn agents(node: &str, numbers: Range<usize>) -> anyhow::Result<()> {
+    let start = |credentials| Agent::builder(credentials).node(node).serve(service()).start();
+    let agents: Result<Vec<_>, _> = pki::issue_agents(numbers)?.into_iter().map(start).collect();
+    let agents = agents?;
+    for agent in &agents {
+        agent.registered(1).await;
+    }
+    println!("ready");
+    load::until_closed().await
+}
+
+async fn connect(node: &str) -> anyhow::Result<Caller> {
+    let caller = Caller::builder(pki::load("caller-c")?).node(node).limits(limits());
+    Ok(caller.connect().await?)
+}
+
 /// A caller.
 pub async fn caller(node: &str) -> anyhow::Result<()> {
-    let caller = Caller::builder(pki::load("caller-c")?).node(node).limits(limits());
-    let caller = caller.connect().await?;
-    load::serve(DialbackEcho::new(caller.agent("a")?)?).await
+    load::serve(DialbackEcho::new(vec![connect(node).await?.agent("a")?])?).await
+}
+
+/// A caller that calls so many agents in turn, each by its name.
+pub async fn caller_in_turn(node: &str, agents: usize) -> anyhow::Result<()> {
+    let caller = connect(node).await?;
+    let callees: Result<_, _> = (0..agents).map(|n| caller.agent(pki::agent_name(n))).collect();
+    load::serve(DialbackEcho::new(callees?)?).await
+}
+
+/// A caller that names only the service, so that the node chooses the agent of each call.
+pub async fn caller_any(node: &str) -> anyhow::Result<()> {
+    load::serve(DialbackEcho::new(vec![connect(node).await?.any()])?).await
 }
 
 /// An echo call through dialback.
 #[derive(Clone)]
 struct DialbackEcho {
-    callee: Arc<Callee>,
+    /// Called in turn.
+    callees: Arc<[Callee]>,
+    turn: Arc<AtomicUsize>,
     method: MethodPath,
 }
 
 impl DialbackEcho {
-    fn new(callee: Callee) -> anyhow::Result<Self> {
-        Ok(Self { callee: Arc::new(callee), method: "Bench/Echo".parse()? })
+    fn new(callees: Vec<Callee>) -> anyhow::Result<Self> {
+        Ok(Self { callees: callees.into(), turn: Arc::default(), method: "Bench/Echo".parse()? })
     }
 }
 
 impl Echo for DialbackEcho {
     async fn echo(&self, message: &[u8]) {
-        let reply: ByteBuf =
-            self.callee.call(&self.method, Bytes::new(message)).await.expect("a reply");
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let callee = &self.callees[turn % self.callees.len()];
+        let reply: ByteBuf = callee.call(&self.method, Bytes::new(message)).await.expect("a reply");
         assert_eq!(reply.len(), message.len());
     }
 }
