@@ -140,6 +140,9 @@ pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
 }
 
 fn measure_calls_in_flight(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    if options.in_flight.is_empty() {
+        return Ok(());
+    }
     let mut ways = processes::start_links()?;
     for _ in 0..options.rounds {
         for &in_flight in &options.in_flight {

@@ -70,13 +70,21 @@ pub async fn agent(node: &str) -> anyhow::Result<()> {
     load::until_closed().await
 }
 
+/// Agents that dial at once: a node lets so many handshakes wait at least.
+const DIAL_AT_ONCE: usize = 256;
+
 /// The agents of these numbers, with the default limits, each with its own certificate and socket.
 pub async fn agents(node: &str, numbers: Range<usize>) -> anyhow::Result<()> {
-    let start = |credentials| Agent::builder(credentials).node(node).serve(service()).start();
-    let agents: Result<Vec<_>, _> = pki::issue_agents(numbers)?.into_iter().map(start).collect();
-    let agents = agents?;
-    for agent in &agents {
-        agent.registered(1).await;
+    let mut agents = Vec::with_capacity(numbers.len());
+    for some in pki::issue_agents(numbers)?.chunks(DIAL_AT_ONCE) {
+        let first = agents.len();
+        for credentials in some {
+            let agent = Agent::builder(credentials.clone()).node(node).serve(service());
+            agents.push(agent.start()?);
+        }
+        for agent in &agents[first..] {
+            agent.registered(1).await;
+        }
     }
     println!("ready");
     load::until_closed().await
