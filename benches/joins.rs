@@ -26,7 +26,8 @@ use std::{
 const IN_NAMESPACE: &str = "DIALBACK_BENCH_IN_NAMESPACE";
 
 /// A route without a source of its own: a packet gets its destination as its source.
-const NAMESPACE: &str = "ip link set lo mtu 1500 up && ip route add local 10.64.0.0/10 dev lo && exec \"$@\"";
+const NAMESPACE: &str =
+    "ip link set lo mtu 1500 up && ip route add local 10.64.0.0/10 dev lo && exec \"$@\"";
 
 struct Options {
     count: usize,
