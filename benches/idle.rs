@@ -1,9 +1,9 @@
-//! The memory cost of an idle agent at its node: resident memory of a node's process before and
-//! after this many agents have attached.
+//! The cost of an idle agent at its node: resident memory of a node's process before and after this
+//! many agents have attached, and its CPU time while they are idle.
 //!
 //! `cargo bench --features cli --bench idle -- 1000`. The node is a separate process; the agents
 //! run in this one, each with its own certificate and its own socket. Linux only: the figures are
-//! `VmRSS` of `/proc/PID/status`.
+//! from `/proc/PID/status` and `/proc/PID/stat`.
 
 #![expect(clippy::disallowed_methods, reason = "a bench waits for its own tasks")]
 
@@ -16,6 +16,9 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, SystemTime},
 };
+
+/// Time in which CPU time is measured: four heartbeats of each agent.
+const IDLE: Duration = Duration::from_secs(20);
 
 fn leaf(ca: &Ca, peer: &str) -> (String, String) {
     let peer: PeerName = peer.parse().expect("a peer name");
@@ -89,6 +92,15 @@ fn resident_kib(pid: u32) -> u64 {
     line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
+/// Returns the CPU time of a process, user's and system's: fields 14 and 15, in ticks of 10 ms.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a stat");
+    let after_name = stat.rsplit(')').next().expect("never empty");
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 async fn attach(ca: &Ca, address: &str, number: usize) -> Agent {
     let (cert, key) = leaf(ca, &format!("agent/a{number}"));
     let agent =
@@ -115,6 +127,14 @@ async fn measure(count: usize) {
     println!(
         "{count} agents: node {before} KiB before, {attached} KiB with all attached, {idle} KiB after two heartbeats: {:.1} KiB each",
         (idle - before) as f64 / count as f64
+    );
+    let cpu_before = cpu_time(child.id());
+    tokio::time::sleep(IDLE).await;
+    let cpu = (cpu_time(child.id()) - cpu_before).as_secs_f64() / IDLE.as_secs_f64();
+    println!(
+        "{:.2} % of a core in {IDLE:?}, {:.2} % for 10,000 agents",
+        cpu * 100.0,
+        cpu * 1e6 / (count + 10) as f64
     );
     child.kill().expect("it ends");
     child.wait().expect("it has ended");
