@@ -28,6 +28,7 @@ func (Bench) Echo(message []byte, reply *[]byte) error {
 type load struct {
 	Bytes    int `json:"bytes"`
 	InFlight int `json:"in_flight"`
+	Bulk     int `json:"bulk"`
 	Millis   int `json:"millis"`
 }
 
@@ -100,11 +101,15 @@ func measure(client *rpc.Client, command load) round {
 	var lock sync.Mutex
 	var all []time.Duration
 	began := time.Now()
-	for i := 0; i < command.InFlight; i++ {
+	for i := 0; i < command.InFlight+command.Bulk; i++ {
+		bytes, isMeasured := command.Bytes, i < command.InFlight
+		if !isMeasured {
+			bytes = 1 << 20
+		}
 		callers.Add(1)
 		go func() {
 			defer callers.Done()
-			message := make([]byte, command.Bytes)
+			message := make([]byte, bytes)
 			times := make([]time.Duration, 0, 4096)
 			for time.Since(began) < length {
 				var reply []byte
@@ -115,9 +120,11 @@ func measure(client *rpc.Client, command load) round {
 					log.Fatal("another message came back")
 				}
 			}
-			lock.Lock()
-			all = append(all, times...)
-			lock.Unlock()
+			if isMeasured {
+				lock.Lock()
+				all = append(all, times...)
+				lock.Unlock()
+			}
 		}()
 	}
 	callers.Wait()

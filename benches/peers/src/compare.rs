@@ -9,13 +9,12 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use std::{fs, path::PathBuf, process::Command};
 
-const LOADS: [(usize, usize); 6] =
-    [(32, 1), (32, 64), (32, 512), (1024, 16), (64 * 1024, 16), (1024 * 1024, 16)];
+const LOADS: &str = "32x1,32x64,32x512,1024x16,65536x16,1048576x16";
 
 struct Options {
     rounds: usize,
     millis: u64,
-    loads: Vec<(usize, usize)>,
+    loads: Vec<Load>,
     /// Parts of the names of the ways to measure.
     ways: Option<String>,
     json: Option<PathBuf>,
@@ -27,7 +26,7 @@ impl Options {
         let mut options = Self {
             rounds: 9,
             millis: 1_000,
-            loads: LOADS.to_vec(),
+            loads: parse_loads(LOADS)?,
             ways: None,
             json: None,
             svg: None,
@@ -49,11 +48,14 @@ impl Options {
     }
 }
 
-/// Parses loads such as `32x64,4096x16`: bytes of a message and calls in flight.
-fn parse_loads(text: &str) -> anyhow::Result<Vec<(usize, usize)>> {
+/// Parses loads such as `32x64,32x1+4`: bytes of a message, calls in flight, and calls of 1 MiB
+/// beside them.
+fn parse_loads(text: &str) -> anyhow::Result<Vec<Load>> {
     let parse = |load: &str| {
-        let (bytes, in_flight) = load.split_once('x').context("a load is BYTESxCALLS")?;
-        Ok((bytes.parse()?, in_flight.parse()?))
+        let (bytes, calls) = load.split_once('x').context("a load is BYTESxCALLS")?;
+        let (in_flight, bulk) = calls.split_once('+').unwrap_or((calls, "0"));
+        let (bytes, in_flight, bulk) = (bytes.parse()?, in_flight.parse()?, bulk.parse()?);
+        Ok(Load { bytes, in_flight, bulk, millis: 0 })
     };
     text.split(',').map(parse).collect()
 }
@@ -73,6 +75,7 @@ pub struct Row {
 pub struct Table {
     pub bytes: usize,
     pub in_flight: usize,
+    pub bulk: usize,
     pub rows: Vec<Row>,
 }
 
@@ -124,8 +127,8 @@ pub fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     if let Some(names) = &options.ways {
         ways.retain(|way| names.split(',').any(|name| way.name.contains(name)));
     }
-    for (bytes, in_flight) in options.loads {
-        let load = Load { bytes, in_flight, millis: options.millis };
+    for load in options.loads {
+        let load = Load { millis: options.millis, ..load };
         let table = measure(&mut ways, load, options.rounds)?;
         print(&table);
         report.tables.push(table);
@@ -163,7 +166,8 @@ fn measure(ways: &mut [Way], load: Load, rounds: usize) -> anyhow::Result<Table>
         direct_to_this: ratio(direct.as_deref(), rounds),
         through_to_this: ratio(through.as_deref(), rounds),
     });
-    Ok(Table { bytes: load.bytes, in_flight: load.in_flight, rows: rows.collect() })
+    let Load { bytes, in_flight, bulk, .. } = load;
+    Ok(Table { bytes, in_flight, bulk, rows: rows.collect() })
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -190,7 +194,8 @@ fn ratio(of: Option<&[Round]>, to: &[Round]) -> Option<f64> {
 }
 
 fn print(table: &Table) {
-    println!("{} B, {} in flight", table.bytes, table.in_flight);
+    let Table { bytes, in_flight, bulk, .. } = table;
+    println!("{bytes} B, {in_flight} in flight, {bulk} of 1 MiB beside");
     println!(
         "| way | calls/s | MB/s | p50 us | p99 us | p99.9 us | CPU us a call | direct / this | through a node / this |"
     );

@@ -21,8 +21,13 @@ pub trait Echo: Clone + Send + Sync + 'static {
 pub struct Load {
     pub bytes: usize,
     pub in_flight: usize,
+    /// Calls of [`BULK_BYTES`] in flight at the same time, which are not measured.
+    pub bulk: usize,
     pub millis: u64,
 }
+
+/// Bytes of a message of the calls beside the measured ones.
+const BULK_BYTES: usize = 1 << 20;
 
 /// The measurements of one round, as seen by the process with the load.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
@@ -63,27 +68,31 @@ pub async fn until_closed() -> anyhow::Result<()> {
 async fn round<E: Echo>(echo: E, load: Load) -> Round {
     echo.begin();
     let (began, length) = (Instant::now(), Duration::from_millis(load.millis));
-    let callers: Vec<_> = (0..load.in_flight)
-        .map(|_| {
-            let echo = echo.clone();
-            tokio::spawn(async move {
-                let message = vec![b'x'; load.bytes];
-                // Some MiB for all together.
-                let mut times = Vec::with_capacity(4096.min((1 << 22) / load.in_flight));
-                while began.elapsed() < length {
-                    let began = Instant::now();
-                    echo.echo(&message).await;
-                    times.push(began.elapsed());
-                }
-                times
-            })
+    let in_flight = load.in_flight;
+    let start = |bytes: usize| {
+        let echo = echo.clone();
+        tokio::spawn(async move {
+            let message = vec![b'x'; bytes];
+            // Some MiB for all together.
+            let mut times = Vec::with_capacity(4096.min((1 << 22) / in_flight));
+            while began.elapsed() < length {
+                let began = Instant::now();
+                echo.echo(&message).await;
+                times.push(began.elapsed());
+            }
+            times
         })
-        .collect();
+    };
+    let bulk: Vec<_> = (0..load.bulk).map(|_| start(BULK_BYTES)).collect();
+    let callers: Vec<_> = (0..load.in_flight).map(|_| start(load.bytes)).collect();
     let mut times = Vec::new();
     for caller in callers {
         times.extend(caller.await.expect("a caller panicked"));
     }
     let seconds = began.elapsed().as_secs_f64();
+    for caller in bulk {
+        caller.await.expect("a caller panicked");
+    }
     times.sort_unstable();
     let at = |part: f64| {
         let index = (times.len() as f64 * part) as usize;
