@@ -10,9 +10,9 @@ use super::{
     windows::StreamWindows,
 };
 use crate::{
-    lazy_timeout::or_pending,
+    lazy_timeout::{or_pending, ready_by},
     limits::{self, CONTROL_BYTES_MAX, CONTROL_RESERVE_BYTES, Limits},
-    wire::{Control, Kind},
+    wire::{Control, Kind, Window},
 };
 use bytes::{Buf, BytesMut};
 use quinn::SendStream;
@@ -26,9 +26,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 /// The first stream of a link. Its holder keeps the link up by a loop of [`ControlStream::next`].
 pub(crate) struct ControlStream {
-    send: SendStream,
-    /// Frames that are not yet with the transport, kept whole when a caller stops waiting.
-    unsent: BytesMut,
+    sender: ControlSender,
     close: Option<CloseSequence>,
     reader: FrameReader,
     ticks: Option<Interval>,
@@ -37,9 +35,30 @@ pub(crate) struct ControlStream {
     pulse: Arc<Pulse>,
     windows: Option<Arc<StreamWindows>>,
     peer: Option<PeerAddress>,
-    reserve: Option<Reserve>,
     silence_max: Duration,
 }
+
+/// Sends frames, and keeps those that are not yet with the transport.
+struct ControlSender {
+    send: SendStream,
+    /// Kept whole when a caller stops waiting.
+    unsent: BytesMut,
+    reserve: Option<Reserve>,
+    wait_max: Duration,
+}
+
+/// What happens on a link, except for its heartbeat.
+enum ControlEvent {
+    Frame(Control),
+    PingIsDue,
+    PingIsWanted,
+    Grants(Vec<Window>),
+    /// The next frame of the graceful close.
+    Close(Control),
+}
+
+/// Longest time that the peer may take no control frames.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Above every call, so that a full send buffer does not hold the heartbeat back.
 const PRIORITY: i32 = i32::MAX;
@@ -49,8 +68,12 @@ impl ControlStream {
     pub(super) fn new(send: SendStream, recv: quinn::RecvStream) -> Self {
         drop(send.set_priority(PRIORITY));
         Self {
-            send,
-            unsent: BytesMut::new(),
+            sender: ControlSender {
+                send,
+                unsent: BytesMut::new(),
+                reserve: None,
+                wait_max: WRITE_WAIT_MAX,
+            },
             close: None,
             reader: FrameReader::new(recv, CONTROL_BYTES_MAX, None),
             ticks: None,
@@ -58,8 +81,7 @@ impl ControlStream {
             pulse: Arc::default(),
             windows: None,
             peer: None,
-            reserve: None,
-            silence_max: Duration::MAX,
+            silence_max: WRITE_WAIT_MAX,
         }
     }
 
@@ -78,7 +100,8 @@ impl ControlStream {
 
     /// Reserves room in the send buffer for control frames, for when calls have filled it.
     pub(super) fn reserve(&mut self, connection: quinn::Connection, limits: &Limits) {
-        self.reserve = Some(Reserve { connection, call_window: endpoint::call_window(limits) });
+        self.sender.reserve =
+            Some(Reserve { connection, call_window: endpoint::call_window(limits) });
     }
 
     /// Logs from now on when the peer has moved.
@@ -86,18 +109,12 @@ impl ControlStream {
         self.peer = Some(peer);
     }
 
-    fn note_received(&mut self) {
-        self.pulse.note_received();
-        if let Some(peer) = &mut self.peer {
-            peer.look();
-        }
-    }
-
     /// Starts the heartbeat: the link is lost after `silence_max` of silence. The accepting side
     /// only answers.
     pub(super) fn start_heartbeat(&mut self, silence_max: Duration) {
-        self.note_received();
+        self.pulse.note_received();
         self.silence_max = silence_max;
+        self.sender.wait_max = silence_max.min(WRITE_WAIT_MAX);
     }
 
     /// Sends PING at an interval from now on. The dialling side does, because the NAT binding is on
@@ -119,36 +136,12 @@ impl ControlStream {
 
     /// Sends a frame; if dropped, the frame goes with the next one or by [`ControlStream::next`].
     pub(crate) async fn send(&mut self, control: &Control) -> Result<(), LinkFault> {
-        self.queue(control)?;
+        self.sender.queue(control)?;
         self.flush().await
     }
 
-    fn queue(&mut self, control: &Control) -> Result<(), LinkFault> {
-        let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
-        self.unsent.extend_from_slice(&bytes);
-        Ok(())
-    }
-
     async fn flush(&mut self) -> Result<(), LinkFault> {
-        while !self.unsent.is_empty() {
-            let wait_max = self.silence_max.min(Duration::from_secs(60));
-            let written = {
-                let writing = pin!(self.send.write(&self.unsent));
-                tokio::time::timeout(wait_max, in_reserve(writing, self.reserve.as_ref())).await
-            };
-            match written {
-                Ok(Ok(written)) => self.unsent.advance(written),
-                Ok(Err(quinn::WriteError::ConnectionLost(error))) => {
-                    return Err(LinkFault::lost(error));
-                }
-                Ok(Err(error)) => {
-                    return Err(LinkFault::Broken(format!("the control stream: {error}")));
-                }
-                Err(_elapsed) => {
-                    return Err(LinkFault::Silent("the peer takes no control frames"));
-                }
-            }
-        }
+        self.sender.flush().await?;
         if let Some(sequence) = &mut self.close {
             sequence.handed_over();
         }
@@ -166,28 +159,67 @@ impl ControlStream {
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
         loop {
             self.flush().await?;
-            let silent_at = self.pulse.received_at().checked_add(self.silence_max);
-            tokio::select! {
-                biased;
-                frame = self.reader.next() => {
-                    self.note_received();
-                    if let Some(control) = self.heed(read(frame)?)? {
+            match self.event().await? {
+                ControlEvent::Frame(control) => {
+                    if let Some(control) = self.heed(control)? {
                         return Ok(control);
                     }
                 }
-                _ = or_pending(self.ticks.as_mut().map(Interval::tick)) => self.tick()?,
-                () = self.pulse.wanted() => self.queue_ping()?,
-                grants = or_pending(self.windows.as_deref().map(StreamWindows::unsent)) => {
+                ControlEvent::PingIsDue => self.tick()?,
+                ControlEvent::PingIsWanted => self.queue_ping()?,
+                ControlEvent::Grants(grants) => {
                     for window in grants {
-                        self.queue(&Control::Window(window))?;
+                        self.sender.queue(&Control::Window(window))?;
                     }
                 }
-                () = or_pending(silent_at.map(sleep_until)) => {
-                    return Err(LinkFault::Silent("no heartbeat came"));
+                ControlEvent::Close(frame) => self.sender.queue(&frame)?,
+            }
+        }
+    }
+
+    /// Returns the next event. Until then it answers the heartbeat and applies grants, which does
+    /// not begin the other waits again: a node has thousands of links on which nothing else
+    /// happens. Cancel safe.
+    async fn event(&mut self) -> Result<ControlEvent, LinkFault> {
+        let Self { sender, close, reader, ticks, pulse, windows, peer, silence_max, .. } = self;
+        let windows = windows.as_deref();
+        let mut others = pin!(async {
+            tokio::select! {
+                biased;
+                _ = or_pending(ticks.as_mut().map(Interval::tick)) => Ok(ControlEvent::PingIsDue),
+                () = pulse.wanted() => Ok(ControlEvent::PingIsWanted),
+                grants = or_pending(windows.map(StreamWindows::unsent)) => {
+                    Ok(ControlEvent::Grants(grants))
                 }
-                frame = or_pending(self.close.as_mut().map(CloseSequence::next)) => {
-                    self.queue(&frame?)?;
+                frame = or_pending(close.as_mut().map(CloseSequence::next)) => {
+                    frame.map(ControlEvent::Close)
                 }
+            }
+        });
+        let mut silence = pin!(sleep_until(pulse.received_at() + *silence_max));
+        loop {
+            tokio::select! {
+                biased;
+                frame = reader.next() => {
+                    pulse.note_received();
+                    silence.as_mut().reset(pulse.received_at() + *silence_max);
+                    if let Some(peer) = peer {
+                        peer.look();
+                    }
+                    match read(frame)? {
+                        Control::Ping(ping) => sender.queue(&Control::Pong(ping))?,
+                        Control::Pong(pong) => pulse.answered(&pong),
+                        Control::Window(window) => {
+                            if let Some(windows) = windows {
+                                windows.granted(&window);
+                            }
+                        }
+                        control => return Ok(ControlEvent::Frame(control)),
+                    }
+                    sender.flush().await?;
+                }
+                event = &mut others => return event,
+                () = &mut silence => return Err(LinkFault::Silent("no heartbeat came")),
             }
         }
     }
@@ -201,19 +233,12 @@ impl ControlStream {
 
     fn queue_ping(&mut self) -> Result<(), LinkFault> {
         let ping = self.pulse.next();
-        self.queue(&Control::Ping(ping))
+        self.sender.queue(&Control::Ping(ping))
     }
 
-    /// Answers a PING, applies a frame to the graceful close, and returns a frame for the owner.
+    /// Applies a frame to the graceful close, or returns it for the owner.
     fn heed(&mut self, control: Control) -> Result<Option<Control>, LinkFault> {
         match (control, &mut self.close) {
-            (Control::Ping(ping), _) => self.queue(&Control::Pong(ping))?,
-            (Control::Pong(pong), _) => self.pulse.answered(&pong),
-            (Control::Window(window), _) => {
-                if let Some(windows) = &self.windows {
-                    windows.granted(&window);
-                }
-            }
             (Control::Reserved, _) => {}
             (Control::Drain(frame), Some(sequence)) => {
                 sequence.peer_drains(&frame);
@@ -226,6 +251,37 @@ impl ControlStream {
             (control, _) => return Ok(Some(control)),
         }
         Ok(None)
+    }
+}
+
+impl ControlSender {
+    fn queue(&mut self, control: &Control) -> Result<(), LinkFault> {
+        let bytes = control.encode().map_err(|fault| LinkFault::Broken(fault.to_string()))?;
+        self.unsent.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), LinkFault> {
+        while !self.unsent.is_empty() {
+            let written = {
+                let writing = pin!(self.send.write(&self.unsent));
+                let writing = pin!(in_reserve(writing, self.reserve.as_ref()));
+                ready_by(|| Instant::now() + self.wait_max, writing).await
+            };
+            match written {
+                Ok(Ok(written)) => self.unsent.advance(written),
+                Ok(Err(quinn::WriteError::ConnectionLost(error))) => {
+                    return Err(LinkFault::lost(error));
+                }
+                Ok(Err(error)) => {
+                    return Err(LinkFault::Broken(format!("the control stream: {error}")));
+                }
+                Err(_elapsed) => {
+                    return Err(LinkFault::Silent("the peer takes no control frames"));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
