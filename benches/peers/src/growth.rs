@@ -146,7 +146,7 @@ fn measure_calls_in_flight(options: &Options, report: &mut Report) -> anyhow::Re
     let mut ways = processes::start_links()?;
     for _ in 0..options.rounds {
         for &in_flight in &options.in_flight {
-            let load = Load { bytes: BYTES, in_flight, millis: options.millis };
+            let load = Load { bytes: BYTES, in_flight, bulk: 0, millis: options.millis };
             for way in &mut ways {
                 way.round(Load { millis: load.millis.min(200), ..load })?;
                 report.add(Axis::CallsInFlight, way.name, in_flight, way.round(load)?);
@@ -157,7 +157,7 @@ fn measure_calls_in_flight(options: &Options, report: &mut Report) -> anyhow::Re
 }
 
 fn measure_agents(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let load = Load { bytes: BYTES, in_flight: IN_FLIGHT, millis: options.millis };
+    let load = Load { bytes: BYTES, in_flight: IN_FLIGHT, bulk: 0, millis: options.millis };
     for _ in 0..options.rounds {
         for &count in &options.agents {
             let began = Instant::now();
