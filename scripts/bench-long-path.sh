@@ -16,4 +16,5 @@ fi
 source scripts/bench-programs.sh
 
 source scripts/long-path.sh
-PEERS_NEAR=$near PEERS_FAR=$far "$peers" compare ${@:---loads 4096x64,1048576x4}
+[ $# -gt 0 ] || set -- --loads 4096x64,1048576x4
+PEERS_NEAR=$near PEERS_FAR=$far "$peers" compare "$@"
