@@ -69,7 +69,7 @@ async fn check(method: &'static str, code: Code) {
     let limits = Limits { calls_in_flight_max: PERMITS, ..Limits::default() };
     let agent = world.agent("warehouse", node.local_addr()).limits(limits);
     let agent = agent.serve(stage.service()).serve(bad.service());
-    let agent: IsolatedRuntime<Agent> = IsolatedRuntime::start(attached(agent)).await;
+    let agent: IsolatedRuntime<Agent> = IsolatedRuntime::with_threads(2, attached(agent)).await;
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
     let handle = node.agent("warehouse").handle().expect("a name");
     let local: &Callee = handle.as_ref();

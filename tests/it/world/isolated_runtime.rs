@@ -10,10 +10,19 @@ pub(crate) struct IsolatedRuntime<T> {
 }
 
 impl<T: Send + 'static> IsolatedRuntime<T> {
-    /// Starts the peer in a new runtime.
+    /// Starts the peer in a new runtime of one thread: with a second one, that could still send
+    /// what the first wrote when a kill dropped its tasks.
     pub(crate) async fn start(peer: impl Future<Output = T> + Send + 'static) -> Self {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        Self::with_threads(1, peer).await
+    }
+
+    /// Starts a peer in a new runtime of several threads; what is sent at its kill does not matter.
+    pub(crate) async fn with_threads(
+        threads: usize,
+        peer: impl Future<Output = T> + Send + 'static,
+    ) -> Self {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).enable_all().build().expect("a runtime");
         let peer = runtime.spawn(peer).await.expect("it started");
         Self { runtime: Some(runtime), peer: Some(peer) }
     }
