@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-tunnel test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -18,6 +18,9 @@ demo-networks: ## the same across an office behind NAT, its router and the inter
 
 test: ## everything the tests need, then all tests
 	@bash scripts/test.sh
+
+test-tunnel: ## tests of calls, streams, drains and outcomes with every link in a tunnel; part of `make test`
+	@bash scripts/test-tunnel.sh
 
 test-long: ## the long forms of some tests, which take minutes and `make test` leaves out
 	$(CARGO) test --locked --features cli --test it -- --ignored --nocapture --test-threads 1 --skip pages::a_third_party_validator

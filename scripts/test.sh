@@ -20,10 +20,12 @@ step "download crates" bash scripts/retry.sh cargo fetch --locked
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more threads than cores are useful.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 step "tests" cargo test --locked --features cli
+step "tests over tunnels" bash scripts/test-tunnel.sh
 step "validate the OpenAPI document" bash scripts/openapi.sh
 # The library alone must build with its default features and with either cryptography library.
 step "the library with default features" cargo check --locked --examples
 step "the library with aws-lc-rs" cargo check --locked --lib --no-default-features --features aws-lc-rs
 step "the library with ring" cargo check --locked --lib --no-default-features --features ring
 step "the library with ring and forwards" cargo check --locked --lib --no-default-features --features ring,forward
+step "the library with tunnels" cargo check --locked --lib --features tunnel
 echo "all tests passed; the bare library builds with aws-lc-rs and with ring"

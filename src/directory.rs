@@ -31,6 +31,9 @@ pub struct AgentInfo {
     /// Source address of the agent's packets, while it is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// `udp` or `tunnel`: how the packets of its link travel, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Software that the agent reports, while it is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<String>,

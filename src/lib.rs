@@ -42,10 +42,11 @@
 //!
 //! # Features
 //!
-//! `cli`: the binary, with `certs`, `config`, `forward`, `gateway` and `json`. `certs`: creation of
+//! `cli`: the binary, with all others. `certs`: creation of
 //! certificates. `config`: TOML files. `json`: JSON messages. `forward`: services that an agent
 //! forwards to a local HTTP upstream. `gateway`: the HTTP gateway of a node, its bearer tokens and
-//! its pages. `aws-lc-rs` (default) or `ring`: the cryptography, one of the two is needed.
+//! its pages. `tunnel`: links through TCP where UDP does not pass. `aws-lc-rs` (default) or `ring`:
+//! the cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads
 // this list and enforces it.
@@ -55,8 +56,6 @@ mod simulation;
 pub mod config;
 #[cfg(feature = "gateway")]
 mod gateway;
-#[cfg(feature = "gateway")]
-mod httpd;
 mod caller;
 mod agent;
 mod node;
@@ -70,7 +69,12 @@ mod suspend_guard;
 mod directory;
 mod observe;
 mod audit;
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels authenticate no client"))]
+mod httpd;
 mod link;
+#[cfg(feature = "tunnel")]
+mod path;
 mod net;
 mod config_update;
 #[cfg(feature = "certs")]
@@ -120,9 +124,10 @@ pub use config_update::{Applied, ConfigUpdate};
 pub use directory::{AgentInfo, DIRECTORY, Directory, ListedMethod, ListedService};
 #[cfg(feature = "gateway")]
 pub use gateway::{
-    Gateway, GatewayBuilder, GatewayError, IpRange, IpRangeError, TokenVerifier, agents_page,
-    openapi, services_page,
+    Gateway, GatewayBuilder, GatewayError, TokenVerifier, agents_page, openapi, services_page,
 };
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub use httpd::{IpRange, IpRangeError};
 pub use limits::Limits;
 pub use link::{BindError, LinkFault};
 pub use metadata::Metadata;
@@ -130,21 +135,30 @@ pub use name::{
     CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,
     Role, ServiceGlob, ServiceName,
 };
+#[cfg(feature = "tunnel")]
+pub use node::TunnelListen;
 pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected};
 pub use observe::{AgentEvent, Events, NodeEvent};
+#[cfg(feature = "tunnel")]
+pub use path::{
+    HttpProxy, HttpProxyError, PathChoice, PathChoiceError, PathSettings, TUNNEL_PATH, TunnelFault,
+    TunnelUrl, TunnelUrlError,
+};
 pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
 pub use serve::{Description, Service, ServiceError};
 pub use start_error::{StartError, StateError};
 pub use status::{Code, Outcome, Status, UnknownCode};
 #[cfg(feature = "certs")]
 pub use tls::CsrInfo;
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub use tls::ServerCertificate;
 pub use tls::{
     CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlInfo, CrlScope, CrlScopeError, Identity, IdentityError, PemError, RevokedSerial, Utc,
     Validity,
 };
 #[cfg(feature = "gateway")]
-pub use tls::{GatewayClientTls, GatewayClientTlsError, ServerCertificate};
+pub use tls::{GatewayClientTls, GatewayClientTlsError};
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{

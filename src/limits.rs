@@ -51,6 +51,43 @@ pub const PROBE_AFTER: Duration = Duration::from_millis(100);
 /// Bytes of a probe's large datagram: the least that QUIC needs of a path (RFC 9000 section 14).
 pub const PROBE_BYTES: usize = 1_200;
 
+/// Time in which UDP may answer before a tunnel is opened as well: nearly all nodes answer a first
+/// packet sooner, and a network without UDP costs each start no more.
+pub const TUNNEL_HEAD_START: Duration = Duration::from_secs(1);
+
+/// Time for which a node that was reached by a tunnel alone gets no head start for UDP.
+pub const UDP_SILENT_REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Time for a tunnel's TCP connection, proxy, TLS and WebSocket handshakes together: at most five
+/// round trips, and two packets of TCP that are sent again. With the head start of UDP it ends
+/// within the five seconds that a command waits for its node.
+pub const TUNNEL_DIAL_WAIT_MAX: Duration = Duration::from_millis(3_800);
+
+/// Time in which a link must use a tunnel, from its start or the end of the last link. A handshake
+/// of a link takes less.
+pub const TUNNEL_UNUSED_MAX: Duration = Duration::from_secs(10);
+
+/// Tunnels of one address that no link uses yet, also behind a trusted proxy, whose connections
+/// have no limit of their own. A crowd of agents behind one address uses each within a second or
+/// two.
+pub const TUNNELS_UNUSED_PER_HOST_MAX: usize = 128;
+
+/// The same for a /56 of IPv6.
+pub const TUNNELS_UNUSED_PER_SITE_MAX: usize = 192;
+
+/// The same for a /24 of IPv4 or a /48 of IPv6.
+pub const TUNNELS_UNUSED_PER_NETWORK_MAX: usize = 256;
+
+/// Silence after which a tunnel's other side is asked for an answer, and then is given up.
+pub const TUNNEL_SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of a tunnel that wait unsent in the operating system, which would be a second queue.
+pub const TUNNEL_UNSENT_BYTES_MAX: u32 = 16 * 1024;
+
+/// Interval between looks at the paths of links that may use tunnels. They count acknowledgements,
+/// and send nothing.
+pub const PATH_CHECK_EVERY: Duration = Duration::from_millis(500);
+
 /// Interval between checks of configuration files. The second that shows a change applies it.
 pub const RELOAD_CHECK_EVERY: Duration = Duration::from_millis(500);
 
@@ -114,7 +151,7 @@ pub const HANDSHAKE_CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Receive buffer that a UDP socket requests, in bytes: the first packets of 1,000 peers that
 /// arrive at once, or what some busy links send in one burst. Linux grants at most twice
 /// `net.core.rmem_max`, which is 416 KiB by default.
-pub const UDP_RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+pub const UDP_RECEIVE_BUFFER_BYTES: usize = 7 * 1024 * 1024;
 
 /// Send buffer that a UDP socket requests, in bytes: two batches of the largest datagrams at least,
 /// because a batch that does not fit as a whole is sent again from its start.

@@ -99,7 +99,12 @@ impl Tried {
 /// Connects to a host by TCP in a race of all its addresses, without a timeout. The error is the
 /// resolver's, or of the address that came closest to a connection.
 pub(crate) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let attempts = interleave(resolve(host, port).await?).into_iter().map(TcpStream::connect);
+    connect_tcp_to(resolve(host, port).await?).await
+}
+
+/// Connects by TCP in a race of these addresses, as [`connect_tcp`] does.
+pub(crate) async fn connect_tcp_to(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let attempts = interleave(addresses).into_iter().map(TcpStream::connect);
     let raced = first(attempts, RACE_STAGGER, system::more_telling).await;
     raced.map_err(|error| error.unwrap_or_else(|| io::Error::other("the name has no address")))
 }

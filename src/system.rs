@@ -195,3 +195,12 @@ mod tests {
         }
     }
 }
+/// Limits the bytes that wait unsent in the operating system, which would be a second queue. Not
+/// available on every system.
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(crate) fn limit_unsent(stream: &tokio::net::TcpStream, bytes: u32) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(bytes));
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, bytes);
+}

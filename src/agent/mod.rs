@@ -12,6 +12,8 @@ mod state;
 pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
 pub use forward::{TcpForward, Upstream};
 
+#[cfg(feature = "tunnel")]
+use crate::path::PathSettings;
 use crate::{
     audit::Audit,
     call::{CallOrigin, Callee, SharedHandler, Target},
@@ -50,6 +52,8 @@ pub struct AgentBuilder {
     services: Vec<Service>,
     audit: Audit,
     net: SharedNet,
+    #[cfg(feature = "tunnel")]
+    paths: PathSettings,
 }
 
 impl AgentBuilder {
@@ -88,6 +92,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Sets the paths that links may take. Default: UDP only.
+    #[cfg(feature = "tunnel")]
+    pub fn paths(mut self, paths: PathSettings) -> Self {
+        self.paths = paths;
+        self
+    }
+
     /// Sets the network. Default: the system's.
     #[cfg(test)]
     pub(crate) fn net(mut self, net: SharedNet) -> Self {
@@ -113,10 +124,15 @@ impl AgentBuilder {
         let hello = hello(instance, &limits);
         let services = Services::new(self.services)?;
         services.expect_registrable()?;
+        #[cfg(feature = "tunnel")]
+        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?
+            .with_paths(self.paths);
+        #[cfg(not(feature = "tunnel"))]
+        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
         let state = Arc::new(AgentState {
             net: self.net.clone(),
             peer: self.credentials.peer_name().clone(),
-            dialler: Dialler::new(&self.net, &self.credentials, hello, limits.clone())?,
+            dialler,
             services,
             policy: SharedValue::new(self.policy),
             observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
@@ -172,6 +188,8 @@ impl Agent {
             services: Vec::new(),
             audit: Audit::default(),
             net: net::system(),
+            #[cfg(feature = "tunnel")]
+            paths: PathSettings::udp(),
         }
     }
 

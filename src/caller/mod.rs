@@ -5,6 +5,8 @@ mod calls;
 mod link;
 mod state;
 
+#[cfg(feature = "tunnel")]
+use crate::path::PathSettings;
 use crate::{
     call::{CallOrigin, Callee, IntoMethod, Reply, SharedHandler, Target, ToMany},
     directory::{AgentInfo, DIRECTORY, ListedService},
@@ -56,6 +58,8 @@ pub struct CallerBuilder {
     limits: Limits,
     connect_timeout: Duration,
     net: SharedNet,
+    #[cfg(feature = "tunnel")]
+    paths: PathSettings,
 }
 
 impl CallerBuilder {
@@ -74,6 +78,13 @@ impl CallerBuilder {
     /// Sets how long [`CallerBuilder::connect`] may take. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the paths that links may take. Default: UDP only.
+    #[cfg(feature = "tunnel")]
+    pub fn paths(mut self, paths: PathSettings) -> Self {
+        self.paths = paths;
         self
     }
 
@@ -101,11 +112,16 @@ impl CallerBuilder {
         let limits = Arc::new(self.limits);
         let instance = self.net.random_bytes();
         let hello = hello(instance);
+        #[cfg(feature = "tunnel")]
+        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?
+            .with_paths(self.paths);
+        #[cfg(not(feature = "tunnel"))]
+        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
         let state = Arc::new(CallerState {
             peer: self.credentials.peer_name().clone(),
             instance,
             address,
-            dialler: Dialler::new(&self.net, &self.credentials, hello, limits.clone())?,
+            dialler,
             limits,
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             link: watch::Sender::new(LinkState::Down(None)),
@@ -155,6 +171,8 @@ impl Caller {
             limits: Limits::default(),
             connect_timeout: DIAL_WAIT_MAX + Duration::from_secs(1),
             net: net::system(),
+            #[cfg(feature = "tunnel")]
+            paths: PathSettings::udp(),
         }
     }
 

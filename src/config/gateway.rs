@@ -4,7 +4,7 @@ use super::{
     table::Table,
     value::{flag, listen, path, text},
 };
-use crate::{gateway::IpRange, name::Name};
+use crate::{httpd::IpRange, name::Name};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// The `[gateway]` table of a node's file.

@@ -6,6 +6,8 @@
 mod forwards;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "tunnel")]
+mod paths;
 mod rules;
 #[cfg(feature = "forward")]
 mod services;
@@ -17,6 +19,8 @@ mod watch;
 pub use crate::line_faults::{LineFault, LineFaults};
 #[cfg(feature = "gateway")]
 pub use gateway::{GatewayFile, GatewayTls};
+#[cfg(feature = "tunnel")]
+pub use paths::{PathsFile, TunnelFile};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
@@ -58,6 +62,9 @@ pub struct NodeConfig {
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
+    /// The tunnels that the node accepts.
+    #[cfg(feature = "tunnel")]
+    pub tunnel: Option<TunnelFile>,
 }
 
 impl NodeConfig {
@@ -69,8 +76,10 @@ impl NodeConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let of_agents = ["nodes", "demo", "ledger", "enroll", "service", "tcp"];
+            let of_agents = ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
+            let of_paths = ["path", "tunnel_url", "proxy", "proxy_password_file"];
+            file.refuse(&of_paths, "belongs in an agent's file");
             refuse_unimplemented(file);
             Self {
                 listen: file.optional("listen", value::listen),
@@ -81,6 +90,8 @@ impl NodeConfig {
                 audit: read_audit(file),
                 #[cfg(feature = "gateway")]
                 gateway: gateway::read_gateway(file),
+                #[cfg(feature = "tunnel")]
+                tunnel: paths::read_tunnel(file),
             }
         })
     }
@@ -111,6 +122,9 @@ pub struct AgentConfig {
     pub enroll: Option<NodeAddress>,
     /// The audit log.
     pub audit: AuditFile,
+    /// The paths to its nodes.
+    #[cfg(feature = "tunnel")]
+    pub paths: PathsFile,
 }
 
 impl AgentConfig {
@@ -127,8 +141,14 @@ impl AgentConfig {
             #[cfg(not(feature = "forward"))]
             file.refuse(&["service"], "needs dialback with its feature `forward`");
             refuse_unimplemented(file);
+            #[cfg(feature = "tunnel")]
+            let (paths, more_nodes) = paths::read_paths(file);
+            #[cfg(not(feature = "tunnel"))]
+            let more_nodes = Vec::new();
             Self {
-                nodes: read_nodes(file),
+                #[cfg(feature = "tunnel")]
+                paths,
+                nodes: read_nodes(file, more_nodes),
                 tls: read_tls(file),
                 policy: read_agent_policy(file),
                 limits: read_limits(file),
@@ -144,11 +164,16 @@ impl AgentConfig {
     }
 }
 
-fn read_nodes(file: &mut Table<'_>) -> Vec<NodeAddress> {
+/// Reads `nodes`, and adds those of `[[node]]`.
+fn read_nodes(file: &mut Table<'_>, more: Vec<NodeAddress>) -> Vec<NodeAddress> {
     let (read, remedy) =
         (value::text("edge-1.example.com:4433"), "write [\"HOST:PORT\"] or remove the key");
-    let nodes = file.each_of_some("nodes", read, remedy).unwrap_or_default();
+    let mut nodes = file.each_of_some("nodes", read, remedy).unwrap_or_default();
     file.fault_repeats("nodes", &nodes);
+    if !more.is_empty() {
+        nodes.extend(more);
+        file.fault_repeats("node", &nodes);
+    }
     nodes
 }
 
@@ -157,6 +182,8 @@ fn refuse_unimplemented(file: &mut Table<'_>) {
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
     file.refuse(&["gateway", "tokens"], NOT_YET);
+    #[cfg(not(feature = "tunnel"))]
+    file.refuse(&["tunnel", "path", "tunnel_url", "proxy", "node"], "needs the feature `tunnel`");
 }
 
 /// A file that holds only a node's rules, and replaces those of the node's file.

@@ -248,6 +248,44 @@ fn an_agent_names_its_nodes() {
     check(agent_faults, "demo = true\nledger = 'l'", "demo = 'yes'", "must be true or false");
 }
 
+#[cfg(feature = "tunnel")]
+#[test]
+fn an_agent_names_its_paths() {
+    let good = "path = 'auto'\ntunnel_url = 'wss://edge-1.example.com'\nproxy = 'http://u@p:3128'\nproxy_password_file = 'pw'\n[tunnel]\nverify = true\nca = 'ca.pem'";
+    check(agent_faults, good, "path = 'tcp'", "f:1: `path`: \"tcp\" is not a path");
+    check(agent_faults, good, "tunnel_url = 'https://e'", "write it as \"wss://");
+    check(agent_faults, good, "proxy = 'socks5://u:secret@p:1'", "http://[USER@]HOST:PORT");
+    let text = agent_faults("proxy = 'socks5://u:secret@p:1'");
+    assert!(!text.contains("secret"), "{text}");
+    check(agent_faults, good, "proxy_password_file = 'pw'", "needs `proxy`");
+    check(agent_faults, good, "[tunnel]\nca = 'ca.pem'", "with verify = true only");
+    check(agent_faults, good, "[tunnel]\nproxy = 'http://p:1'", "at the top of the file");
+    check(agent_faults, good, "[tunnel]\nlisten = '[::]:443'", "belongs in a node's file");
+    check(node_faults, "", "path = 'udp'", "belongs in an agent's file");
+    let nodes = "[[node]]\naddress = 'a'\ntunnel_url = 'wss://t'\n[[node]]\naddress = 'b'";
+    check(agent_faults, nodes, "[[node]]\ntunnel_url = 'wss://t'", "[[node]] has no `address`");
+    check(agent_faults, nodes, "nodes = ['a']\n[[node]]\naddress = 'a:4433'", "duplicate entry");
+    let config = AgentConfig::parse(nodes, "f").expect("a file");
+    assert_eq!(config.nodes.len(), 2);
+    assert_eq!(config.paths.tunnel_urls[0].1.to_string(), "wss://t:443/dialback/tunnel");
+}
+
+#[cfg(feature = "tunnel")]
+#[test]
+fn a_node_names_its_tunnels() {
+    let good = "[tunnel]\nlisten = '[::]:443'\npath = '/t'\ncert = 'c'\nkey = 'k'";
+    check(node_faults, good, "[tunnel]\nlisten = 'edge'", "`listen`");
+    check(node_faults, good, "[tunnel]\npath = 't'", "is not a path");
+    check(node_faults, good, "[tunnel]\ncert = 'c'", "cert and key go together");
+    check(node_faults, good, "[tunnel]\nverify = true", "belongs in an agent's file");
+    check(node_faults, good, "[tunnel]\nlisten = '[::]:80'\ntls = false", "name the proxy");
+    let behind = "[tunnel]\nlisten = '[::]:80'\ntls = false\ntrusted_proxy = ['10.0.0.0/8']";
+    check(node_faults, behind, "on_gateway = true", "belongs under [tunnel]");
+    let ignored = "[tunnel]\non_gateway = true\ntrusted_proxy = ['10.0.0.1']";
+    check(node_faults, behind, ignored, "the gateway has its own");
+    check(agent_faults, "", "[tunnel]\nlisten = '[::]:443'", "belongs in a node's file");
+}
+
 #[test]
 fn credentials_are_paths_under_tls() {
     check(node_faults, "[tls]\ncert = 'c'", "cert = 'c'", "`cert` belongs under [tls]");

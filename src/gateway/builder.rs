@@ -3,12 +3,11 @@
 use super::{
     Gateway, GatewayState,
     authentication::{Authenticator, TokenVerifier},
-    client_address::IpRange,
 };
 use crate::{
     convert::Conversions,
     drain::Tasks,
-    httpd,
+    httpd::{self, IpRange},
     limits::{CLOSE_WAIT_MAX, HTTP_PAGES_AT_ONCE_MAX},
     name::{Name, NameError, PeerName, Role},
     node::{GatewayIngress, Node},
@@ -97,6 +96,8 @@ pub struct GatewayBuilder {
     origins: Vec<String>,
     has_tls: bool,
     certificate: Option<ServerCertificate>,
+    #[cfg(feature = "tunnel")]
+    tunnel_path: Option<String>,
 }
 
 impl GatewayBuilder {
@@ -110,6 +111,8 @@ impl GatewayBuilder {
             origins: Vec::new(),
             has_tls: false,
             certificate: None,
+            #[cfg(feature = "tunnel")]
+            tunnel_path: None,
         }
     }
 
@@ -172,6 +175,14 @@ impl GatewayBuilder {
         self
     }
 
+    /// Accepts tunnels of agents and callers at this path ([`crate::TUNNEL_PATH`]), without any
+    /// credential of HTTP: the links inside authenticate both ends. Default: no.
+    #[cfg(feature = "tunnel")]
+    pub fn tunnel(mut self, path: impl Into<String>) -> Self {
+        self.tunnel_path = Some(path.into());
+        self
+    }
+
     /// Starts to listen. Must be called in a tokio runtime; returns once the socket is bound.
     ///
     /// # Errors
@@ -192,6 +203,8 @@ impl GatewayBuilder {
             tls: SharedValue::new(tls),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
+            #[cfg(feature = "tunnel")]
+            tunnel_path: self.tunnel_path,
             origins: self.origins,
             authenticator: Authenticator::default(),
             page_turns: Arc::new(Semaphore::new(HTTP_PAGES_AT_ONCE_MAX)),

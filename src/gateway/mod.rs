@@ -3,11 +3,11 @@
 mod response;
 mod request;
 mod body;
+mod browser_origin;
 mod builder;
 mod call;
 mod embed;
 mod openapi;
-mod client_address;
 mod codec;
 mod connect_error;
 mod page_bodies;
@@ -19,14 +19,15 @@ mod authentication;
 
 pub use authentication::TokenVerifier;
 pub use builder::{GatewayBuilder, GatewayError};
-pub use client_address::{IpRange, IpRangeError};
 pub use openapi::openapi;
 pub use page_bodies::{agents_page, services_page};
 
+#[cfg(feature = "tunnel")]
+use crate::node::tunnel;
 use crate::{
     convert::Conversions,
     drain::{SignalListener, Tasks},
-    httpd::{Admission, Answers, Framing, Peer, RequestBody},
+    httpd::{Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address},
     name::{CallId, PeerName},
     node::{GatewayIngress, Node},
     observe::Event,
@@ -36,7 +37,7 @@ use crate::{
 };
 use authentication::{AuthContext, AuthenticatedCaller, Authenticator};
 use body::Unread;
-use client_address::BrowserOrigin;
+use browser_origin::BrowserOrigin;
 use hyper::{
     Method, Request, StatusCode, Version,
     header::{self, HeaderValue},
@@ -120,6 +121,8 @@ struct GatewayState {
     tls: SharedValue<Option<Arc<HttpTls>>>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,
+    #[cfg(feature = "tunnel")]
+    tunnel_path: Option<String>,
     origins: Vec<String>,
     authenticator: Authenticator,
     /// Permits for building pages.
@@ -135,6 +138,8 @@ struct GatewayRequest {
 }
 
 impl Answers for GatewayState {
+    const NAME: &'static str = "the HTTP gateway";
+
     type Body = ResponseBody;
 
     fn admits(&self, from: IpAddr) -> Admission {
@@ -171,11 +176,17 @@ impl Answers for GatewayState {
         request: Request<RequestBody>,
         peer: Arc<Peer>,
     ) -> GatewayResponse {
-        let call_id = self.ingress.next_call_id();
         let (head, body) = request.into_parts();
+        let call_id = self.ingress.next_call_id();
         let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
+        #[cfg(feature = "tunnel")]
+        if framing == Framing::Plain
+            && let Some(answer) = self.tunnel(&head, &peer)
+        {
+            return answer;
+        }
         let request = GatewayRequest { head, framing, peer, call_id };
-        let browser_origin = client_address::browser_origin(&request.head.headers, &self.origins);
+        let browser_origin = browser_origin::browser_origin(&request.head.headers, &self.origins);
         let body = Unread::new(body);
         let mut answer = match self.respond(&request, &body, browser_origin).await {
             Ok(answer) => answer,
@@ -189,7 +200,7 @@ impl Answers for GatewayState {
         };
         finish(&mut answer, call_id);
         if browser_origin == BrowserOrigin::Allowed {
-            client_address::add_cors_headers(&request.head.headers, answer.headers_mut());
+            browser_origin::add_cors_headers(&request.head.headers, answer.headers_mut());
         }
         // HTTP/2 has no `Connection` header.
         if request.head.version >= Version::HTTP_2 {
@@ -219,7 +230,7 @@ impl GatewayState {
         if browser_origin == BrowserOrigin::Allowed && request.head.method == Method::OPTIONS {
             let mut answer = full_response(StatusCode::NO_CONTENT, "text/plain", "");
             set_outcome(&mut answer, crate::status::Outcome::NotExecuted);
-            client_address::add_preflight_headers(&request.head.headers, answer.headers_mut());
+            browser_origin::add_preflight_headers(&request.head.headers, answer.headers_mut());
             return Ok(answer);
         }
         let verb = route.verb();
@@ -240,11 +251,22 @@ impl GatewayState {
         }
     }
 
+    /// Answers a request for a tunnel, if this is one.
+    #[cfg(feature = "tunnel")]
+    fn tunnel(&self, head: &Parts, peer: &Arc<Peer>) -> Option<GatewayResponse> {
+        self.tunnel_path.as_deref().filter(|path| *path == head.uri.path())?;
+        let from = peer.address.ip().to_canonical();
+        let client = client_address(&head.headers, from, &self.proxies);
+        let client = SocketAddr::new(client, peer.address.port());
+        let answer = tunnel::answer(head, peer, client, self.ingress.tunnels()?);
+        Some(answer.map(|text| ResponseBody::Whole(text.into())))
+    }
+
     fn authenticate(&self, request: &GatewayRequest) -> Result<AuthenticatedCaller, Refusal> {
         let (uri, headers) = (&request.head.uri, &request.head.headers);
-        let context = self.auth_context(client_address::names_loopback(uri, headers));
+        let context = self.auth_context(browser_origin::names_loopback(uri, headers));
         let from = request.peer.address.ip();
-        let from = client_address::client_address(headers, from, &self.proxies);
+        let from = client_address(headers, from, &self.proxies);
         let peer = (&request.peer, from.to_canonical());
         self.authenticator.authenticate(headers, peer, &context, self.ingress.observer())
     }

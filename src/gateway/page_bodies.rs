@@ -80,6 +80,7 @@ mod tests {
             since_ms: 7,
             node: "edge-1".into(),
             address: Some("192.0.2.7:4000".into()),
+            path: None,
             software: None,
             calls_in_flight: 3,
             rtt_us: Some(1_200),

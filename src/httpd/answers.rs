@@ -20,9 +20,35 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+#[cfg(feature = "tunnel")]
+use std::{
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+};
+#[cfg(feature = "tunnel")]
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The bytes of a connection that has left HTTP.
+#[cfg(feature = "tunnel")]
+pub(crate) trait UpgradedIo: AsyncRead + AsyncWrite + Send + Unpin {}
+
+#[cfg(feature = "tunnel")]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpgradedIo for S {}
+
+/// A connection that has left HTTP, and the bytes that were read behind its last request.
+#[cfg(feature = "tunnel")]
+pub(crate) type UpgradedStream = (Box<dyn UpgradedIo>, Vec<u8>);
+
+#[cfg(feature = "tunnel")]
+type Upgrade = Box<dyn FnOnce(UpgradedStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
+    /// The local address to which it is connected.
+    #[cfg(feature = "tunnel")]
+    pub(crate) local: Option<IpAddr>,
+    #[cfg(feature = "tunnel")]
+    upgrade: Mutex<Option<Upgrade>>,
     pub(crate) shown: Option<ClientCertificate>,
     /// True if its connection ends after the current responses.
     is_done: AtomicBool,
@@ -31,11 +57,38 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(super) fn new(
-        address: SocketAddr,
+        (address, local): (SocketAddr, Option<IpAddr>),
         shown: Option<ClientCertificate>,
         owner: Arc<SlotOwner>,
     ) -> Self {
-        Self { address, shown, is_done: AtomicBool::new(false), owner }
+        #[cfg(not(feature = "tunnel"))]
+        let _ = local;
+        Self {
+            address,
+            #[cfg(feature = "tunnel")]
+            local,
+            #[cfg(feature = "tunnel")]
+            upgrade: Mutex::default(),
+            shown,
+            is_done: AtomicBool::new(false),
+            owner,
+        }
+    }
+
+    /// Runs this with the connection once HTTP/1.1 has left it: the answer must be `101 Switching
+    /// Protocols`. The connection keeps its slot meanwhile.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn upgrade<F>(&self, run: impl FnOnce(UpgradedStream) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let run: Upgrade = Box::new(|stream| Box::pin(run(stream)));
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+    }
+
+    #[cfg(feature = "tunnel")]
+    pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Records that it is authenticated: it is not evicted any more.
@@ -55,6 +108,9 @@ impl Peer {
 
 /// Owner of the server: answers its requests.
 pub(crate) trait Answers: Send + Sync + 'static {
+    /// What the server is, for its log.
+    const NAME: &'static str;
+
     type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
 
     fn admits(&self, from: IpAddr) -> Admission;

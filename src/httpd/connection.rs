@@ -18,7 +18,8 @@ use crate::{
     },
 };
 use hyper::{
-    HeaderMap, Request, Response, body::Incoming, header, server::conn, service::service_fn,
+    HeaderMap, Request, Response, StatusCode, body::Incoming, header, server::conn,
+    service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -56,7 +57,18 @@ impl<A: Answers> Connection<A> {
             self.serve_http_2(&mut stream, drain).await
         } else {
             let found = stream.look_at_heads();
-            self.serve_http_1(&mut stream, found, keeps_alive, drain).await
+            let (left, read, is_to_linger) =
+                self.serve_http_1(stream, found, keeps_alive, drain).await;
+            stream = left;
+            #[cfg(feature = "tunnel")]
+            if let Some(upgrade) = self.peer.take_upgrade() {
+                // The drain does not wait for what is not HTTP any more.
+                drop(draining);
+                stream.leave_http();
+                return upgrade((Box::new(stream), read)).await;
+            }
+            drop(read);
+            is_to_linger
         };
         if stream.is_flooded() {
             log_closed("it sends HTTP/2 frames without end that carry no request forward");
@@ -91,20 +103,21 @@ impl<A: Answers> Connection<A> {
             .keep_alive_interval(HTTP2_PING_EVERY)
             .keep_alive_timeout(HTTP2_PING_EVERY);
         let service = service_fn(|request| self.answer(request, None));
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let drain_by = conn::http2::Connection::graceful_shutdown;
         let state = (&*self.peer, &*self.activity);
         until_over(connection, drain_by, state, Some(HTTP2_IDLE_MAX), drain).await
     }
 
-    /// Returns true if the client may still be sending, and its bytes must be discarded.
+    /// Returns the stream, what was read of it behind the last request, and true if the client may
+    /// still be sending, and its bytes must be discarded.
     async fn serve_http_1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         &self,
-        stream: &mut Guarded<S>,
+        stream: Guarded<S>,
         found: Found,
         keeps_alive: bool,
         drain: &mut SignalListener,
-    ) -> bool {
+    ) -> (Guarded<S>, Vec<u8>, bool) {
         let mut http = conn::http1::Builder::new();
         // Without a timer hyper silently ignores its limit on heads.
         http.timer(TokioTimer::new())
@@ -113,9 +126,13 @@ impl<A: Answers> Connection<A> {
             .max_headers(HTTP_HEADERS_MAX)
             .keep_alive(keeps_alive);
         let service = service_fn(|request| self.answer(request, Some(&found)));
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let mut connection = http.serve_connection(TokioIo::new(stream), service);
         let drain_by = conn::http1::Connection::graceful_shutdown;
-        until_over(connection, drain_by, (&self.peer, &self.activity), None, drain).await
+        let state = (&*self.peer, &*self.activity);
+        let is_to_linger =
+            until_over(Pin::new(&mut connection), drain_by, state, None, drain).await;
+        let conn::http1::Parts { io, read_buf, .. } = connection.into_parts();
+        (io.into_inner(), read_buf.into(), is_to_linger)
     }
 
     /// Answers one request. `found` has the framing of the heads of HTTP/1.
@@ -140,7 +157,9 @@ impl<A: Answers> Connection<A> {
                 std::future::pending::<()>().await;
             }
             let mut response = answer.await;
-            if let Some(persistence) = persistence {
+            if let Some(persistence) = persistence
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
                 persistence.write(response.headers_mut(), body.is_kept_back());
             }
             Ok(response.map(|answer| {
@@ -189,13 +208,12 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 /// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout. Returns
 /// `true` if the client may still be sending, and its bytes must be discarded.
 async fn until_over<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
     drain: &mut SignalListener,
 ) -> bool {
-    let mut connection = pin!(connection);
     let mut look = tokio::time::interval(HTTP_CHECK_EVERY);
     let (mut has_left, mut was_idle) = (false, false);
     let mut done_by = None;

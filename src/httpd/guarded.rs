@@ -72,6 +72,12 @@ impl<S> Guarded<S> {
         self.heads.insert(Heads::default()).found()
     }
 
+    /// The bytes that come from now on are no longer HTTP.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn leave_http(&mut self) {
+        self.heads = None;
+    }
+
     /// Starts to count HTTP/2 frames. Reading ends at the limit.
     pub(super) fn count_frames(&mut self, allowance: Arc<Allowance>) {
         self.frames = Some(Frames::new(allowance));

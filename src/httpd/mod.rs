@@ -2,6 +2,7 @@
 
 mod answers;
 mod authority;
+mod client_address;
 mod connection;
 mod discard;
 mod frames;
@@ -14,6 +15,8 @@ mod slots;
 mod watched;
 
 pub(crate) use answers::{Answers, Peer};
+pub(crate) use client_address::client_address;
+pub use client_address::{IpRange, IpRangeError};
 pub(crate) use head::Framing;
 pub(crate) use request_body::RequestBody;
 pub(crate) use server::serve;

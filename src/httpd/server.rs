@@ -35,14 +35,12 @@ struct Server<A> {
     closed: Mutex<LogLimiter>,
 }
 
-impl<A> Server<A> {
+impl<A: Answers> Server<A> {
     /// Logs that a connection was closed, with the reason, rate-limited.
     fn log_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = closed.admit(Instant::now()) {
-            tracing::warn!(
-                "closed a connection of {address} to the HTTP gateway: {why}{suppressed}"
-            );
+            tracing::warn!("closed a connection of {address} to {}: {why}{suppressed}", A::NAME);
         }
     }
 }
@@ -108,11 +106,13 @@ async fn connection<A: Answers>(
     let Server { answers, tasks, .. } = &*server;
     let draining = answers.draining();
     drop(stream.set_nodelay(true));
-    hold_little(&stream);
+    // Stalled writes then show a client that reads nothing, and a slow reader is not taken for one.
+    system::limit_unsent(&stream, HTTP_UNSENT_BYTES_MAX);
+    let local = stream.local_addr().ok().map(|local| local.ip());
     let connection = |is_h2, shown| Connection {
         answers: answers.clone(),
         tasks: tasks.clone(),
-        peer: Arc::new(Peer::new(address, shown, owner)),
+        peer: Arc::new(Peer::new((address, local), shown, owner)),
         is_h2,
         activity: Arc::new(Activity::new(Instant::now())),
     };
@@ -137,13 +137,4 @@ async fn connection<A: Answers>(
             }
         }
     }
-}
-
-/// Limits unsent bytes in the operating system, so that stalled writes show a client that reads
-/// nothing, and a slow reader is not mistaken for one. Not available on every system.
-fn hold_little(stream: &TcpStream) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(HTTP_UNSENT_BYTES_MAX));
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = (stream, HTTP_UNSENT_BYTES_MAX);
 }

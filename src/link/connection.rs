@@ -2,16 +2,18 @@
 //! calls. The side that keeps the link up holds its control stream.
 
 use super::{
-    endpoint::{self, canonical},
+    endpoint,
     fault::LinkFault,
+    link_socket::LinkSocket,
     pulse::Pulse,
+    remotes::{Remotes, canonical},
     stream::CallStream,
     windows::StreamWindows,
 };
 use crate::{
     drain::UnderWay,
     lazy_timeout::{WaitCount, poll_once},
-    name::PeerName,
+    name::{NodeAddress, PeerName},
     net::SharedNet,
     tls::{ChainBound, Identity},
     wire::{CloseCode, StreamCode},
@@ -40,8 +42,9 @@ pub(super) struct LinkInner {
     identity: Identity,
     /// The end of the peer's chain, by the credentials with which it was verified last.
     pub(super) ends: StdMutex<ChainBound>,
-    /// The host name by which the peer was dialled; none if the peer dialled.
-    pub(super) dialled: Option<Box<str>>,
+    pub(super) end: LinkEnd,
+    /// The last address of the peer that was known.
+    last_remote: StdMutex<Option<SocketAddr>>,
     made_at: Instant,
     pulse: Arc<Pulse>,
     windows: Option<Arc<StreamWindows>>,
@@ -61,6 +64,14 @@ pub(super) struct LinkInner {
     answered: UnderWay,
     /// Another link has replaced it: it opens no stream any more.
     is_replaced: AtomicBool,
+}
+
+/// What only one side of a link has.
+pub(super) enum LinkEnd {
+    /// The peer was dialled, at this address.
+    Dialled { address: NodeAddress, socket: LinkSocket },
+    /// The peer has dialled.
+    Accepted(Remotes),
 }
 
 /// The peer's streams that this side has taken.
@@ -90,7 +101,7 @@ impl Link {
         net: SharedNet,
         connection: quinn::Connection,
         (identity, ends): (Identity, ChainBound),
-        dialled: Option<&str>,
+        end: LinkEnd,
         (pulse, windows): (Arc<Pulse>, Option<Arc<StreamWindows>>),
         peer_message_bytes_max: u64,
     ) -> Self {
@@ -100,7 +111,8 @@ impl Link {
         Self(Arc::new(LinkInner {
             net,
             peer_message_bytes_max: announced.unwrap_or(usize::MAX),
-            dialled: dialled.map(Into::into),
+            end,
+            last_remote: StdMutex::default(),
             connection,
             identity,
             ends: StdMutex::new(ends),
@@ -147,9 +159,36 @@ impl Link {
         self.0.made_at.elapsed()
     }
 
-    /// Returns the present address of the peer, which may change.
+    /// Returns the present address of the peer, which may change. With a tunnel it is the source of
+    /// the TCP connection.
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        canonical(self.0.connection.remote_address())
+        let address = canonical(self.0.connection.remote_address());
+        let LinkEnd::Accepted(remotes) = &self.0.end else { return address };
+        let mut last = self.0.last_remote.lock().unwrap_or_else(PoisonError::into_inner);
+        // A tunnel that has ended is not known any more.
+        *last = remotes.real(address).or(*last);
+        last.unwrap_or(address)
+    }
+
+    /// Returns true if the datagrams of the link travel in a tunnel now.
+    pub(super) fn is_tunnel(&self) -> bool {
+        match &self.0.end {
+            LinkEnd::Dialled { socket, .. } => socket.is_tunnel(),
+            LinkEnd::Accepted(remotes) => remotes.is_tunnel(self.0.connection.remote_address()),
+        }
+    }
+
+    /// Names the path of the link now: `udp` or `tunnel`.
+    pub(crate) fn path_name(&self) -> &'static str {
+        if self.is_tunnel() { "tunnel" } else { "udp" }
+    }
+
+    /// The host name by which the peer was dialled; `None` if the peer dialled.
+    pub(super) fn dialled_host(&self) -> Option<&str> {
+        match &self.0.end {
+            LinkEnd::Dialled { address, .. } => Some(address.host()),
+            LinkEnd::Accepted(_) => None,
+        }
     }
 
     /// Returns true if the link has ended. Checked first: quinn yields buffered streams afterwards.

@@ -1,10 +1,11 @@
 //! The dialling side of a link: resolves the name each time, races its addresses, and sends HELLO.
 
 use super::{
-    connection::Link,
+    connection::{Link, LinkEnd},
     control::ControlStream,
-    endpoint::{self, BindError, DiallingConfig, DiallingSockets},
+    endpoint::{self, BindError, DiallingConfig, DiallingEndpoints},
     fault::LinkFault,
+    link_socket::LinkSocket,
     peer_chain,
     trust::TrustedLinks,
     windows::StreamWindows,
@@ -31,6 +32,9 @@ use std::{
 /// The close text of a dial that only looked for a newer certificate.
 const LOOKED: &str = "a look for a newer certificate";
 
+/// A connection whose handshake succeeded, and its socket.
+pub(super) type Connected = (quinn::Connection, LinkSocket);
+
 /// The part of HELLO that depends on the role.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HelloInfo {
@@ -40,12 +44,14 @@ pub(crate) struct HelloInfo {
     pub(crate) calls_in_flight_max: usize,
 }
 
-/// Makes links to nodes, with one socket for each address family. Cloning shares them.
+/// Makes links to nodes, each with a socket of its own. Cloning shares what they have in common.
 #[derive(Clone)]
 pub(crate) struct Dialler {
-    sockets: Arc<DiallingSockets>,
+    endpoints: Arc<DiallingEndpoints>,
     trust: Arc<TrustedLinks>,
     settings: Arc<SharedValue<DialSettings>>,
+    #[cfg(feature = "tunnel")]
+    pub(super) path_selection: Arc<super::path_selection::PathSelection>,
     /// By node, the addresses that were tried since its last link.
     tried: Arc<Mutex<BTreeMap<NodeAddress, Tried>>>,
 }
@@ -117,9 +123,11 @@ impl Dialler {
         limits: Arc<Limits>,
     ) -> Result<Self, BindError> {
         Ok(Self {
-            sockets: Arc::new(DiallingSockets::new(net.clone())),
+            endpoints: Arc::new(DiallingEndpoints::new(net.clone())),
             trust: Arc::new(TrustedLinks::new(net.clone(), credentials.clone())),
             settings: Arc::new(SharedValue::new(DialSettings::new(credentials, hello, limits)?)),
+            #[cfg(feature = "tunnel")]
+            path_selection: Arc::default(),
             tried: Arc::default(),
         })
     }
@@ -146,7 +154,7 @@ impl Dialler {
     ) -> Result<(Link, ControlStream, Welcome), LinkFault> {
         let credentials = self.trust.credentials();
         let settings = self.settings.get();
-        let connection = self.race(address, &settings.config).await?;
+        let (connection, socket) = self.connect(address, &settings.config).await?;
         let verified = peer_chain::verified(&connection, &credentials)?;
         if newer_than.is_some_and(|end| verified.1.at() <= end) {
             endpoint::close(&connection, CloseCode::Goodbye, LOOKED);
@@ -155,10 +163,11 @@ impl Dialler {
         match tokio::time::timeout(HELLO_WAIT_MAX, settings.hello(&connection)).await {
             Ok(Ok((mut control, welcome))) => {
                 control.start_pings(settings.limits.heartbeat_every, self.net().chance());
-                let (host, bytes_max) = (Some(address.host()), welcome.message_bytes_max);
-                let net = self.net().clone();
+                let (net, bytes_max) = (self.net().clone(), welcome.message_bytes_max);
                 let shared = (control.pulse(), control.windows());
-                let link = Link::new(net, connection, verified, host, shared, bytes_max);
+                socket.link_is_up(net.chance());
+                let end = LinkEnd::Dialled { address: address.clone(), socket };
+                let link = Link::new(net, connection, verified, end, shared, bytes_max);
                 self.trust.add(&link, &credentials);
                 Ok((link, control, welcome))
             }
@@ -173,15 +182,24 @@ impl Dialler {
         }
     }
 
-    /// Races the addresses of a node, from where the last race for it stopped.
-    async fn race(
+    #[cfg(not(feature = "tunnel"))]
+    async fn connect(
         &self,
         address: &NodeAddress,
         config: &DiallingConfig,
-    ) -> Result<quinn::Connection, LinkFault> {
+    ) -> Result<Connected, LinkFault> {
+        self.race(address, config).await
+    }
+
+    /// Races the addresses of a node by UDP, from where the last race for it stopped.
+    pub(super) async fn race(
+        &self,
+        address: &NodeAddress,
+        config: &DiallingConfig,
+    ) -> Result<Connected, LinkFault> {
         let lock = || self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tried = lock().remove(address).unwrap_or_default();
-        let raced = race(&self.sockets, address, config, &mut tried).await;
+        let raced = race(&self.endpoints, address, config, &mut tried).await;
         if raced.is_err() {
             lock().insert(address.clone(), tried);
         }
@@ -189,11 +207,20 @@ impl Dialler {
     }
 
     pub(crate) fn net(&self) -> &SharedNet {
-        self.sockets.net()
+        self.endpoints.net()
     }
 
     pub(crate) fn trust(&self) -> &Arc<TrustedLinks> {
         &self.trust
+    }
+
+    pub(super) fn endpoints(&self) -> &Arc<DiallingEndpoints> {
+        &self.endpoints
+    }
+
+    #[cfg(feature = "tunnel")]
+    pub(super) fn dialling_config(&self) -> DiallingConfig {
+        self.settings.get().config.clone()
     }
 
     pub(super) fn heartbeat_every(&self) -> Duration {
@@ -202,14 +229,18 @@ impl Dialler {
 
     /// Sends from new sockets from now on. The links stay; their nodes learn the address at once.
     pub(crate) fn rebind(&self) -> Result<(), BindError> {
-        self.sockets.rebind()?;
-        self.trust.up().iter().for_each(Link::want_ping);
+        for link in self.trust.up() {
+            if let LinkEnd::Dialled { socket, .. } = &link.0.end {
+                socket.rebind(&**self.net())?;
+            }
+            link.want_ping();
+        }
         Ok(())
     }
 
     /// Waits until the nodes know that their links were closed, `wait_max` at most.
     pub(crate) async fn wait_idle(&self, wait_max: Duration) {
-        drop(tokio::time::timeout(wait_max, self.sockets.wait_idle()).await);
+        drop(tokio::time::timeout(wait_max, self.endpoints.wait_idle()).await);
     }
 }
 
@@ -217,60 +248,75 @@ impl Dialler {
 /// attempt starts after a short wait, or at once when one has failed. Of more addresses than one
 /// race takes, those that `tried` does not hold come first, until each was tried.
 pub(super) async fn race(
-    sockets: &Arc<DiallingSockets>,
+    endpoints: &Arc<DiallingEndpoints>,
     address: &NodeAddress,
     config: &DiallingConfig,
     tried: &mut Tried,
-) -> Result<quinn::Connection, LinkFault> {
-    let addresses = resolve(&**sockets.net(), address).await?;
+) -> Result<Connected, LinkFault> {
+    let addresses = resolve(&**endpoints.net(), address).await?;
     let mut worst = None;
     for _ in 0..addresses.len().div_ceil(RACE_ADDRESSES_MAX) {
         let attempts = tried.next(addresses.clone()).into_iter().map(|to| {
-            let (sockets, config, address) = (sockets.clone(), config.clone(), address.clone());
-            attempt(sockets, to, address, config)
+            let (endpoints, config) = (endpoints.clone(), config.clone());
+            attempt(endpoints, to, address.clone(), config)
         });
         match race::first(attempts, RACE_STAGGER, more_telling).await {
-            Ok(connection) => return Ok(connection),
+            Ok(connected) => return Ok(connected),
             Err(fault) => worst = worst.into_iter().chain(fault).reduce(more_telling),
         }
     }
     Err(worst.unwrap_or_else(|| LinkFault::NoAnswer { address: address.clone() }))
 }
 
-async fn attempt(
-    sockets: Arc<DiallingSockets>,
+/// Performs the handshake with one address by UDP.
+pub(super) async fn attempt(
+    endpoints: Arc<DiallingEndpoints>,
     to: SocketAddr,
     address: NodeAddress,
     config: DiallingConfig,
-) -> Result<quinn::Connection, LinkFault> {
-    let unsendable = |reason: String| LinkFault::Unsendable { address: address.clone(), reason };
-    let endpoint = sockets.for_address(to).map_err(|error| unsendable(error.to_string()))?;
-    let config = config.on_path(sockets.net().datagram_bytes_max(to));
-    let connecting = endpoint
-        .connect_with(config, to, address.host())
-        .inspect_err(|error| {
-            if *error == quinn::ConnectError::EndpointStopping {
-                sockets.discard(to);
-            }
-        })
-        .map_err(|error| unsendable(error.to_string()))?;
+) -> Result<Connected, LinkFault> {
+    let net = endpoints.net();
+    let unsendable = |error: BindError| unsendable(&address, &error);
+    let socket = LinkSocket::open(&**net, to).map_err(unsendable)?;
+    let config = config.on_path(net.datagram_bytes_max(to));
     let obstacle = async {
         tokio::time::sleep(PROBE_AFTER).await;
-        sockets.net().probe(to).await
+        net.probe(to).await
     };
-    let ended = tokio::select! {
+    let connection = tokio::select! {
         biased;
-        ended = tokio::time::timeout(DIAL_WAIT_MAX, connecting) => ended,
+        ended = handshake(&socket, to, &address, config) => ended?,
         error = obstacle => return Err(LinkFault::unreachable(address, &error)),
     };
-    match ended {
+    endpoints.keep(&socket.endpoint);
+    Ok((connection, socket))
+}
+
+/// Performs the handshake with an address that QUIC knows, from this socket.
+pub(super) async fn handshake(
+    socket: &LinkSocket,
+    to: SocketAddr,
+    address: &NodeAddress,
+    config: quinn::ClientConfig,
+) -> Result<quinn::Connection, LinkFault> {
+    let connecting = socket.endpoint.connect_with(config, to, address.host());
+    let connecting = connecting.map_err(|error| unsendable(address, &error))?;
+    let silent = || LinkFault::NoAnswer { address: address.clone() };
+    match tokio::time::timeout(DIAL_WAIT_MAX, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(LinkFault::NoAnswer { address }),
+        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(silent()),
         Ok(Err(error)) => Err(LinkFault::lost(error)),
     }
 }
 
-async fn resolve(net: &dyn Net, address: &NodeAddress) -> Result<Vec<SocketAddr>, LinkFault> {
+pub(super) fn unsendable(address: &NodeAddress, error: &impl ToString) -> LinkFault {
+    LinkFault::Unsendable { address: address.clone(), reason: error.to_string() }
+}
+
+pub(super) async fn resolve(
+    net: &dyn Net,
+    address: &NodeAddress,
+) -> Result<Vec<SocketAddr>, LinkFault> {
     let host = address.host();
     tokio::time::timeout(DIAL_WAIT_MAX, net.resolve(host, address.port()))
         .await
@@ -288,6 +334,8 @@ fn more_telling(one: LinkFault, other: LinkFault) -> LinkFault {
         LinkFault::NoAnswer { .. } => 1,
         LinkFault::MtuTooSmall { .. } => 2,
         LinkFault::ConnectionRefused { .. } => 3,
+        #[cfg(feature = "tunnel")]
+        LinkFault::Tunnel(_) | LinkFault::NoPath { .. } => 3,
         fault if !fault.is_refusal() => 4,
         _ => 5,
     };

@@ -1,6 +1,11 @@
 //! UDP sockets and transport settings of links.
 
-use super::{congestion, fault::LinkFault, resets::ResetKeys};
+use super::{
+    congestion,
+    fault::LinkFault,
+    remotes::{Remotes, canonical},
+    resets::ResetKeys,
+};
 use crate::{
     handshake_limiter::Incoming,
     limits::{self, Congestion, Limits},
@@ -10,14 +15,14 @@ use crate::{
     wire::{ALPN, ALPN_WITH_WINDOWS, CloseCode},
 };
 use quinn::{
-    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
     crypto::{CryptoError, HmacKey},
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -50,15 +55,17 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// Opens an endpoint over a UDP socket, which `wrap` may wrap.
 pub(super) fn open(
     net: &dyn Net,
     address: SocketAddr,
     config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
+    wrap: impl FnOnce(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket>,
 ) -> Result<quinn::Endpoint, BindError> {
     let open = || {
         let runtime = net.runtime()?;
-        let socket = net.bind(address, &*runtime)?;
+        let socket = wrap(net.bind(address, &*runtime)?);
         quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     };
     open().map_err(|source| BindError::Socket { address, source })
@@ -254,68 +261,37 @@ impl AcceptingConfig {
     }
 }
 
-/// The sockets of the dialling side, one per address family, each made when first needed. One for
-/// both would do, but the system's IPv6 code would then see each IPv4 packet first.
+/// The endpoints of the dialling side. Each link has its own, with a socket of its own.
 #[derive(Debug)]
-pub(super) struct DiallingSockets {
+pub(super) struct DiallingEndpoints {
     net: SharedNet,
-    v4: Mutex<Option<quinn::Endpoint>>,
-    v6: Mutex<Option<quinn::Endpoint>>,
+    used: Mutex<Vec<quinn::Endpoint>>,
 }
 
-impl DiallingSockets {
+impl DiallingEndpoints {
     pub(super) fn new(net: SharedNet) -> Self {
-        Self { net, v4: Mutex::default(), v6: Mutex::default() }
+        Self { net, used: Mutex::default() }
     }
 
     pub(super) const fn net(&self) -> &SharedNet {
         &self.net
     }
 
-    fn families(&self) -> [(&Mutex<Option<quinn::Endpoint>>, SocketAddr); 2] {
-        [
-            (&self.v4, (Ipv4Addr::UNSPECIFIED, 0).into()),
-            (&self.v6, (Ipv6Addr::UNSPECIFIED, 0).into()),
-        ]
+    /// Has [`DiallingEndpoints::wait_idle`] wait for the connection of this endpoint.
+    pub(super) fn keep(&self, endpoint: &quinn::Endpoint) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(endpoint.clone());
     }
 
-    /// Discards the endpoint of this family, whose socket has failed permanently.
-    pub(super) fn discard(&self, to: SocketAddr) {
-        let [(v4, _), (v6, _)] = self.families();
-        let family = if to.is_ipv4() { v4 } else { v6 };
-        drop(family.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-
-    /// Gives each endpoint a new socket. quinn reads the old one until peers answer on the new one.
-    pub(super) fn rebind(&self) -> Result<(), BindError> {
-        for (family, wildcard) in self.families() {
-            if let Some(endpoint) = &*family.lock().unwrap_or_else(PoisonError::into_inner) {
-                let rebind =
-                    || endpoint.rebind_abstract(self.net.bind(wildcard, &*self.net.runtime()?)?);
-                rebind().map_err(|source| BindError::Socket { address: wildcard, source })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the endpoint for the family of this address.
-    pub(super) fn for_address(&self, to: SocketAddr) -> Result<quinn::Endpoint, BindError> {
-        let [v4, v6] = self.families();
-        let (family, wildcard) = if to.is_ipv4() { v4 } else { v6 };
-        let mut made = family.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(endpoint) = &*made {
-            return Ok(endpoint.clone());
-        }
-        let endpoint = open(&*self.net, wildcard, endpoint_config(), None)?;
-        Ok(made.insert(endpoint).clone())
+    /// Closes the sockets of links that have ended.
+    pub(super) fn drop_idle(&self) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|endpoint| endpoint.open_connections() > 0);
     }
 
     pub(super) async fn wait_idle(&self) {
-        for family in [&self.v4, &self.v6] {
-            let made = family.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(endpoint) = made {
-                endpoint.wait_idle().await;
-            }
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        for endpoint in used {
+            endpoint.wait_idle().await;
         }
     }
 }
@@ -331,11 +307,6 @@ pub(super) fn dialling_config(
     let mut tls = credentials.dialling_config(ALPN)?;
     offer_windows(&mut tls.alpn_protocols);
     DiallingConfig::new(tls, transport)
-}
-
-/// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Closes a connection with one of our codes. A connection that has ended keeps its own reason,
@@ -364,16 +335,19 @@ pub(super) async fn within<T>(
 /// An incoming connection, only its first packet read, and what its endpoint accepts it with.
 pub(crate) struct IncomingConnection<S> {
     pub(super) incoming: quinn::Incoming,
+    pub(super) remotes: Remotes,
     pub(super) settings: S,
 }
 
 impl<S> Incoming for IncomingConnection<S> {
     fn remote_address(&self) -> SocketAddr {
-        canonical(self.incoming.remote_address())
+        let address = self.incoming.remote_address();
+        self.remotes.real(address).unwrap_or_else(|| canonical(address))
     }
 
     fn is_validated(&self) -> bool {
-        self.incoming.remote_address_validated()
+        let address = self.incoming.remote_address();
+        self.incoming.remote_address_validated() || self.remotes.is_tunnel(address)
     }
 
     fn retry(self) {

@@ -3,11 +3,11 @@
 use super::{
     dial,
     endpoint::{
-        self, BindError, DiallingConfig, DiallingSockets, IncomingConnection, TransportSettings,
-        canonical,
+        self, BindError, DiallingConfig, DiallingEndpoints, IncomingConnection, TransportSettings,
     },
     fault::LinkFault,
     peer_chain,
+    remotes::{Remotes, canonical},
 };
 use crate::{
     handshake_limiter::Accept,
@@ -42,7 +42,7 @@ impl EnrolmentListener {
     ) -> Result<Self, BindError> {
         let server = Some(server_config(tls)?);
         let config = endpoint::endpoint_config();
-        let endpoint = endpoint::open(&*net::system(), address, config, server)?;
+        let endpoint = endpoint::open(&*net::system(), address, config, server, |udp| udp)?;
         Ok(Self { endpoint, trust_domain: trust_domain.into() })
     }
 
@@ -73,7 +73,8 @@ impl Accept for EnrolmentListener {
 
     async fn accept(&self) -> Option<IncomingEnrolment> {
         let incoming = self.endpoint.accept().await?;
-        Some(IncomingEnrolment { incoming, settings: self.trust_domain.clone() })
+        let (remotes, settings) = (Remotes::default(), self.trust_domain.clone());
+        Some(IncomingEnrolment { incoming, remotes, settings })
     }
 
     fn ignored(&self, last: SocketAddr, count: u64) {
@@ -169,16 +170,16 @@ pub(crate) async fn request_enrolment(
     tls: &ToEnroller,
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
-    let sockets = Arc::new(DiallingSockets::new(net::system()));
+    let endpoints = Arc::new(DiallingEndpoints::new(net::system()));
     let transport = TransportSettings::new(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
     let config = DiallingConfig::new(tls.config(), transport).map_err(|error| {
         LinkFault::Unsendable { address: enroller.clone(), reason: error.to_string() }
     })?;
-    let connection = dial::race(&sockets, enroller, &config, &mut Tried::default()).await?;
+    let (connection, _) = dial::race(&endpoints, enroller, &config, &mut Tried::default()).await?;
     let exchange = exchange_on(&connection, request);
     let answer = endpoint::within(JOIN_WAIT_MAX, exchange, "no answer came in time").await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
-    drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, sockets.wait_idle()).await);
+    drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, endpoints.wait_idle()).await);
     answer
 }
 

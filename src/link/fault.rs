@@ -1,5 +1,7 @@
 //! Reasons why a link could not be made, or was lost, with the remedy.
 
+#[cfg(feature = "tunnel")]
+use crate::path::TunnelFault;
 use crate::{
     backoff::BackoffCause,
     limits::PROBE_BYTES,
@@ -56,6 +58,19 @@ pub enum LinkFault {
         address: NodeAddress,
         /// The error of the system.
         reason: String,
+    },
+    /// A tunnel could not be opened.
+    #[cfg(feature = "tunnel")]
+    #[error(transparent)]
+    Tunnel(Box<TunnelFault>),
+    /// Neither UDP nor a tunnel leads to the node.
+    #[cfg(feature = "tunnel")]
+    #[error("{} By a tunnel over TCP: {tunnel}", sentence(udp))]
+    NoPath {
+        /// The fault of UDP.
+        udp: Box<Self>,
+        /// The fault of the tunnel.
+        tunnel: Box<TunnelFault>,
     },
     /// One side refused the other during the handshake.
     #[error("{reason}; {remedy}")]
@@ -171,6 +186,8 @@ impl LinkFault {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake { .. } => true,
+            #[cfg(feature = "tunnel")]
+            Self::Tunnel(tunnel) | Self::NoPath { tunnel, .. } => tunnel.is_refusal(),
             Self::Closed { code, by_peer, .. } => {
                 *by_peer && code.reaction() == Reaction::BackOffLong
             }
@@ -211,14 +228,18 @@ impl LinkFault {
 
     /// Returns true if the resolver or the network reported that the node cannot be reached, so
     /// that waiting for an answer is useless.
-    pub(crate) const fn is_unreachable(&self) -> bool {
-        matches!(
-            self,
+    pub(crate) fn is_unreachable(&self) -> bool {
+        match self {
             Self::Unresolved { .. }
-                | Self::ConnectionRefused { .. }
-                | Self::MtuTooSmall { .. }
-                | Self::Unsendable { .. }
-        )
+            | Self::ConnectionRefused { .. }
+            | Self::MtuTooSmall { .. }
+            | Self::Unsendable { .. } => true,
+            #[cfg(feature = "tunnel")]
+            Self::Tunnel(tunnel) => tunnel.is_unreachable(),
+            #[cfg(feature = "tunnel")]
+            Self::NoPath { udp, .. } => udp.is_unreachable(),
+            _ => false,
+        }
     }
 
     /// Makes the fault of an error that the system or ICMP reported for an address.
@@ -243,6 +264,14 @@ impl LinkFault {
     pub(super) fn unresolved(host: &str, error: &io::Error) -> Self {
         Self::Unresolved { host: host.to_owned(), reason: system::explain(error) }
     }
+}
+
+/// The text of a fault with the end of a sentence.
+#[cfg(feature = "tunnel")]
+fn sentence(fault: &LinkFault) -> String {
+    let text = fault.to_string();
+    let end = if text.ends_with(['?', '.']) { "" } else { "." };
+    format!("{text}{end}")
 }
 
 /// The TLS alert in a QUIC error code: RFC 9001 section 4.8.

@@ -1,12 +1,13 @@
 //! The accepting side of a handshake: certificate, HELLO, and then WELCOME or a refusal.
 
 use super::{
-    connection::Link,
+    connection::{Link, LinkEnd},
     control::ControlStream,
-    endpoint::{self, AcceptingConfig, canonical},
+    endpoint::{self, AcceptingConfig},
     fault::LinkFault,
     peer_address::PeerAddress,
     peer_chain::verified,
+    remotes::{Remotes, canonical},
     trust::TrustedLinks,
     windows::StreamWindows,
 };
@@ -20,6 +21,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 /// A peer with a verified certificate and HELLO. It may not open calls before WELCOME.
 pub(crate) struct Greeted {
     connection: quinn::Connection,
+    remotes: Remotes,
     pub(crate) identity: Identity,
     ends: ChainBound,
     control: ControlStream,
@@ -46,7 +48,7 @@ impl From<LinkFault> for NotGreeted {
 
 /// Waits for the handshake and for HELLO. The result is boxed, because its owner waits with it.
 pub(super) async fn greet(
-    incoming: quinn::Incoming,
+    (incoming, remotes): (quinn::Incoming, Remotes),
     config: &AcceptingConfig,
     trust: Arc<TrustedLinks>,
 ) -> Result<Box<Greeted>, NotGreeted> {
@@ -75,7 +77,7 @@ pub(super) async fn greet(
     match endpoint::within(HELLO_WAIT_MAX, hello, "no HELLO came in time").await {
         Ok((control, hello)) => {
             let greeted =
-                Greeted { connection, identity, ends, control, hello, trust, credentials };
+                Greeted { connection, remotes, identity, ends, control, hello, trust, credentials };
             greeted.check_version().map(Box::new)
         }
         Err(fault) => {
@@ -100,7 +102,8 @@ impl Greeted {
     }
 
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        canonical(self.connection.remote_address())
+        let address = self.connection.remote_address();
+        self.remotes.real(address).unwrap_or_else(|| canonical(address))
     }
 
     pub(crate) fn refuse(self, code: CloseCode, text: &str) {
@@ -115,19 +118,28 @@ impl Greeted {
         calls_max: usize,
         limits: &Limits,
     ) -> (Link, ControlStream) {
-        let Self { connection, identity, ends, mut control, hello, trust, credentials } = *self;
+        let Self { connection, remotes, identity, ends, mut control, hello, trust, credentials } =
+            *self;
         let initiated = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(calls_max, initiated.min(limits.calls_in_flight_max));
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(calls_max).into());
         connection.set_receive_window(window.into());
         control.grant(StreamWindows::new(&connection, window));
         control.reserve(connection.clone(), limits);
-        control.watch(PeerAddress::of(connection.clone(), identity.peer_name().clone()));
+        let peer = identity.peer_name().clone();
+        control.watch(PeerAddress::of(connection.clone(), peer, remotes.clone()));
         control.start_heartbeat(silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;
         let shared = (control.pulse(), control.windows());
-        let link = Link::new(net, connection, (identity, ends), None, shared, bytes_max);
+        let link = Link::new(
+            net,
+            connection,
+            (identity, ends),
+            LinkEnd::Accepted(remotes),
+            shared,
+            bytes_max,
+        );
         trust.add(&link, &credentials);
         (link, control)
     }

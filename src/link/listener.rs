@@ -3,9 +3,12 @@
 use super::{
     endpoint::{self, AcceptingConfig, BindError, IncomingConnection},
     greet::{self, Greeted, NotGreeted},
+    remotes::Remotes,
     resets::ResetKeys,
     trust::TrustedLinks,
 };
+#[cfg(feature = "tunnel")]
+use crate::path::{AcceptingSocket, Tunnels};
 use crate::{
     limits::Limits, name::Role, net::SharedNet, shared_value::SharedValue, tls::Credentials,
     wire::CloseCode,
@@ -22,6 +25,7 @@ pub(crate) struct LinkListener {
     /// The configuration of the endpoint. Each handshake takes a copy with a verifier of its own.
     config: SharedValue<AcceptingConfig>,
     trust: Arc<TrustedLinks>,
+    remotes: Remotes,
 }
 
 impl LinkListener {
@@ -34,14 +38,27 @@ impl LinkListener {
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let config = endpoint::server_config(credentials, limits)?;
+        #[cfg(feature = "tunnel")]
+        let mut remotes = Remotes::default();
+        #[cfg(not(feature = "tunnel"))]
+        let remotes = Remotes::default();
         let endpoint = endpoint::open(
             &**net,
             address,
             endpoint::accepting_endpoint(keys)?,
             Some(config.server.clone()),
+            |udp| {
+                #[cfg(feature = "tunnel")]
+                let udp = {
+                    let (socket, tunnels) = AcceptingSocket::new(udp);
+                    remotes.tunnels = Some(tunnels);
+                    socket
+                };
+                udp
+            },
         )?;
         let trust = Arc::new(TrustedLinks::new(net.clone(), credentials.clone()));
-        Ok(Self { endpoint, config: SharedValue::new(config), trust })
+        Ok(Self { endpoint, config: SharedValue::new(config), trust, remotes })
     }
 
     /// Accepts with these from now on. Links that are up stay until they are verified again.
@@ -62,6 +79,12 @@ impl LinkListener {
         &self.trust
     }
 
+    /// The tunnels whose datagrams this listener receives.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn tunnels(&self) -> Option<Arc<Tunnels>> {
+        self.remotes.tunnels.clone()
+    }
+
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.endpoint.local_addr().unwrap_or_else(|_| (Ipv6Addr::UNSPECIFIED, 0).into())
     }
@@ -69,7 +92,8 @@ impl LinkListener {
     /// Returns the next incoming connection; `None` once the endpoint is closed.
     pub(crate) async fn next_incoming(&self) -> Option<IncomingLink> {
         let incoming = self.endpoint.accept().await?;
-        Some(IncomingLink { incoming, settings: (self.config.get(), self.trust.clone()) })
+        let settings = (self.config.get(), self.trust.clone());
+        Some(IncomingLink { incoming, remotes: self.remotes.clone(), settings })
     }
 
     /// Closes all links, of callers before those of agents: the endpoint closes them one by one,
@@ -79,6 +103,14 @@ impl LinkListener {
         links.sort_by_key(|link| link.peer().role != Role::Caller);
         links.iter().for_each(|link| link.close(code, text));
         self.endpoint.close(VarInt::from_u32(code.number() as u32), text.as_bytes());
+    }
+
+    /// Waits until what closes the links has left through the tunnels, which end with the tasks of
+    /// the owner: until the peers know, `wait_max` at most. Without a tunnel it does not wait.
+    pub(crate) async fn leave_tunnels(&self, wait_max: Duration) {
+        if self.remotes.has_tunnels() {
+            self.wait_idle(wait_max).await;
+        }
     }
 
     /// Waits until the peers know that their links were closed, `wait_max` at most.
@@ -93,6 +125,6 @@ impl IncomingLink {
     /// Does the handshake and reads HELLO, each within its time.
     pub(crate) async fn greet(self) -> Result<Box<Greeted>, NotGreeted> {
         let (config, trust) = self.settings;
-        greet::greet(self.incoming, &config, trust).await
+        greet::greet((self.incoming, self.remotes), &config, trust).await
     }
 }

@@ -68,12 +68,20 @@ impl PathMonitor {
 }
 
 impl Dialler {
-    /// Watches the paths of all links, and takes a new socket when they change or go silent. Runs
-    /// for as long as it is polled.
+    /// Watches the paths of all links: takes a new socket when they change or go silent, and moves
+    /// them into tunnels and back. Runs for as long as it is polled.
     pub(crate) async fn watch_paths(self) {
+        #[cfg(feature = "tunnel")]
+        tokio::join!(self.watch_sockets(), self.watch_tunnels());
+        #[cfg(not(feature = "tunnel"))]
+        self.watch_sockets().await;
+    }
+
+    async fn watch_sockets(&self) {
         let mut seen = PathMonitor::default();
         loop {
             tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
+            self.endpoints().drop_idle();
             if let Some(why) = seen.look(&**self.net(), &self.trust().up(), self.heartbeat_every())
             {
                 match self.rebind() {

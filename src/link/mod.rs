@@ -14,17 +14,23 @@ mod enrolment;
 mod fault;
 mod greet;
 mod keeper;
+mod link_socket;
 mod listener;
 mod migration;
 mod peer_address;
 mod peer_chain;
+#[cfg(feature = "tunnel")]
+mod path_watch;
 mod pulse;
+mod remotes;
 mod resets;
 mod send_order;
 mod stream;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod trust;
+#[cfg(feature = "tunnel")]
+mod path_selection;
 mod windows;
 
 pub(crate) use close_sequence::{CloseSequence, REPLACED};
@@ -40,5 +46,5 @@ pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep}
 pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub(crate) use trust::TrustedLinks;

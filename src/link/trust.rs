@@ -127,7 +127,7 @@ impl Link {
     /// Verifies the peer again, and closes the link if it does not pass. Returns true if it passed.
     fn verify(&self, credentials: &Credentials, now: SystemTime) -> bool {
         let chain = peer_chain::chain_of(&self.0.connection);
-        match credentials.revalidate(&chain, self.0.dialled.as_deref(), now) {
+        match credentials.revalidate(&chain, self.dialled_host(), now) {
             Ok(()) => {
                 // The new CAs may verify it by other intermediates, which end at another time.
                 if let Some(ends) = credentials.end_of(&chain) {

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Once},
     time::SystemTime,
 };
 
@@ -122,7 +122,26 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         drop(socket.set_send_buffer_size(UDP_SEND_BUFFER_BYTES));
     }
     socket.bind(&address.into())?;
+    if address.port() > 0 {
+        tell_of_small_buffers(socket.recv_buffer_size()?);
+    }
     Ok(socket.into())
+}
+
+/// Logs once that the system gives a listening socket less than was asked for. Linux reports twice
+/// what it gives to data.
+fn tell_of_small_buffers(receive_bytes: usize) {
+    static TOLD: Once = Once::new();
+    let receive_bytes = receive_bytes / if cfg!(target_os = "linux") { 2 } else { 1 };
+    if receive_bytes < UDP_RECEIVE_BUFFER_BYTES {
+        TOLD.call_once(|| {
+            tracing::info!(
+                "UDP sockets have receive buffers of {} KiB, where {} KiB are asked for; under load packets may be lost: as root, run sysctl -w net.core.rmem_max={UDP_RECEIVE_BUFFER_BYTES} net.core.wmem_max={UDP_SEND_BUFFER_BYTES}",
+                receive_bytes / 1024,
+                UDP_RECEIVE_BUFFER_BYTES / 1024,
+            );
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Configures and starts a node.
 
+#[cfg(feature = "tunnel")]
+use super::tunnel::{self, TunnelListen};
 use super::{
     accept::{Handshakes, accept_loop},
     running::Node,
@@ -37,6 +39,8 @@ impl Node {
             state_dir: None,
             audit: Audit::default(),
             net: net::system(),
+            #[cfg(feature = "tunnel")]
+            tunnel: None,
         }
     }
 }
@@ -52,6 +56,8 @@ pub struct NodeBuilder {
     state_dir: Option<PathBuf>,
     audit: Audit,
     net: SharedNet,
+    #[cfg(feature = "tunnel")]
+    tunnel: Option<TunnelListen>,
 }
 
 impl NodeBuilder {
@@ -96,6 +102,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Listens for tunnels too: links over TCP, where UDP does not pass. Default: no.
+    #[cfg(feature = "tunnel")]
+    pub fn tunnel(mut self, tunnel: TunnelListen) -> Self {
+        self.tunnel = Some(tunnel);
+        self
+    }
+
     /// Sets the network. Default: the operating system's.
     #[cfg(test)]
     pub(crate) fn net(mut self, net: SharedNet) -> Self {
@@ -116,6 +129,8 @@ impl NodeBuilder {
         let listener =
             LinkListener::bind(&self.net, address, &self.credentials, &self.limits, keys.as_ref())?;
         let listener = Arc::new(listener);
+        #[cfg(feature = "tunnel")]
+        let tunnel = self.tunnel;
         let Self { policy, limits, audit, net, .. } = self;
         let parts = NodeParts { policy, limits, services, audit };
         let peer = self.credentials.peer_name().clone();
@@ -127,12 +142,28 @@ impl NodeBuilder {
         let net = shared.net.clone();
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let trust = listener.trust().clone();
+        #[cfg(feature = "tunnel")]
+        let trust_of_tunnels = trust.clone();
         let watching = shared.clone();
         shared.links.spawn_until_stopped(async move {
             let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
-        Ok(Node { shared, listener, config_version: Mutex::new(1) })
+        #[cfg(feature = "tunnel")]
+        let tunnel = match (tunnel, listener.tunnels()) {
+            (Some(settings), Some(tunnels)) => {
+                let to = (tunnels, listener.local_addr().port());
+                Some(tunnel::listen(settings, to, trust_of_tunnels, &shared.links).await?)
+            }
+            _ => None,
+        };
+        Ok(Node {
+            shared,
+            listener,
+            config_version: Mutex::new(1),
+            #[cfg(feature = "tunnel")]
+            tunnel,
+        })
     }
 }

@@ -6,6 +6,8 @@ use super::{
     snapshot,
     state::{NodeState, STOPS},
 };
+#[cfg(feature = "tunnel")]
+use crate::tls::ServerCertificate;
 use crate::{
     call::{Callee, IntoMethod, Target, ToMany},
     config_update::{Applied, Changed, ConfigUpdate},
@@ -33,6 +35,8 @@ pub struct Node {
     pub(super) shared: Arc<NodeState>,
     pub(super) listener: Arc<LinkListener>,
     pub(super) config_version: Mutex<u64>,
+    #[cfg(feature = "tunnel")]
+    pub(super) tunnel: Option<super::tunnel::ListeningTunnels>,
 }
 
 impl Node {
@@ -44,6 +48,20 @@ impl Node {
     /// Address that it listens on, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
+    }
+
+    /// TCP address that it listens on for tunnels, with the actual port.
+    #[cfg(feature = "tunnel")]
+    pub fn tunnel_addr(&self) -> Option<SocketAddr> {
+        self.tunnel.as_ref().map(|tunnel| tunnel.address)
+    }
+
+    /// Replaces the certificate that later tunnels see. `None`: the node's own.
+    #[cfg(feature = "tunnel")]
+    pub fn set_tunnel_certificate(&self, certificate: Option<ServerCertificate>) {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.set_certificate(certificate);
+        }
     }
 
     /// Stream of agents as they attach, first those that are attached now. An agent that reconnects
@@ -199,6 +217,7 @@ impl Node {
             shared.abort.done(limits::GOODBYE_WAIT_MAX).await;
         }
         listener.close(CloseCode::Drained, STOPS);
+        listener.leave_tunnels(limits::ABORT_WAIT_MAX).await;
         shared.links.stop();
         shared.calls.stop();
         shared.links.wait(left_until(close_by)).await;

@@ -41,6 +41,8 @@ pub(crate) enum Event<'a> {
     AgentRegistered {
         agent: &'a Name,
         address: SocketAddr,
+        /// `udp` or `tunnel`.
+        path: &'static str,
         services: usize,
         /// True if it had no link before.
         is_new: bool,
@@ -60,7 +62,13 @@ pub(crate) enum Event<'a> {
     /// The last link of an agent has ended.
     AgentDetached { agent: &'a Name, reason: &'a LinkFault },
     /// An agent is registered with a node.
-    Registered { node: &'a Name, address: &'a dyn Display, remote: SocketAddr },
+    Registered {
+        node: &'a Name,
+        address: &'a dyn Display,
+        remote: SocketAddr,
+        /// `udp` or `tunnel`.
+        path: &'static str,
+    },
     /// A node takes no more calls of an agent.
     NodeDraining { node: &'a Name },
     /// An agent's link to a node has ended, and no other replaced it.

@@ -39,8 +39,11 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         Event::ResetsExceeded { peer, resets_max } => tracing::warn!(
             "closed the link of {peer}: it reset more than {resets_max} calls in 10 s (resets_max)"
         ),
-        Event::Registered { node, address, remote } => {
-            tracing::info!("registered as {} with node {node} at {address} ({remote})", own.name);
+        Event::Registered { node, address, remote, path } => {
+            tracing::info!(
+                "registered as {} with node {node} at {address} ({remote}) by {path}",
+                own.name
+            );
         }
         Event::CallRefused { caller, via: Some(node), method, reason, .. } => tracing::warn!(
             "refused call by {caller} through node {node}: {method}: {reason}{suppressed}"
@@ -71,9 +74,11 @@ fn log_agent(event: &Event<'_>, suppressed: Suppressed) {
         Event::AgentRegistered { agent, address, superseded: [.., old], .. } => tracing::warn!(
             "agent {agent}: the instance at {address} took over from the one at {old}; if both should run, give each its own certificate{suppressed}"
         ),
-        Event::AgentRegistered { agent, address, services, is_new, .. } => {
+        Event::AgentRegistered { agent, address, path, services, is_new, .. } => {
             let link = if is_new { "" } else { "another link " };
-            tracing::info!("agent {agent} attached {link}from {address} with {services} services");
+            tracing::info!(
+                "agent {agent} attached {link}from {address} by {path} with {services} services"
+            );
         }
         Event::AgentHeldBack { agent, address, other, is_first: true } => tracing::error!(
             "the certificate of agent {agent} is in use twice: instances at {address} and at {other} keep taking over from each other, and the one at {address} is held back; give each its own certificate (`dialback certs issue agent NAME`)"

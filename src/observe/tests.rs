@@ -53,7 +53,14 @@ async fn program_events(report: impl FnOnce(&Observer<NodeEvent>)) -> Vec<NodeEv
 }
 
 fn registered<'a>(agent: &'a Name, is_new: bool, superseded: &'a [SocketAddr]) -> Event<'a> {
-    Event::AgentRegistered { agent, address: address(9), services: 2, is_new, superseded }
+    Event::AgentRegistered {
+        agent,
+        address: address(9),
+        path: "udp",
+        services: 2,
+        is_new,
+        superseded,
+    }
 }
 
 #[test]
@@ -207,7 +214,12 @@ async fn an_agents_program_learns_of_its_nodes() {
         (Observer::new(&Audit::default(), peer("agent/shop")), Tasks::default());
     let mut events = observer.events(&owner);
     let (node, reason) = (name("edge"), lost());
-    observer.report(Event::Registered { node: &node, address: &"edge:4433", remote: address(1) });
+    observer.report(Event::Registered {
+        node: &node,
+        address: &"edge:4433",
+        remote: address(1),
+        path: "udp",
+    });
     observer.report(Event::NodeDraining { node: &node });
     observer.report(Event::NodeLost { node: &node, reason: &reason });
     observer.report(Event::CallsAborted { after: Duration::ZERO });

@@ -33,7 +33,7 @@ impl ChainBound {
     }
 
     /// The leaf decides it.
-    #[cfg(feature = "gateway")]
+    #[cfg(any(feature = "gateway", feature = "tunnel"))]
     pub(super) const fn of_leaf(at: SystemTime) -> Self {
         Self { at, intermediate: None }
     }

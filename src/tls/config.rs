@@ -1,8 +1,14 @@
 //! TLS configurations: of the side that accepts, and of the side that dials.
 
-use super::crypto::provider_with;
 #[cfg(any(feature = "forward", feature = "gateway"))]
-use super::{crypto::provider, pem};
+use super::crypto::provider;
+use super::crypto::provider_with;
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
+use super::pem;
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
+use rustls::RootCertStore;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+use rustls::client::WebPkiServerVerifier;
 use rustls::{
     ClientConfig, Error, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier},
@@ -10,14 +16,12 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
-#[cfg(any(feature = "forward", feature = "gateway"))]
-use rustls::{RootCertStore, client::WebPkiServerVerifier};
-#[cfg(any(feature = "forward", feature = "gateway"))]
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
 /// ALPN of HTTP/1.1.
-#[cfg(any(feature = "forward", feature = "gateway"))]
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
 pub(super) const HTTP_1: &[u8] = b"http/1.1";
 
 pub(super) fn accepting(
@@ -68,18 +72,25 @@ pub(super) fn dialling_with_cas(
     alpn: &[u8],
     of: &str,
 ) -> Result<ClientConfig, String> {
-    let cas = pem::bodies(ca_pem, pem::PemKind::Certificate)
-        .map_err(|fault| format!("the CAs of {of}: {fault}"))?;
     let mut roots = RootCertStore::empty();
-    for ca in cas {
-        let added = roots.add(CertificateDer::from(ca));
-        added.map_err(|fault| format!("a CA of {of}: {fault}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("the CAs of {of}: there is no certificate in the file"));
-    }
+    add_cas(&mut roots, ca_pem, of)?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider())
         .build()
         .map_err(|fault| fault.to_string())?;
     dialling(own, verifier, true, alpn).map_err(|fault| fault.to_string())
+}
+
+/// Adds the CAs of a PEM text, of which there is one at least.
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
+pub(super) fn add_cas(roots: &mut RootCertStore, ca_pem: &[u8], of: &str) -> Result<(), String> {
+    let cas = pem::bodies(ca_pem, pem::PemKind::Certificate)
+        .map_err(|fault| format!("the CAs of {of}: {fault}"))?;
+    if cas.is_empty() {
+        return Err(format!("the CAs of {of}: there is no certificate in the file"));
+    }
+    for ca in cas {
+        let added = roots.add(CertificateDer::from(ca));
+        added.map_err(|fault| format!("a CA of {of}: {fault}"))?;
+    }
+    Ok(())
 }

@@ -265,7 +265,7 @@ impl Credentials {
     }
 
     /// TLS for the gateway: peers may show a certificate, which is verified as on links.
-    #[cfg(feature = "gateway")]
+    #[cfg(any(feature = "gateway", feature = "tunnel"))]
     pub(super) fn http_config(
         &self,
         own: Option<&Arc<CertifiedKey>>,

@@ -23,7 +23,8 @@ mod gateway_client;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod hex;
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+#[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels authenticate no client"))]
 mod http;
 mod identity;
 #[cfg(feature = "certs")]
@@ -36,6 +37,8 @@ mod pem_error;
 mod revalidation;
 mod sections;
 mod trust;
+#[cfg(feature = "tunnel")]
+mod tunnel;
 #[cfg(feature = "forward")]
 mod upstream;
 mod verifiers;
@@ -49,7 +52,7 @@ pub use error::CredentialsError;
 pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
 #[cfg(feature = "gateway")]
 pub use gateway_client::{GatewayClientTls, GatewayClientTlsError};
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub use http::ServerCertificate;
 pub use identity::{Identity, IdentityError};
 pub use pem_error::PemError;
@@ -78,12 +81,14 @@ pub(crate) use self::{
     pem::{PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key},
 };
 #[cfg(feature = "gateway")]
-pub(crate) use self::{
-    files::exposed_mode,
-    hex::push_hex,
-    http::{ClientCertificate, HttpTls, RejectedCertificate},
-};
+pub(crate) use self::{files::exposed_mode, hex::push_hex};
 #[cfg(any(feature = "config", feature = "gateway"))]
 pub(crate) use files::open_regular;
+#[cfg(feature = "gateway")]
+pub(crate) use http::RejectedCertificate;
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(crate) use http::{ClientCertificate, HttpTls};
+#[cfg(feature = "tunnel")]
+pub(crate) use tunnel::TunnelTls;
 #[cfg(feature = "forward")]
 pub(crate) use upstream::UpstreamTls;

@@ -42,5 +42,6 @@ mod streams;
 mod structure;
 mod tcp;
 mod tidy;
+mod tunnel;
 mod wire;
 mod world;

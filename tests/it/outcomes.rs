@@ -3,10 +3,10 @@
 
 use crate::world::{
     Background, Baseline, Direction, IsolatedRuntime, Ledger, Oracle, PathConditions, Rate, Relay,
-    Rng, Stage, World, attached, poll_in_order, quick_detection, seed, soon, spawn, take_turn,
-    until,
+    Rng, Stage, World, attached, lines_with, path_choice, poll_in_order, quick_detection, seed,
+    soon, spawn, take_turn, until,
 };
-use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, Status};
+use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, PathChoice, Status};
 use serde::{Serialize, de::IgnoredAny};
 use serde_bytes::ByteBuf;
 use std::{
@@ -338,6 +338,8 @@ fn expect_enough(oracle: &Oracle, calls: usize, each: usize) {
 async fn outcomes_are_true_however_agents_are_killed() {
     let _turn = take_turn().await;
     expect_enough(&*run(6).await, 2_000, 200);
+    let tunnels = lines_with("through a tunnel over TCP").len();
+    assert!(tunnels > 0 || path_choice() != PathChoice::Auto, "no path has changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ struct Room {
 }
 
 const ROOMS: &[Room] = &[
-    Room { word: "quinn", places: &["src/link/", "src/net/"] },
+    Room { word: "quinn", places: &["src/link/", "src/net/", "src/path/"] },
     Room { word: "quinn_proto", places: &["src/link/"] },
     Room { word: "rustls", places: &["src/tls/"] },
     Room { word: "webpki", places: &["src/tls/"] },
@@ -38,6 +38,7 @@ const ROOMS: &[Room] = &[
         places: &[
             "src/httpd",
             "src/gateway/",
+            "src/node/tunnel/",
             "src/agent/forward/",
             "src/convert/text.rs",
             "src/bin/dialback/bench/gateway",
@@ -53,15 +54,19 @@ const ROOMS: &[Room] = &[
         places: &[
             "src/gateway/",
             "src/httpd",
+            "src/node/tunnel/",
             "src/agent/forward/",
             "src/bin/dialback/bench/gateway",
         ],
     },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
+    Room { word: "rustls_native_certs", places: &["src/tls/"] },
+    Room { word: "tokio_tungstenite", places: &["src/path/", "src/node/tunnel/request.rs"] },
+    Room { word: "futures_util", places: &["src/path/"] },
     Room { word: "rustix", places: &["src/net/suspend.rs"] },
     Room {
         word: "socket2",
-        places: &["src/net/", "src/httpd/server.rs", "src/agent/forward/http/socket.rs"],
+        places: &["src/net/", "src/system.rs", "src/agent/forward/http/socket.rs"],
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },

@@ -7,13 +7,14 @@ use crate::{
     exit::Failure,
     forwards::{Forwards, parse_forward},
     join::{self, JoinCommand, parse_enroller},
+    paths::{self, PathArgs},
     reload::{self, Start},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward,
-    config::{AgentConfig, AuditFile, ForwardConfig, parse_memory_max},
+    config::{AgentConfig, AuditFile, ForwardConfig, PathsFile, parse_memory_max},
     demo::{self, Ledger},
     enroll::Renewal,
 };
@@ -68,6 +69,8 @@ pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
     #[command(flatten)]
+    pub(crate) paths: PathArgs,
+    #[command(flatten)]
     pub(crate) tls: TlsArgs,
     #[command(subcommand)]
     pub(crate) command: Option<JoinCommand>,
@@ -80,6 +83,7 @@ struct Settings {
     limits: Limits,
     hosted: Hosted,
     forwards: Forwards,
+    paths: PathsFile,
     audit: AuditFile,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
@@ -130,6 +134,7 @@ impl Settings {
             nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
+            paths: args.paths.read()?.or(file.paths),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })
@@ -167,7 +172,7 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Start { settings, mut signals, reloads } = start;
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
-    let audited = settings.audit;
+    let (audited, way) = (settings.audit, settings.paths);
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (forwarded, forwards) = forwards.host();
     services.extend(forwarded);
@@ -179,6 +184,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
+    let builder = builder.paths(paths::settings(&way)?);
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
@@ -192,6 +198,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (next.hosted != hosted, "what the agent hosts"),
                 (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
                 (next.audit != audited, "audit"),
+                (next.paths != way, "path, tunnel_url, proxy or [tunnel]"),
                 (next.renewal != renewal, "enroll, or which files are renewed,"),
             ]))
         };

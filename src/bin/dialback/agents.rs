@@ -41,7 +41,7 @@ fn table(agents: &[AgentInfo]) -> String {
     if agents.is_empty() {
         return "this caller may see no agents".into();
     }
-    let head = ["AGENT", "STATE", "SINCE", "ADDRESS", "SOFTWARE", "CALLS", "RTT"];
+    let head = ["AGENT", "STATE", "SINCE", "ADDRESS", "PATH", "SOFTWARE", "CALLS", "RTT"];
     output::table(&head, agents.iter().map(row))
 }
 
@@ -53,6 +53,7 @@ fn row(agent: &AgentInfo) -> Vec<String> {
         state(agent),
         since.map_or_else(|| "-".into(), |since| Utc(since).to_string()),
         or_dash(&agent.address),
+        or_dash(&agent.path),
         or_dash(&agent.software),
         agent.calls_in_flight.to_string(),
         agent.rtt_us.map_or_else(|| "-".into(), |us| format!("{:.1} ms", us as f64 / 1_000.0)),
@@ -81,6 +82,7 @@ mod tests {
             since_ms: 0,
             node: "edge-1".into(),
             address: None,
+            path: None,
             software: Some("evil\x1b[2J".into()),
             calls_in_flight: 0,
             rtt_us: None,
@@ -89,7 +91,7 @@ mod tests {
         };
         let shown = table(std::slice::from_ref(&agent));
         let expected =
-            ["warehouse", "detached", "1970-01-01T00:00:00Z", "-", "evil\\u{1b}[2J", "0", "-"];
+            ["warehouse", "detached", "1970-01-01T00:00:00Z", "-", "-", "evil\\u{1b}[2J", "0", "-"];
         let line = shown.lines().nth(1).expect("a line");
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), expected);
         assert!(table(&[]).contains("no agents"));

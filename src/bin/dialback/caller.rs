@@ -4,11 +4,13 @@ use crate::{
     args::TlsArgs,
     credentials,
     exit::Failure,
+    paths::{self, PathArgs},
     signals::{Signals, block_on},
 };
 use clap::Args;
 use dialback::{
-    Caller, ConnectError, Credentials, NodeAddress, Role, config::TlsFiles, limits::TIMEOUT_CEILING,
+    Caller, ConnectError, Credentials, NodeAddress, PathSettings, Role, config::TlsFiles,
+    limits::TIMEOUT_CEILING,
 };
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
@@ -19,6 +21,8 @@ pub(crate) struct ReachArgs {
     /// Address of the node
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
     pub(crate) node: NodeAddress,
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }
@@ -41,12 +45,13 @@ pub(crate) fn run(
     wants_json: bool,
     work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let ReachArgs { node, tls } = args;
+    let ReachArgs { node, paths, tls } = args;
+    let paths = paths::settings(&paths.read()?)?;
     let credentials = credentials::load(Role::Caller, tls, TlsFiles::default())?;
     block_on(Builder::new_current_thread(), async {
         let mut signals = Signals::listen()?;
         let timeout = timeout.min(TIMEOUT_CEILING);
-        let worked = connect_and(&mut signals, credentials, &node, timeout, work).await;
+        let worked = connect_and(&mut signals, credentials, (&node, paths), timeout, work).await;
         let Err(failure) = worked else { return Ok(()) };
         Err(signals.unless_stopped(failure.printed_as_json(wants_json)).await?)
     })
@@ -55,12 +60,12 @@ pub(crate) fn run(
 async fn connect_and(
     signals: &mut Signals,
     credentials: Credentials,
-    node: &NodeAddress,
+    to: (&NodeAddress, PathSettings),
     timeout: Duration,
     work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let dialled = dial(credentials, node, timeout.min(CONNECT_WAIT_MAX));
+    let dialled = dial(credentials, to, timeout.min(CONNECT_WAIT_MAX));
     let caller = signals.unless_stopped(dialled).await??;
     let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
     let worked = signals.unless_stopped(work(&caller, left)).await;
@@ -71,8 +76,9 @@ async fn connect_and(
 
 pub(crate) async fn dial(
     credentials: Credentials,
-    node: &NodeAddress,
+    (node, paths): (&NodeAddress, PathSettings),
     wait_max: Duration,
 ) -> Result<Caller, ConnectError> {
-    Caller::builder(credentials).node(node.to_string()).connect_timeout(wait_max).connect().await
+    let caller = Caller::builder(credentials).node(node.to_string()).paths(paths);
+    caller.connect_timeout(wait_max).connect().await
 }

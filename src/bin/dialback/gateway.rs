@@ -64,6 +64,7 @@ fn read_tokens(path: &PathBuf) -> Result<TokenVerifier, Failure> {
 pub(crate) async fn open(
     node: &Node,
     settings: Option<&GatewaySettings>,
+    tunnel_path: Option<&str>,
 ) -> Result<Option<Gateway>, GatewayError> {
     let Some(settings) = settings else { return Ok(None) };
     let GatewaySettings { listen, config, tokens, certificate } = settings;
@@ -78,6 +79,9 @@ pub(crate) async fn open(
         (None, Some(_)) => builder.tls(),
         (None, None) => builder,
     };
+    if let Some(path) = tunnel_path {
+        builder = builder.tunnel(path);
+    }
     builder.start().await.map(Some)
 }
 

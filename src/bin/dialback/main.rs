@@ -22,12 +22,14 @@ mod log_writer;
 mod metadata;
 mod node;
 mod output;
+mod paths;
 mod policy;
 mod reload;
 mod services;
 mod signals;
 mod tcp;
 mod token;
+mod tunnel;
 mod until_valid;
 
 /// Returns unused memory to the system, unlike glibc's after large messages: decision 0032.

@@ -8,6 +8,7 @@ use crate::{
     gateway::{self, GatewaySettings},
     policy::{count_rules, rules_of},
     reload::{self, Start},
+    tunnel::{self, TunnelSettings},
 };
 use clap::Args;
 use dialback::{
@@ -43,6 +44,10 @@ pub(crate) struct NodeArgs {
     /// TCP address of the HTTP gateway; without it, or [gateway] in the config file, there is none
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) gateway: Option<SocketAddr>,
+    /// TCP address for tunnels, as [::]:443; without it, or [tunnel] in the config file, links need
+    /// UDP
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) tunnel: Option<SocketAddr>,
     /// File with the bearer tokens of the HTTP gateway; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
@@ -64,6 +69,7 @@ struct Settings {
     state: Option<PathBuf>,
     audit: AuditFile,
     gateway: Option<GatewaySettings>,
+    tunnel: Option<TunnelSettings>,
     files: Vec<PathBuf>,
 }
 
@@ -85,8 +91,11 @@ impl Settings {
         files.extend(args.config.iter().chain(&args.policy).cloned());
         let gateway = GatewaySettings::read(args, file.gateway)?;
         files.extend(gateway.iter().flat_map(GatewaySettings::files));
+        let tunnel = TunnelSettings::read(args.tunnel, file.tunnel, gateway.is_some())?;
+        files.extend(tunnel.iter().flat_map(TunnelSettings::files));
         Ok(Self {
             gateway,
+            tunnel,
             policy,
             credentials: credentials::load_from(Role::Node, &located)?,
             listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
@@ -113,6 +122,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     Settings::announce(&settings.credentials, &settings.policy);
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;
+    let tunnel = settings.tunnel;
     let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
     let builder = builder.audit(audit.clone());
@@ -120,15 +130,21 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         Some(dir) => builder.state_dir(dir),
         None => builder,
     };
+    let builder = match tunnel.as_ref().and_then(TunnelSettings::listener) {
+        Some(listener) => builder.tunnel(listener),
+        None => builder,
+    };
     let run = async {
         let node = builder.start().await?;
-        let running_gateway = gateway::open(&node, gateway.as_ref()).await?;
+        let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
+        let running_gateway = gateway::open(&node, gateway.as_ref(), tunnel_path).await?;
         let check = |next: &Settings| {
             Ok(reload::restarts([
                 (next.listen != listen, "listen"),
                 (next.state != state, "state"),
                 (next.audit != audited, "audit"),
                 (gateway::needs_restart(next.gateway.as_ref(), gateway.as_ref()), "gateway"),
+                (tunnel::needs_restart(next.tunnel.as_ref(), tunnel.as_ref()), "tunnel"),
             ]))
         };
         let apply = async |next: Settings| {
@@ -140,6 +156,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             })
             .await?;
             gateway::apply(running_gateway.as_ref(), next.gateway);
+            node.set_tunnel_certificate(next.tunnel.and_then(|tunnel| tunnel.certificate));
             Settings::announce(&credentials, &policy);
             Ok(())
         };

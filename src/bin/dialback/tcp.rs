@@ -7,13 +7,14 @@ use crate::{
     exit::Failure,
     listener::{From, Listen, Listener, files_hint, parse_listen_or_path},
     output::print,
+    paths,
     reload::{self, Start},
     until_valid::until_valid,
 };
 use clap::Args;
 use dialback::{
-    Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NameError, NodeAddress, Role,
-    Socket, Status, config::TlsFiles,
+    Callee, Caller, Code, ConnectError, Credentials, Limits, Name, NameError, NodeAddress,
+    PathSettings, Role, Socket, Status, config::TlsFiles,
 };
 use std::{convert::Infallible, fmt, path::PathBuf, time::Duration};
 use tokio::task::JoinSet;
@@ -77,8 +78,8 @@ pub(crate) fn run(args: TcpArgs) -> Result<(), Failure> {
     let (flags, locator) = (reach.tls.into(), Locator::new(Role::Caller));
     let read = move || Settings::read(&flags, &locator);
     let local = Local { way: Way { agent, name, timeout }, listen, connections_max };
-    let node = reach.node;
-    reload::run(read, |settings| settings.files.clone(), |start| local.serve(node, start))
+    let to = (reach.node, paths::settings(&reach.paths.read()?)?);
+    reload::run(read, |settings| settings.files.clone(), |start| local.serve(to, start))
 }
 
 struct Local {
@@ -101,11 +102,16 @@ impl fmt::Display for Way {
 }
 
 impl Local {
-    async fn serve(&self, node: NodeAddress, start: Start<Settings>) -> Result<(), Failure> {
+    async fn serve(
+        &self,
+        (node, paths): (NodeAddress, PathSettings),
+        start: Start<Settings>,
+    ) -> Result<(), Failure> {
         let Start { settings, mut signals, mut reloads } = start;
         let listener = Listener::bind(&self.listen).await?;
         let dial = async |settings: Settings| {
-            let dialled = caller::dial(settings.credentials, &node, CONNECT_WAIT_MAX).await;
+            let to = (&node, paths.clone());
+            let dialled = caller::dial(settings.credentials, to, CONNECT_WAIT_MAX).await;
             dialled.map_err(|error| match error {
                 ConnectError::Link(fault) if fault.is_not_valid_yet() => {
                     Failure::NotValidYet(format!("node {node}: {fault}"), None)

@@ -4,6 +4,8 @@ use super::{
     accounts::{CallerAccount, CallerAccounts, ResetGuard},
     steps::{Arrival, Ingress},
 };
+#[cfg(feature = "tunnel")]
+use crate::path::Tunnels;
 use crate::{
     call::{Body, CallMeta, Permit, Reply, Request, Requester, Target},
     directory::Directory,
@@ -40,6 +42,8 @@ pub(crate) struct GatewayCall {
 pub(crate) struct GatewayIngress {
     shared: Arc<NodeState>,
     trust: Arc<TrustedLinks>,
+    #[cfg(feature = "tunnel")]
+    tunnels: Option<Arc<Tunnels>>,
     ingress: Ingress<LinkRoutes>,
     accounts: Mutex<CallerAccounts>,
 }
@@ -49,13 +53,26 @@ impl Node {
     pub(crate) fn gateway_ingress(&self) -> GatewayIngress {
         let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
         let ingress = Ingress::over_links(&shared);
-        GatewayIngress { ingress, shared, trust, accounts: Mutex::default() }
+        GatewayIngress {
+            ingress,
+            shared,
+            trust,
+            #[cfg(feature = "tunnel")]
+            tunnels: self.listener.tunnels(),
+            accounts: Mutex::default(),
+        }
     }
 }
 
 impl GatewayIngress {
     pub(crate) fn credentials(&self) -> Credentials {
         self.trust.credentials()
+    }
+
+    /// The tunnels into the node.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn tunnels(&self) -> Option<&Arc<Tunnels>> {
+        self.tunnels.as_ref()
     }
 
     pub(crate) fn limits(&self) -> Arc<Limits> {

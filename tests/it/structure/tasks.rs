@@ -27,10 +27,13 @@ const STARTERS: &[&str] = &[
     "src/httpd/connection.rs",
     "src/httpd/server.rs",
     "src/link/keeper/mod.rs",
+    "src/link/path_watch.rs",
     "src/net/runtime.rs",
     "src/node/accept.rs",
     "src/node/admit.rs",
     "src/node/builder.rs",
+    "src/node/tunnel/listener.rs",
+    "src/path/dialling.rs",
     "src/race.rs",
     "src/serve/mod.rs",
 ];

@@ -30,7 +30,8 @@ pub(crate) use wait::{Background, poll_in_order, soon, spawn, take_turn, until, 
 
 use dialback::{
     Agent, AgentBuilder, Callee, Caller, CallerBuilder, Code, CredentialPem, Credentials, Limits,
-    Node, NodeBuilder, NodePolicy, Outcome, PeerName, RevokedSerial, Role, Status,
+    Node, NodeBuilder, NodePolicy, Outcome, PathChoice, PathSettings, PeerName, RevokedSerial,
+    Role, Status, TunnelListen,
     certs::{Ca, LeafPem, LeafProfile},
 };
 use std::{
@@ -95,20 +96,52 @@ impl World {
     }
 
     pub(crate) fn node_named(&self, name: &str) -> NodeBuilder {
-        Node::builder(self.credentials(&format!("node/{name}")))
+        let node = Node::builder(self.credentials(&format!("node/{name}")))
             .listen("127.0.0.1:0")
-            .policy(NodePolicy::allow_all())
+            .policy(NodePolicy::allow_all());
+        if is_tunnelled() { node.tunnel(TunnelListen::at(tunnel_at(0))) } else { node }
     }
 
     pub(crate) fn agent(&self, name: &str, node: SocketAddr) -> AgentBuilder {
-        Agent::builder(self.credentials(&format!("agent/{name}"))).node(node.to_string())
+        let agent = Agent::builder(self.credentials(&format!("agent/{name}")));
+        agent.node(node.to_string()).paths(paths_to(node))
     }
 
     pub(crate) fn caller(&self, name: &str, node: SocketAddr) -> CallerBuilder {
         Caller::builder(self.credentials(&format!("caller/{name}")))
             .node(node.to_string())
+            .paths(paths_to(node))
             .connect_timeout(wait::WAIT_MAX)
     }
+}
+
+/// Returns the paths of all links of the tests. `make test-tunnel` runs tests of the suite once
+/// more through tunnels, and tests of outcomes over relays that drop all datagrams half of the time
+/// (`auto`).
+pub(crate) fn path_choice() -> PathChoice {
+    match std::env::var("DIALBACK_TEST_TUNNEL") {
+        Err(_) => PathChoice::Udp,
+        Ok(choice) if choice == "auto" => PathChoice::Auto,
+        Ok(_) => PathChoice::Tunnel,
+    }
+}
+
+fn is_tunnelled() -> bool {
+    path_choice() != PathChoice::Udp
+}
+
+/// The address of the tunnels to a node with this UDP port. No connection leaves from this host, so
+/// that the number is free for TCP there.
+fn tunnel_at(port: u16) -> SocketAddr {
+    ([127, 77, 0, 1], port).into()
+}
+
+fn paths_to(node: SocketAddr) -> PathSettings {
+    if !is_tunnelled() {
+        return PathSettings::udp();
+    }
+    let url = format!("wss://{}", tunnel_at(node.port())).parse().expect("a URL");
+    PathSettings::udp().choice(path_choice()).tunnel_url(url)
 }
 
 /// The usual setup: a node, the agent `warehouse` with a [`Stage`], and the caller `ops`.
@@ -175,6 +208,15 @@ pub(crate) async fn attached(agent: AgentBuilder) -> Agent {
 
 /// Limits under which a dead peer is detected soon.
 pub(crate) fn quick_detection() -> Limits {
+    if path_choice() == PathChoice::Auto {
+        // A link moves to a tunnel after three seconds without an acknowledgement.
+        return Limits {
+            idle_max: Duration::from_secs(8),
+            heartbeat_every: Duration::from_millis(500),
+            heartbeat_lost: Duration::from_secs(8),
+            ..Limits::default()
+        };
+    }
     Limits {
         idle_max: Duration::from_millis(1_000),
         heartbeat_every: Duration::from_millis(200),

@@ -8,7 +8,7 @@ use crate::{
 use bytes::Bytes;
 use dialback::{
     Call, CallKind, Callee, Caller, Credentials, Inbound, MethodPath, Name, NodeAddress, Outbound,
-    Shape, Status,
+    PathSettings, Shape, Status,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -34,12 +34,12 @@ pub(super) struct Links(Vec<Caller>);
 impl Links {
     pub(super) async fn connect(
         credentials: &Credentials,
-        node: &NodeAddress,
+        (node, paths): (&NodeAddress, &PathSettings),
         count: usize,
     ) -> Result<Self, Failure> {
         let mut links = Self(Vec::with_capacity(count));
         for _ in 0..count {
-            match caller::dial(credentials.clone(), node, CONNECT_WAIT_MAX).await {
+            match caller::dial(credentials.clone(), (node, paths.clone()), CONNECT_WAIT_MAX).await {
                 Ok(caller) => links.0.push(caller),
                 Err(error) => {
                     links.close().await;

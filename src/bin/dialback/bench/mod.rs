@@ -18,6 +18,7 @@ use crate::{
     exit::Failure,
     input::Input,
     output::{escape_json, print_aside},
+    paths,
     signals::{Signals, block_on},
 };
 use args::{BenchArgs, Output, Plan};
@@ -87,8 +88,10 @@ impl Bench {
 
     async fn over_links(&self, signals: &mut Signals, message: Bytes) -> Result<(), Failure> {
         let credentials = self.credentials()?;
-        let (node, count) = (&self.args.reach.node, self.args.links);
-        let links = signals.unless_stopped(Links::connect(&credentials, node, count)).await??;
+        let paths = paths::settings(&self.args.reach.paths.read()?)?;
+        let to = (&self.args.reach.node, &paths);
+        let connecting = Links::connect(&credentials, to, self.args.links);
+        let links = signals.unless_stopped(connecting).await??;
         let measured = self.measure_links(signals, &links, message).await;
         links.close().await;
         measured

@@ -3,20 +3,25 @@
 
 mod path;
 mod conditions;
+mod tcp;
 
 pub(crate) use conditions::{Burst, Dead, Direction, PathConditions, Rate};
 
 use super::{Background, rng, spawn};
+use dialback::PathChoice;
 use path::Path;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 /// Changes the behaviour of the path.
 enum PathCommand {
@@ -65,7 +70,8 @@ pub(crate) struct Relay {
     address: SocketAddr,
     commands: mpsc::Sender<PathCommand>,
     stats: Arc<PathStats>,
-    _task: Background<()>,
+    blocks_tcp: watch::Sender<bool>,
+    _tasks: Vec<Background<()>>,
 }
 
 impl Relay {
@@ -89,7 +95,16 @@ impl Relay {
         let path = Path::new(node, conditions, seed, stats.clone()).await;
         let address = path.address();
         let (commands, received) = mpsc::channel(8);
-        Self { address, commands, stats, _task: spawn(path.run(received)) }
+        let blocks_tcp = watch::Sender::new(false);
+        let mut tasks = vec![spawn(path.run(received))];
+        if super::is_tunnelled() {
+            let [at, to] = [address, node].map(|end| super::tunnel_at(end.port()));
+            tasks.push(tcp::start(at, to, blocks_tcp.subscribe()).await);
+        }
+        if super::path_choice() == PathChoice::Auto {
+            tasks.push(spawn(come_and_go(commands.clone())));
+        }
+        Self { address, commands, stats, blocks_tcp, _tasks: tasks }
     }
 
     /// The address to dial.
@@ -103,10 +118,12 @@ impl Relay {
     }
 
     pub(crate) async fn block(&self) {
+        self.blocks_tcp.send_replace(true);
         self.command(PathCommand::Block).await;
     }
 
     pub(crate) async fn restore(&self) {
+        self.blocks_tcp.send_replace(false);
         self.command(PathCommand::Restore).await;
     }
 
@@ -125,5 +142,19 @@ impl Relay {
 
     async fn command(&self, command: PathCommand) {
         assert!(self.commands.send(command).await.is_ok(), "the relay has ended");
+    }
+}
+
+/// Drops all datagrams for five seconds of ten, all relays at the same times.
+async fn come_and_go(commands: mpsc::Sender<PathCommand>) {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        let period = BEGAN.elapsed().as_secs() / EVERY.as_secs();
+        let command = if period % 2 == 1 { PathCommand::Block } else { PathCommand::Restore };
+        if commands.send(command).await.is_err() {
+            return;
+        }
+        tokio::time::sleep_until(*BEGAN + EVERY * (period as u32 + 1)).await;
     }
 }

@@ -1,0 +1,169 @@
+//! Paths of links: `path`, `tunnel_url`, `proxy` and `[tunnel]` of an agent's file, `[tunnel]` of a
+//! node's.
+
+use super::{
+    table::Table,
+    value::{flag, listen, path, text},
+};
+use crate::{
+    httpd::IpRange,
+    name::NodeAddress,
+    path::{HttpProxy, PathChoice, TunnelUrl},
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The settings of paths from one source (file, flags).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathsFile {
+    /// The paths that links may take.
+    pub path: Option<PathChoice>,
+    /// The URL of the tunnels of all nodes.
+    pub tunnel_url: Option<TunnelUrl>,
+    /// The URLs of the tunnels of single nodes.
+    pub tunnel_urls: Vec<(NodeAddress, TunnelUrl)>,
+    /// The proxy through which tunnels go.
+    pub proxy: Option<HttpProxy>,
+    /// The file of the proxy's password.
+    pub proxy_password_file: Option<PathBuf>,
+    /// True if the certificates of tunnels are verified.
+    pub verify: Option<bool>,
+    /// CAs of tunnels, beside the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl PathsFile {
+    /// Fills missing settings from a source of lower precedence: `flags.or(file)`.
+    #[must_use]
+    pub fn or(self, weaker: Self) -> Self {
+        Self {
+            path: self.path.or(weaker.path),
+            // A URL of a flag is for all nodes.
+            tunnel_urls: if self.tunnel_url.is_some() { Vec::new() } else { weaker.tunnel_urls },
+            tunnel_url: self.tunnel_url.or(weaker.tunnel_url),
+            // A password belongs to its proxy.
+            proxy_password_file: match &self.proxy {
+                Some(_) => self.proxy_password_file,
+                None => self.proxy_password_file.or(weaker.proxy_password_file),
+            },
+            proxy: self.proxy.or(weaker.proxy),
+            verify: self.verify.or(weaker.verify),
+            ca: self.ca.or(weaker.ca),
+        }
+    }
+}
+
+/// The `[tunnel]` table of a node's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TunnelFile {
+    /// TCP address to listen on.
+    pub listen: Option<SocketAddr>,
+    /// The path of the URL.
+    pub path: Option<String>,
+    /// Certificate and key that tunnels see, instead of the node's own.
+    pub certificate: Option<[PathBuf; 2]>,
+    /// True if the HTTP gateway accepts tunnels too.
+    pub on_gateway: bool,
+    /// False if a proxy in front ends TLS.
+    pub tls: Option<bool>,
+    /// Addresses of the trusted proxies.
+    pub trusted_proxy: Vec<IpRange>,
+}
+
+const URL: &str = "wss://edge-1.example.com/dialback/tunnel";
+
+/// Reads the settings of an agent, and the nodes of `[[node]]`.
+pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) {
+    file.refuse(&["verify"], "belongs under [tunnel]");
+    let mut paths = PathsFile {
+        path: file.optional("path", text("auto")),
+        tunnel_url: file.optional("tunnel_url", text(URL)),
+        proxy: file.optional("proxy", text("http://proxy.example.com:3128")),
+        proxy_password_file: file.optional("proxy_password_file", path),
+        ..PathsFile::default()
+    };
+    if paths.proxy.is_none() && paths.proxy_password_file.is_some() {
+        let text = "`proxy_password_file`: needs `proxy`, as proxy = \"http://USER@HOST:PORT\"";
+        file.fault("proxy_password_file", text.into());
+    }
+    let mut nodes = Vec::new();
+    for mut node in file.tables("node", "[[node]]") {
+        let address = node.required::<NodeAddress>("address", "edge-1.example.com:4433");
+        let url = node.optional("tunnel_url", text(URL));
+        node.finish();
+        let Some(address) = address else { continue };
+        paths.tunnel_urls.extend(url.map(|url| (address.clone(), url)));
+        nodes.push(address);
+    }
+    if let Some(mut tunnel) = file.table("tunnel", "[tunnel]") {
+        (paths.verify, paths.ca) = (tunnel.optional("verify", flag), tunnel.optional("ca", path));
+        if paths.ca.is_some() && paths.verify != Some(true) {
+            tunnel.fault("ca", "`ca`: is used with verify = true only".into());
+        }
+        let of_node = ["listen", "on_gateway", "cert", "key", "tls", "trusted_proxy"];
+        tunnel.refuse(&of_node, "belongs in a node's file");
+        tunnel.refuse(&["path"], "belongs to a node; an agent has it in tunnel_url");
+        let why = "belongs above [tunnel], at the top of the file";
+        tunnel.refuse(&["tunnel_url", "url", "proxy", "proxy_password_file"], why);
+        tunnel.finish();
+    }
+    (paths, nodes)
+}
+
+/// Reads `[tunnel]` of a node.
+pub(super) fn read_tunnel(file: &mut Table<'_>) -> Option<TunnelFile> {
+    file.refuse(&["on_gateway"], "belongs under [tunnel]");
+    let mut table = file.table("tunnel", "[tunnel]")?;
+    let [cert, key] = ["cert", "key"].map(|name| table.optional(name, path));
+    for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
+        if has.is_some() && lacks.is_none() {
+            let text = "cert and key go together; remove both to use the node's own certificate";
+            table.fault(name, format!("`{name}`: {text}"));
+        }
+    }
+    let tunnel = TunnelFile {
+        listen: table.optional("listen", listen),
+        path: table.optional("path", url_path),
+        certificate: cert.zip(key).map(|(cert, key)| [cert, key]),
+        on_gateway: table.optional("on_gateway", flag).unwrap_or(false),
+        tls: table.optional("tls", flag),
+        trusted_proxy: table.each("trusted_proxy", text("10.0.0.0/8")).unwrap_or_default(),
+    };
+    check(&table, &tunnel);
+    table.refuse(&["verify", "ca"], "belongs in an agent's file");
+    table.finish();
+    Some(tunnel)
+}
+
+/// Records settings that the node would reject, with their lines.
+fn check(table: &Table<'_>, tunnel: &TunnelFile) {
+    let is_loopback = tunnel.listen.is_none_or(|listen| listen.ip().to_canonical().is_loopback());
+    if tunnel.tls == Some(false) && !is_loopback && tunnel.trusted_proxy.is_empty() {
+        let text = "`tls`: without TLS, listen on loopback (127.0.0.1), or name the proxy in front in trusted_proxy";
+        table.fault("tls", text.into());
+    }
+    let of_listener = [
+        ("cert", tunnel.certificate.is_some()),
+        ("tls", tunnel.tls.is_some()),
+        ("trusted_proxy", !tunnel.trusted_proxy.is_empty()),
+    ];
+    for (key, is_set) in of_listener {
+        if is_set && tunnel.listen.is_none() && tunnel.on_gateway {
+            let text = format!("`{key}`: is used with `listen` only; the gateway has its own");
+            table.fault(key, text);
+        }
+    }
+    if tunnel.tls == Some(false) && tunnel.certificate.is_some() {
+        table.fault("cert", "`cert`: is not used with tls = false; remove one of them".into());
+    }
+}
+
+fn url_path(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    let path: String = text("/dialback/tunnel")(value)?;
+    let is_byte = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    if path.starts_with('/') && path.bytes().all(is_byte) {
+        return Ok(path);
+    }
+    let shown: String = path.chars().take(80).collect();
+    Err(format!("{shown:?} is not a path; write it as \"/dialback/tunnel\""))
+}

@@ -1,0 +1,139 @@
+//! The socket of a dialled link, and the path of its datagrams.
+
+use super::endpoint::{self, BindError, endpoint_config};
+use crate::net::Net;
+#[cfg(feature = "tunnel")]
+use crate::path::{CurrentPath, DiallingSocket, PathPolicy};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+#[cfg(feature = "tunnel")]
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
+#[cfg(feature = "tunnel")]
+use tokio::time::Instant;
+
+/// The endpoint of one dialled link. Cloning shares it.
+#[derive(Debug, Clone)]
+pub(super) struct LinkSocket {
+    pub(super) endpoint: quinn::Endpoint,
+    wildcard: SocketAddr,
+    #[cfg(feature = "tunnel")]
+    pub(super) path: Arc<LinkPath>,
+}
+
+/// The path of one link, and the state of the decision about it.
+#[cfg(feature = "tunnel")]
+#[derive(Debug)]
+pub(super) struct LinkPath {
+    pub(super) current: Arc<CurrentPath>,
+    socket: Mutex<Arc<DiallingSocket>>,
+    /// Set once the link is up.
+    policy: Mutex<Option<PathPolicy>>,
+    /// A tunnel is being opened.
+    pub(super) is_opening: AtomicBool,
+    /// UDP is being probed.
+    pub(super) is_probing: AtomicBool,
+}
+
+#[cfg(feature = "tunnel")]
+impl LinkPath {
+    pub(super) fn policy(&self) -> MutexGuard<'_, Option<PathPolicy>> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state of the decision, if the link is up.
+    pub(super) fn with_policy<T: Default>(&self, change: impl FnOnce(&mut PathPolicy) -> T) -> T {
+        self.policy().as_mut().map(change).unwrap_or_default()
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Arc<DiallingSocket>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LinkSocket {
+    /// Opens an endpoint with a socket of the family of this address. One for both families would
+    /// do, but the system's IPv6 code would then see each IPv4 packet first.
+    pub(super) fn open(net: &dyn Net, to: SocketAddr) -> Result<Self, BindError> {
+        let wildcard: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        #[cfg(feature = "tunnel")]
+        {
+            let current = CurrentPath::udp(to);
+            let mut made = None;
+            let wrap = |udp| {
+                let socket = current.socket(udp);
+                made = Some(socket.clone());
+                socket as _
+            };
+            let endpoint = endpoint::open(net, wildcard, endpoint_config(), None, wrap)?;
+            let socket = made.ok_or_else(|| BindError::Socket {
+                address: wildcard,
+                source: std::io::Error::other("no socket was made"),
+            })?;
+            let [is_opening, is_probing] = [false; 2].map(AtomicBool::new);
+            let socket = Mutex::new(socket);
+            let path = Arc::new(LinkPath {
+                current,
+                socket,
+                policy: Mutex::default(),
+                is_opening,
+                is_probing,
+            });
+            Ok(Self { endpoint, wildcard, path })
+        }
+        #[cfg(not(feature = "tunnel"))]
+        Ok(Self {
+            endpoint: endpoint::open(net, wildcard, endpoint_config(), None, |udp| udp)?,
+            wildcard,
+        })
+    }
+
+    /// Begins to decide about the path of a link that is up.
+    pub(super) fn link_is_up(&self, chance: f64) {
+        #[cfg(feature = "tunnel")]
+        {
+            let policy = PathPolicy::new(Instant::now(), self.is_tunnel(), chance);
+            *self.path.policy() = Some(policy);
+        }
+        #[cfg(not(feature = "tunnel"))]
+        let _ = chance;
+    }
+
+    /// Sends UDP from a new socket from now on. quinn reads the old one until the peer answers on
+    /// the new one.
+    pub(super) fn rebind(&self, net: &dyn Net) -> Result<(), BindError> {
+        let rebind = || {
+            let udp = net.bind(self.wildcard, &*net.runtime()?)?;
+            #[cfg(feature = "tunnel")]
+            {
+                // Held until QUIC has it: `announce` may run in another task.
+                let mut socket = self.path.socket();
+                *socket = self.path.current.socket(udp);
+                self.endpoint.rebind_abstract(socket.clone())
+            }
+            #[cfg(not(feature = "tunnel"))]
+            self.endpoint.rebind_abstract(udp)
+        };
+        #[cfg(feature = "tunnel")]
+        self.path.with_policy(PathPolicy::renew_tunnel);
+        rebind().map_err(|source| BindError::Socket { address: self.wildcard, source })
+    }
+
+    /// Tells the peer of a new path at once: sends the last datagrams once more on it, and has QUIC
+    /// send a new one.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn announce(&self) {
+        let socket = self.path.socket();
+        socket.replay();
+        // Fails only without a local address, which it had before.
+        drop(self.endpoint.rebind_abstract(socket.clone()));
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        #[cfg(feature = "tunnel")]
+        return self.path.current.is_tunnel();
+        #[cfg(not(feature = "tunnel"))]
+        false
+    }
+}

@@ -1,0 +1,55 @@
+//! The addresses of peers, as QUIC knows them and as they are: each tunnel has one of its own.
+
+#[cfg(feature = "tunnel")]
+use crate::path::{TunnelUse, Tunnels, is_tunnel};
+use std::net::SocketAddr;
+#[cfg(feature = "tunnel")]
+use std::sync::Arc;
+
+/// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The tunnels of one accepting side, if it has any.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Remotes {
+    #[cfg(feature = "tunnel")]
+    pub(super) tunnels: Option<Arc<Tunnels>>,
+}
+
+impl Remotes {
+    /// Returns the address of the peer that QUIC knows by this one; `None` if its tunnel has ended.
+    pub(super) fn real(&self, address: SocketAddr) -> Option<SocketAddr> {
+        #[cfg(feature = "tunnel")]
+        if is_tunnel(address) {
+            return self.tunnels.as_ref()?.peer_of(address).map(canonical);
+        }
+        Some(canonical(address))
+    }
+
+    /// Returns true if this is a tunnel's address: TCP has shown that the peer's own is not forged.
+    pub(super) fn is_tunnel(&self, address: SocketAddr) -> bool {
+        #[cfg(feature = "tunnel")]
+        return is_tunnel(address);
+        #[cfg(not(feature = "tunnel"))]
+        {
+            let _ = address;
+            false
+        }
+    }
+
+    /// Returns true if any tunnel is open.
+    pub(super) fn has_tunnels(&self) -> bool {
+        #[cfg(feature = "tunnel")]
+        return self.tunnels.as_ref().is_some_and(|tunnels| tunnels.is_any_open());
+        #[cfg(not(feature = "tunnel"))]
+        false
+    }
+
+    /// Records that a link uses the tunnel with this address, if it is one.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn used_at(&self, address: SocketAddr) -> Option<TunnelUse> {
+        self.tunnels.as_ref()?.used_at(address)
+    }
+}

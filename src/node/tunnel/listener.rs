@@ -1,0 +1,201 @@
+//! The TCP listener of a node's tunnels.
+
+use super::request;
+use crate::{
+    drain::{SignalListener, Tasks},
+    httpd::{self, Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address},
+    limits::IGNORED_HANDSHAKES_LOG_EVERY,
+    link::TrustedLinks,
+    name::NameError,
+    path::{TUNNEL_PATH, Tunnels},
+    rate_limit::{LogLimiter, RateLimit},
+    shared_value::SharedValue,
+    start_error::StartError,
+    tls::{Credentials, HttpTls, ServerCertificate},
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{net::TcpListener, time::Instant};
+
+/// The settings of a node's tunnel listener.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct TunnelListen {
+    pub(in crate::node) listen: Result<SocketAddr, String>,
+    path: String,
+    certificate: Option<ServerCertificate>,
+    has_tls: bool,
+    proxies: Vec<IpRange>,
+}
+
+impl TunnelListen {
+    /// A listener at this TCP address, as `"[::]:443"`, with TLS and the node's certificate. Port 0
+    /// is the number of the node's UDP port if that is free for TCP, or else any.
+    pub fn at(address: impl ToString) -> Self {
+        let text = address.to_string();
+        Self {
+            listen: text.parse().map_err(|_| text),
+            path: TUNNEL_PATH.into(),
+            certificate: None,
+            has_tls: true,
+            proxies: Vec::new(),
+        }
+    }
+
+    /// Sets the path. Default: [`TUNNEL_PATH`].
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Shows another certificate, as proxies that inspect TLS want it: of a CA that they trust.
+    pub fn certificate(mut self, certificate: ServerCertificate) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
+    /// Takes plain HTTP, from a proxy in front that ends TLS: only from trusted proxies, or on
+    /// loopback.
+    pub fn plain(mut self) -> Self {
+        self.has_tls = false;
+        self
+    }
+
+    /// Trusts `X-Forwarded-For` of proxies at these addresses.
+    pub fn trusted_proxy(mut self, range: IpRange) -> Self {
+        self.proxies.push(range);
+        self
+    }
+}
+
+/// A running listener of tunnels.
+pub(crate) struct ListeningTunnels {
+    state: Arc<TunnelServer>,
+    pub(in crate::node) address: SocketAddr,
+}
+
+impl ListeningTunnels {
+    /// Shows this certificate to later connections; `None`: the node's own.
+    pub(in crate::node) fn set_certificate(&self, certificate: Option<ServerCertificate>) {
+        if self.state.tls.get().is_some() {
+            self.state.tls.set(Some(Arc::new(HttpTls(certificate))));
+        }
+    }
+}
+
+struct TunnelServer {
+    tunnels: Arc<Tunnels>,
+    trust: Arc<TrustedLinks>,
+    path: String,
+    tls: SharedValue<Option<Arc<HttpTls>>>,
+    proxies: Vec<IpRange>,
+    failed: Mutex<LogLimiter>,
+}
+
+/// Starts to listen. The tunnels end with these tasks.
+pub(crate) async fn listen(
+    settings: TunnelListen,
+    (tunnels, udp_port): (Arc<Tunnels>, u16),
+    trust: Arc<TrustedLinks>,
+    tasks: &Tasks,
+) -> Result<ListeningTunnels, StartError> {
+    let address = settings.listen.map_err(|text| NameError::of_listen(&text))?;
+    let is_loopback = address.ip().to_canonical().is_loopback();
+    if !(settings.has_tls || is_loopback || !settings.proxies.is_empty()) {
+        return Err(StartError::PlainTunnel { address });
+    }
+    let fault = |source| StartError::TunnelSocket { address, source };
+    let listener = bind(address, udp_port).await.map_err(fault)?;
+    let address = listener.local_addr().map_err(fault)?;
+    let tls = settings.has_tls.then(|| Arc::new(HttpTls(settings.certificate)));
+    let scheme = if tls.is_some() { "wss" } else { "ws" };
+    tracing::info!("tunnels are accepted at {scheme}://{address}{}", settings.path);
+    let state = Arc::new(TunnelServer {
+        tunnels,
+        trust,
+        path: settings.path,
+        tls: SharedValue::new(tls),
+        proxies: settings.proxies,
+        failed: Mutex::new(LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY))),
+    });
+    tasks.spawn_until_stopped(httpd::serve(listener, state.clone(), tasks.clone()));
+    Ok(ListeningTunnels { state, address })
+}
+
+async fn bind(address: SocketAddr, udp_port: u16) -> io::Result<TcpListener> {
+    if address.port() == 0 {
+        let same = SocketAddr::new(address.ip(), udp_port);
+        if let Ok(listener) = TcpListener::bind(same).await {
+            return Ok(listener);
+        }
+    }
+    TcpListener::bind(address).await
+}
+
+impl TunnelServer {
+    fn log(&self, from: IpAddr, why: &dyn std::fmt::Display) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = failed.admit(Instant::now()) {
+            tracing::warn!("refused a tunnel of {from}: {why}{suppressed}");
+        }
+    }
+}
+
+impl Answers for TunnelServer {
+    const NAME: &'static str = "the tunnel listener";
+
+    type Body = Full<Bytes>;
+
+    fn admits(&self, from: IpAddr) -> Admission {
+        let is_proxy = self.proxies.iter().any(|range| range.contains(from));
+        match (is_proxy, self.tls.get().is_some() || self.proxies.is_empty()) {
+            (true, _) => Admission::Many,
+            (false, true) => Admission::One,
+            (false, false) => {
+                self.log(from, &"plain HTTP is accepted only from addresses in trusted_proxy");
+                Admission::Refused
+            }
+        }
+    }
+
+    fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)> {
+        let tls = self.tls.get();
+        tls.as_ref().as_ref().map(|tls| (tls.clone(), self.trust.credentials()))
+    }
+
+    fn handshake_failed(&self, from: SocketAddr, fault: &io::Error) {
+        self.log(from.ip().to_canonical(), &format_args!("the TLS handshake failed: {fault}"));
+    }
+
+    /// A drain ends links, and their end the tunnels.
+    fn draining(&self) -> Option<[SignalListener; 2]> {
+        Some(<[SignalListener; 2]>::default())
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        peer: Arc<Peer>,
+    ) -> Response<Full<Bytes>> {
+        let (head, _body) = request.into_parts();
+        let from = peer.address.ip().to_canonical();
+        let client = client_address(&head.headers, from, &self.proxies);
+        let client = SocketAddr::new(client, peer.address.port());
+        let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
+        let response = if framing != Framing::Plain {
+            peer.be_done();
+            request::refusal(StatusCode::BAD_REQUEST, "a tunnel's request has no body\n")
+        } else if head.uri.path() == self.path {
+            request::answer(&head, &peer, client, &self.tunnels)
+        } else {
+            request::refusal(StatusCode::NOT_FOUND, "there is nothing here\n")
+        };
+        response.map(Full::from)
+    }
+}

@@ -1,0 +1,216 @@
+//! Opens tunnels: TCP, perhaps through a proxy, TLS, and the WebSocket handshake.
+
+use super::{
+    SUBPROTOCOL,
+    carry::web_socket_config,
+    fault::TunnelFault,
+    proxy::{self, HttpProxy},
+    url::TunnelUrl,
+};
+use crate::{
+    limits::{TUNNEL_DIAL_WAIT_MAX, TUNNEL_UNSENT_BYTES_MAX},
+    name::NodeAddress,
+    printable::printable,
+    race, system,
+    tls::TunnelTls,
+};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, ClientRequestBuilder},
+};
+
+/// A byte stream below a WebSocket.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+
+/// An open tunnel that carries nothing yet.
+pub(crate) struct Tunnel {
+    pub(super) socket: WebSocketStream<Box<dyn Io>>,
+    pub(super) name: String,
+}
+
+/// The paths that links take, and how tunnels leave the network.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct PathSettings {
+    pub(crate) choice: PathChoice,
+    urls: BTreeMap<NodeAddress, TunnelUrl>,
+    url: Option<TunnelUrl>,
+    proxy: Option<HttpProxy>,
+    no_proxy: String,
+    tls: TunnelTls,
+}
+
+/// The paths that links may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathChoice {
+    /// UDP, and a tunnel where UDP does not get through.
+    #[default]
+    Auto,
+    /// UDP only.
+    Udp,
+    /// A tunnel only.
+    Tunnel,
+}
+
+/// A text that names no paths.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a path; write auto, udp or tunnel")]
+pub struct PathChoiceError(String);
+
+impl FromStr for PathChoice {
+    type Err = PathChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, PathChoiceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "udp" => Ok(Self::Udp),
+            "tunnel" => Ok(Self::Tunnel),
+            _ => Err(PathChoiceError(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl PathSettings {
+    /// UDP only, as without settings.
+    pub fn udp() -> Self {
+        Self { choice: PathChoice::Udp, ..Self::default() }
+    }
+
+    /// Sets the paths that links may take.
+    pub fn choice(mut self, choice: PathChoice) -> Self {
+        self.choice = choice;
+        self
+    }
+
+    /// Returns true if links may take tunnels.
+    pub fn uses_tunnels(&self) -> bool {
+        self.choice != PathChoice::Udp
+    }
+
+    /// Sets the URL of the tunnels of all nodes that have none of their own. Default: port 443 at
+    /// the node's host.
+    pub fn tunnel_url(mut self, url: TunnelUrl) -> Self {
+        self.url = Some(url);
+        self
+    }
+
+    /// Sets the URL of one node's tunnel.
+    pub fn tunnel_url_of(mut self, node: NodeAddress, url: TunnelUrl) -> Self {
+        self.urls.insert(node, url);
+        self
+    }
+
+    /// Sets the proxy through which tunnels go, except to hosts in `no_proxy`: names and domains,
+    /// separated by commas, or `*`.
+    pub fn proxy(mut self, proxy: HttpProxy, no_proxy: impl Into<String>) -> Self {
+        (self.proxy, self.no_proxy) = (Some(proxy), no_proxy.into());
+        self
+    }
+
+    /// Verifies the certificates of tunnels, with these CAs (PEM) beside the system's. Without it,
+    /// no certificate of a tunnel is verified: the link inside verifies the node.
+    ///
+    /// # Errors
+    /// A text without CAs, or none at all.
+    pub fn verify(mut self, ca_pem: Option<&[u8]>) -> Result<Self, TunnelFault> {
+        self.tls = TunnelTls::verifying(ca_pem).map_err(TunnelFault::Local)?;
+        Ok(self)
+    }
+
+    pub(crate) fn url_of(&self, node: &NodeAddress) -> TunnelUrl {
+        let url = self.urls.get(node).or(self.url.as_ref());
+        url.cloned().unwrap_or_else(|| TunnelUrl::of_node(node.host()))
+    }
+
+    /// Opens a tunnel to a node. Dropping the future ends it.
+    pub(crate) async fn open(&self, node: &NodeAddress) -> Result<Tunnel, TunnelFault> {
+        let url = self.url_of(node);
+        let mut step = ("the TCP connection", url.authority());
+        match timeout(TUNNEL_DIAL_WAIT_MAX, self.open_url(&url, &mut step)).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(TunnelFault::Silent { to: step.1, step: step.0 }),
+        }
+    }
+
+    async fn open_url(
+        &self,
+        url: &TunnelUrl,
+        step: &mut (&'static str, String),
+    ) -> Result<Tunnel, TunnelFault> {
+        let to = url.authority();
+        let stream = match self.proxy_for(url) {
+            None => tcp(url.host(), url.port(), false).await?,
+            Some(proxy) => {
+                step.1 = proxy.to_string();
+                let mut stream = tcp(proxy.host(), proxy.port(), true).await?;
+                step.0 = "its answer to CONNECT";
+                proxy.connect(&mut stream, &to).await?;
+                step.1.clone_from(&to);
+                stream
+            }
+        };
+        let stream: Box<dyn Io> = if url.has_tls() {
+            step.0 = "the TLS handshake";
+            let connected = self.tls.connect(url.host(), stream).await;
+            Box::new(connected.map_err(|error| TunnelFault::tls(to, &error))?)
+        } else {
+            Box::new(stream)
+        };
+        step.0 = "the WebSocket handshake";
+        let socket = handshake(url, stream).await?;
+        Ok(Tunnel { socket, name: url.to_string() })
+    }
+
+    fn proxy_for(&self, url: &TunnelUrl) -> Option<&HttpProxy> {
+        self.proxy.as_ref().filter(|_| !proxy::is_excluded(&self.no_proxy, url.host()))
+    }
+}
+
+async fn tcp(host: &str, port: u16, is_proxy: bool) -> Result<TcpStream, TunnelFault> {
+    let addresses = race::resolve(host, port).await.map_err(|error| TunnelFault::Unresolved {
+        host: host.into(),
+        reason: system::explain(&error),
+        is_proxy,
+    })?;
+    let connected = race::connect_tcp_to(addresses).await;
+    let stream = connected.map_err(|error| {
+        let to =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        TunnelFault::tcp(to, &error, is_proxy)
+    })?;
+    drop(stream.set_nodelay(true));
+    system::limit_unsent(&stream, TUNNEL_UNSENT_BYTES_MAX);
+    Ok(stream)
+}
+
+async fn handshake(
+    url: &TunnelUrl,
+    stream: Box<dyn Io>,
+) -> Result<WebSocketStream<Box<dyn Io>>, TunnelFault> {
+    let refused = |reason: String| TunnelFault::NotATunnel { url: url.to_string(), reason };
+    // The library knows the scheme `ws` for a stream that is connected.
+    let uri = format!("ws://{}{}", url.authority(), url.path()).parse();
+    let uri =
+        uri.map_err(|error: tungstenite::http::uri::InvalidUri| refused(error.to_string()))?;
+    let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
+    let opened = client_async_with_config(request, stream, Some(web_socket_config())).await;
+    opened.map(|(socket, _answer)| socket).map_err(|error| match error {
+        tungstenite::Error::Http(answer) => refused(format!("the answer is {}", answer.status())),
+        error => refused(printable(&error.to_string())),
+    })
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tunnel({})", self.name)
+    }
+}
