@@ -1,6 +1,7 @@
 //! `[gateway]` of a node's file: address, authentication, proxies and origins.
 
 use super::{
+    shared::read_certificate,
     table::Table,
     value::{flag, listen, path, text},
 };
@@ -57,15 +58,9 @@ fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {
         return table.optional("tls", flag)?.then(GatewayTls::default);
     }
     let mut tls = table.table("tls", "[gateway.tls]")?;
-    let [cert, key] = ["cert", "key"].map(|name| tls.optional(name, path));
-    for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
-        if has.is_some() && lacks.is_none() {
-            let text = "cert and key go together; remove both to use the node's own certificate";
-            tls.fault(name, format!("`{name}`: {text}"));
-        }
-    }
+    let certificate = read_certificate(&mut tls);
     tls.finish();
-    Some(GatewayTls { certificate: cert.zip(key).map(|(cert, key)| [cert, key]) })
+    Some(GatewayTls { certificate })
 }
 
 /// Records settings that the gateway would reject, with their lines.

@@ -2,6 +2,7 @@
 //! node's.
 
 use super::{
+    shared::read_certificate,
     table::Table,
     value::{flag, listen, path, text},
 };
@@ -114,17 +115,11 @@ pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) 
 pub(super) fn read_tunnel(file: &mut Table<'_>) -> Option<TunnelFile> {
     file.refuse(&["on_gateway"], "belongs under [tunnel]");
     let mut table = file.table("tunnel", "[tunnel]")?;
-    let [cert, key] = ["cert", "key"].map(|name| table.optional(name, path));
-    for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
-        if has.is_some() && lacks.is_none() {
-            let text = "cert and key go together; remove both to use the node's own certificate";
-            table.fault(name, format!("`{name}`: {text}"));
-        }
-    }
+    let certificate = read_certificate(&mut table);
     let tunnel = TunnelFile {
         listen: table.optional("listen", listen),
         path: table.optional("path", url_path),
-        certificate: cert.zip(key).map(|(cert, key)| [cert, key]),
+        certificate,
         on_gateway: table.optional("on_gateway", flag).unwrap_or(false),
         tls: table.optional("tls", flag),
         trusted_proxy: table.each("trusted_proxy", text("10.0.0.0/8")).unwrap_or_default(),

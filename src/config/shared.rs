@@ -114,6 +114,19 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     AuditFile { file, calls }
 }
 
+/// Reads `cert` and `key` of a table: both, or none for the node's own certificate.
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(super) fn read_certificate(table: &mut Table<'_>) -> Option<[PathBuf; 2]> {
+    let [cert, key] = ["cert", "key"].map(|name| table.optional(name, path));
+    for (has, lacks, name) in [(&cert, &key, "cert"), (&key, &cert, "key")] {
+        if has.is_some() && lacks.is_none() {
+            let text = "cert and key go together; remove both to use the node's own certificate";
+            table.fault(name, format!("`{name}`: {text}"));
+        }
+    }
+    cert.zip(key).map(|(cert, key)| [cert, key])
+}
+
 /// Reads `[tls]`. Missing keys may come from elsewhere and are checked later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     let paths = ["cert", "key", "ca", "node_ca", "crl"];

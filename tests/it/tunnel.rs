@@ -121,7 +121,7 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     println!("the longest call took {longest:?}");
 }
 
-/// Blocks and restores UDP in turn for this long, each for ten seconds.
+/// Blocks and restores UDP in turn for this long, each for twenty seconds.
 async fn flapped(lasts: Duration) {
     let (world, stage) = (World::new(), Stage::default());
     let node = with_tunnel(world.node()).start().await.expect("a node");
