@@ -5,12 +5,13 @@ use crate::{
     certs::{Ca, LeafProfile},
     limits::Limits,
     name::{NodeAddress, PeerName, Role},
-    net::memory::MemoryNet,
+    net::{SharedNet, memory::MemoryNet},
     tls::{CredentialPem, Credentials},
     wire::{Control, PROTOCOL_VERSION, Welcome},
 };
 use std::{
     future::Future,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,7 +26,8 @@ pub(crate) fn new_ca() -> Ca {
 /// New credentials of a peer, whose certificate this CA has signed and which trusts this CA.
 pub(crate) fn credentials(ca: &Ca, peer: &str) -> Credentials {
     let peer: PeerName = peer.parse().expect("a peer");
-    let hosts: &[&str] = if peer.role == Role::Node { &["edge", "192.0.2.1"] } else { &[] };
+    let hosts: &[&str] =
+        if peer.role == Role::Node { &["edge", "192.0.2.1", "127.0.0.1"] } else { &[] };
     let profile = LeafProfile::new(ca.trust_domain(), &peer, hosts, SystemTime::now());
     let leaf = ca.leaf(&profile).expect("a leaf");
     let pem = CredentialPem {
@@ -53,13 +55,16 @@ impl Ends {
     }
 
     pub(crate) fn on(net: &MemoryNet) -> Self {
+        Self::at(&net.shared(), ([192, 0, 2, 1], 0).into())
+    }
+
+    /// Listens at this address of a network.
+    pub(super) fn at(net: &SharedNet, address: SocketAddr) -> Self {
         let (ca, limits) = (new_ca(), Arc::new(Limits::default()));
         let of_node = credentials(&ca, "node/edge-1");
-        let net = net.shared();
-        let address = ([192, 0, 2, 1], 0).into();
         let listener =
-            LinkListener::bind(&net, address, &of_node, &limits, None).expect("a listener");
-        let dialler = Dialler::new(&net, &credentials(&ca, "agent/a"), HELLO, limits.clone());
+            LinkListener::bind(net, address, &of_node, &limits, None).expect("a listener");
+        let dialler = Dialler::new(net, &credentials(&ca, "agent/a"), HELLO, limits.clone());
         Self { ca, limits, listener, dialler: dialler.expect("a dialler"), calls_max: 0 }
     }
 

@@ -1,10 +1,8 @@
 //! Enrolment over QUIC: one request and one answer per connection, with a time limit for each step.
 
 use super::{
-    dial,
-    endpoint::{
-        self, BindError, DiallingConfig, DiallingEndpoints, IncomingConnection, TransportSettings,
-    },
+    connector::Connector,
+    endpoint::{self, BindError, DiallingConfig, IncomingConnection, TransportSettings},
     fault::LinkFault,
     peer_chain,
     remotes::{Remotes, canonical},
@@ -16,7 +14,6 @@ use crate::{
     },
     name::NodeAddress,
     net,
-    race::Tried,
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
 };
@@ -170,16 +167,16 @@ pub(crate) async fn request_enrolment(
     tls: &ToEnroller,
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
-    let endpoints = Arc::new(DiallingEndpoints::new(net::system()));
+    let connector = Connector::new(net::system());
     let transport = TransportSettings::new(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
     let config = DiallingConfig::new(tls.config(), transport).map_err(|error| {
         LinkFault::Unsendable { address: enroller.clone(), reason: error.to_string() }
     })?;
-    let (connection, _) = dial::race(&endpoints, enroller, &config, &mut Tried::default()).await?;
+    let (connection, _socket) = connector.connect(enroller, &config).await?;
     let exchange = exchange_on(&connection, request);
     let answer = endpoint::within(JOIN_WAIT_MAX, exchange, "no answer came in time").await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");
-    drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, endpoints.wait_idle()).await);
+    drop(tokio::time::timeout(JOIN_CLOSE_WAIT_MAX, connector.endpoints().wait_idle()).await);
     answer
 }
 

@@ -3,7 +3,7 @@
 use super::endpoint::{self, BindError, endpoint_config};
 use crate::net::Net;
 #[cfg(feature = "tunnel")]
-use crate::path::{CurrentPath, DiallingSocket, PathPolicy};
+use crate::path::{CurrentPath, DiallingSocket, OldTunnel, PathPolicy};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(feature = "tunnel")]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 pub(super) struct LinkSocket {
     pub(super) endpoint: quinn::Endpoint,
+    #[cfg(not(feature = "tunnel"))]
     wildcard: SocketAddr,
     #[cfg(feature = "tunnel")]
     pub(super) path: Arc<LinkPath>,
@@ -53,10 +54,7 @@ impl LinkSocket {
     /// Opens an endpoint with a socket of the family of this address. One for both families would
     /// do, but the system's IPv6 code would then see each IPv4 packet first.
     pub(super) fn open(net: &dyn Net, to: SocketAddr) -> Result<Self, BindError> {
-        let wildcard: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
+        let wildcard = wildcard_for(to);
         #[cfg(feature = "tunnel")]
         {
             let current = CurrentPath::udp(to);
@@ -80,7 +78,7 @@ impl LinkSocket {
                 is_opening,
                 is_probing,
             });
-            Ok(Self { endpoint, wildcard, path })
+            Ok(Self { endpoint, path })
         }
         #[cfg(not(feature = "tunnel"))]
         Ok(Self {
@@ -103,8 +101,9 @@ impl LinkSocket {
     /// Sends UDP from a new socket from now on. quinn reads the old one until the peer answers on
     /// the new one.
     pub(super) fn rebind(&self, net: &dyn Net) -> Result<(), BindError> {
+        let wildcard = self.wildcard();
         let rebind = || {
-            let udp = net.bind(self.wildcard, &*net.runtime()?)?;
+            let udp = net.bind(wildcard, &*net.runtime()?)?;
             #[cfg(feature = "tunnel")]
             {
                 // Held until QUIC has it: `announce` may run in another task.
@@ -117,7 +116,29 @@ impl LinkSocket {
         };
         #[cfg(feature = "tunnel")]
         self.path.with_policy(PathPolicy::renew_tunnel);
-        rebind().map_err(|source| BindError::Socket { address: self.wildcard, source })
+        rebind().map_err(|source| BindError::Socket { address: wildcard, source })
+    }
+
+    fn wildcard(&self) -> SocketAddr {
+        #[cfg(feature = "tunnel")]
+        return wildcard_for(self.path.current.udp_address());
+        #[cfg(not(feature = "tunnel"))]
+        self.wildcard
+    }
+
+    /// Sends by UDP to this address of the node from now on, perhaps of another family, and tells
+    /// the peer. The tunnel is read until what this returns is dropped.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn take_udp(&self, net: &dyn Net, to: SocketAddr) -> std::io::Result<OldTunnel> {
+        let wildcard = wildcard_for(to);
+        let bind = || net.bind(wildcard, &*net.runtime()?);
+        let udp = (wildcard != self.wildcard()).then(bind).transpose()?;
+        let left = self.path.current.take_udp(to);
+        if let Some(udp) = udp {
+            *self.path.socket() = self.path.current.socket(udp);
+        }
+        self.announce();
+        Ok(left)
     }
 
     /// Tells the peer of a new path at once: sends the last datagrams once more on it, and has QUIC
@@ -135,5 +156,13 @@ impl LinkSocket {
         return self.path.current.is_tunnel();
         #[cfg(not(feature = "tunnel"))]
         false
+    }
+}
+
+/// Returns the address for a socket that sends to this one.
+fn wildcard_for(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }

@@ -81,7 +81,7 @@ impl Dialler {
         let mut seen = PathMonitor::default();
         loop {
             tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
-            self.endpoints().drop_idle();
+            self.connector().endpoints().drop_idle();
             if let Some(why) = seen.look(&**self.net(), &self.trust().up(), self.heartbeat_every())
             {
                 match self.rebind() {

@@ -4,6 +4,7 @@
 mod close_sequence;
 mod congestion;
 mod connection;
+mod connector;
 mod control;
 mod dial;
 mod endpoint;
@@ -39,7 +40,9 @@ pub(crate) use control::ControlStream;
 pub(crate) use dial::{Dialler, HelloInfo};
 pub use endpoint::BindError;
 #[cfg(feature = "certs")]
-pub(crate) use enrolment::{EnrolmentListener, IncomingEnrolment, request_enrolment};
+pub(crate) use enrolment::{
+    EnrolmentListener, IncomingEnrolment, WayToEnroller, request_enrolment,
+};
 pub use fault::LinkFault;
 pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};

@@ -1,7 +1,7 @@
 //! The path of the first packets to a node: UDP first, then a tunnel as well.
 
 use super::{
-    dial::{self, Connected, Dialler},
+    connector::{self, Connected, Connector},
     endpoint::DiallingConfig,
     fault::LinkFault,
     link_socket::LinkSocket,
@@ -72,9 +72,9 @@ impl PathSelection {
     }
 }
 
-impl Dialler {
-    /// Dials with these settings of paths.
-    pub(crate) fn with_paths(mut self, settings: PathSettings) -> Self {
+impl Connector {
+    /// Takes these paths.
+    pub(super) fn with_paths(mut self, settings: PathSettings) -> Self {
         self.path_selection = PathSelection::new(settings).into();
         self
     }
@@ -170,7 +170,7 @@ impl Dialler {
         let (to, socket) = self.socket_for(to, address)?;
         drop(socket.path.current.take_tunnel(tunnel, DATAGRAM_BYTES_MIN.into()));
         let config = config.on_path(self.net().datagram_bytes_max(to));
-        let connected = dial::handshake(&socket, to, address, config).await;
+        let connected = connector::handshake(&socket, to, address, config).await;
         let connection = connected.map_err(|fault| match fault {
             LinkFault::NoAnswer { .. } => {
                 let url = self.path_selection.settings.url_of(address).to_string();
@@ -193,12 +193,12 @@ impl Dialler {
         let open = |to| LinkSocket::open(net, to).map(|socket| (to, socket));
         let unknown = (Ipv4Addr::new(240, 0, 0, 1), address.port()).into();
         let opened = to.map(open).and_then(Result::ok).map_or_else(|| open(unknown), Ok);
-        opened.map_err(|error| dial::unsendable(address, &error))
+        opened.map_err(|error| connector::unsendable(address, &error))
     }
 
     /// Returns the first address of the node by UDP, to which a link in a tunnel may move; `None`
     /// if its name does not resolve here.
     async fn address_of(&self, address: &NodeAddress) -> Option<SocketAddr> {
-        dial::resolve(&**self.net(), address).await.ok()?.into_iter().next()
+        connector::resolve(&**self.net(), address).await.ok()?.into_iter().next()
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{
     connection::{Link, LinkEnd},
-    dial::{self, Dialler},
+    connector,
+    dial::Dialler,
     endpoint,
     fault::LinkFault,
     link_socket::{LinkPath, LinkSocket},
     peer_chain,
-    remotes::canonical,
 };
 use crate::{
     limits::PATH_CHECK_EVERY,
@@ -34,7 +34,7 @@ impl Dialler {
     /// Watches the acknowledgements of all links, and changes the paths of those that need it. Runs
     /// for as long as it is polled.
     pub(super) async fn watch_tunnels(&self) {
-        if self.path_selection.settings().choice == PathChoice::Udp {
+        if self.connector().path_selection.settings().choice == PathChoice::Udp {
             return;
         }
         let mut actions = JoinSet::new();
@@ -63,7 +63,7 @@ impl Dialler {
             action?
         };
         if action == PathAction::ProbeUdp
-            && self.path_selection.settings().choice == PathChoice::Tunnel
+            && self.connector().path_selection.settings().choice == PathChoice::Tunnel
         {
             let now = Instant::now();
             state.with_policy(|policy| policy.no_udp(now, self.net().chance()));
@@ -83,7 +83,7 @@ impl Dialler {
         let state = &socket.path;
         let was_tunnel = state.current.is_tunnel();
         let opened = tokio::select! {
-            opened = self.path_selection.settings().open(address) => opened,
+            opened = self.connector().path_selection.settings().open(address) => opened,
             () = acknowledged(link), if !was_tunnel => return None,
             _closed = link.closed() => return None,
         };
@@ -122,45 +122,42 @@ impl Dialler {
             tracing::info!("the tunnel to {address} was replaced by a new one");
             return;
         }
-        self.path_selection.note(address, false);
+        self.connector().path_selection.note(address, false);
         tracing::warn!(
             "{address} does not acknowledge anything by UDP any more: the link goes on through a tunnel over TCP"
         );
     }
 
-    /// Performs a handshake by UDP, and moves the link to it. Returns the tunnel that it has left.
+    /// Performs a handshake by UDP with any address of the node, and moves the link to it. Returns
+    /// the tunnel that it has left.
     async fn probe_udp(
         &self,
         link: &Link,
         address: &NodeAddress,
         socket: &LinkSocket,
     ) -> Option<OldTunnel> {
-        let state = &socket.path;
-        let to = link.0.connection.remote_address();
-        let probe = dial::attempt(
-            self.endpoints().clone(),
-            canonical(to),
-            address.clone(),
-            self.dialling_config(),
-        );
+        let config = self.dialling_config();
         let probed = tokio::select! {
-            probed = probe => probed.and_then(|(connection, _)| self.check(link, &connection)),
+            probed = self.connector().race(address, &config) => probed,
             _closed = link.closed() => return None,
         };
-        match probed {
-            Ok(()) => {
-                let tunnel = state.current.take_udp();
-                socket.announce();
+        let moved = probed.and_then(|(probe, _socket)| {
+            self.check(link, &probe)?;
+            let moved = socket.take_udp(&**self.net(), probe.remote_address());
+            moved.map_err(|error| connector::unsendable(address, &error))
+        });
+        match moved {
+            Ok(tunnel) => {
                 link.want_ping();
-                state.with_policy(|policy| policy.on_udp(Instant::now()));
-                self.path_selection.note(address, true);
+                socket.path.with_policy(|policy| policy.on_udp(Instant::now()));
+                self.connector().path_selection.note(address, true);
                 tracing::info!("{address} answers by UDP: the link has left its tunnel");
                 Some(tunnel)
             }
             Err(fault) => {
                 tracing::debug!("{address} does not answer by UDP: {fault}");
                 let chance = self.net().chance();
-                state.with_policy(|policy| policy.no_udp(Instant::now(), chance));
+                socket.path.with_policy(|policy| policy.no_udp(Instant::now(), chance));
                 None
             }
         }

@@ -40,9 +40,10 @@ pub(crate) struct DiallingSocket {
 /// The path of one link's datagrams, which may change while QUIC knows one address of the node.
 #[derive(Debug)]
 pub(crate) struct CurrentPath {
+    /// The address that QUIC knows.
     remote: SocketAddr,
     state: Mutex<CurrentPathState>,
-    /// [`CurrentPathState::tunnel`] is set or datagrams are kept: looked at for each batch.
+    /// [`CurrentPathState::is_special`]: looked at for each batch.
     is_special: AtomicBool,
     inbox: Inbox,
     delivery: InboxSender,
@@ -51,6 +52,8 @@ pub(crate) struct CurrentPath {
 #[derive(Debug, Default)]
 struct CurrentPathState {
     tunnel: Option<TunnelInUse>,
+    /// The address of the node by UDP, if it is not the one that QUIC knows.
+    udp: Option<SocketAddr>,
     keeps: bool,
     /// The last datagrams that were sent, the oldest first.
     kept: VecDeque<KeptDatagram>,
@@ -102,6 +105,15 @@ impl CurrentPath {
         Arc::new(DiallingSocket { udp, current: self.clone() })
     }
 
+    /// Gives datagrams of the node's address by UDP the address that QUIC knows.
+    fn rename(&self, received: &mut [RecvMeta]) {
+        let Some(udp) = self.state().udp else { return };
+        received
+            .iter_mut()
+            .filter(|meta| meta.addr == udp)
+            .for_each(|meta| meta.addr = self.remote);
+    }
+
     pub(crate) fn is_tunnel(&self) -> bool {
         self.state().tunnel.is_some()
     }
@@ -117,7 +129,7 @@ impl CurrentPath {
         let mut state = self.state();
         if state.tunnel.is_none() {
             (state.keeps, state.kept) = (false, VecDeque::new());
-            self.is_special.store(false, Ordering::Release);
+            self.is_special.store(state.is_special(), Ordering::Release);
         }
     }
 
@@ -141,9 +153,19 @@ impl CurrentPath {
         OldTunnel(state.tunnel.replace(TunnelInUse { queue, _task: task }))
     }
 
-    /// Sends by UDP from now on. The tunnel is read until what this returns is dropped.
-    pub(crate) fn take_udp(&self) -> OldTunnel {
-        OldTunnel(self.state().tunnel.take())
+    /// Sends by UDP to this address from now on. The tunnel is read until what this returns is
+    /// dropped.
+    pub(crate) fn take_udp(&self, to: SocketAddr) -> OldTunnel {
+        let mut state = self.state();
+        state.udp = (to != self.remote).then_some(to);
+        let left = state.tunnel.take();
+        self.is_special.store(state.is_special(), Ordering::Release);
+        OldTunnel(left)
+    }
+
+    /// Returns the address of the node by UDP.
+    pub(crate) fn udp_address(&self) -> SocketAddr {
+        self.state().udp.unwrap_or(self.remote)
     }
 
     /// Returns true if the tunnel in use has ended by itself.
@@ -170,6 +192,11 @@ impl DiallingSocket {
 }
 
 impl CurrentPathState {
+    /// Returns true if a datagram is not simply sent by UDP to the address that QUIC knows.
+    fn is_special(&self) -> bool {
+        self.tunnel.is_some() || self.keeps || self.udp.is_some()
+    }
+
     fn keep(&mut self, batch: &Transmit<'_>) {
         let skipped = datagrams(batch).count().saturating_sub(REPLAYED_DATAGRAMS);
         for datagram in datagrams(batch).skip(skipped) {
@@ -199,10 +226,17 @@ impl AsyncUdpSocket for DiallingSocket {
     }
 
     fn try_send(&self, batch: &Transmit<'_>) -> io::Result<()> {
-        if self.current.is_special.load(Ordering::Acquire) && self.current.state().send(batch) {
+        if !self.current.is_special.load(Ordering::Acquire) {
+            return self.udp.try_send(batch);
+        }
+        let mut state = self.current.state();
+        if state.send(batch) {
             return Ok(());
         }
-        self.udp.try_send(batch)
+        match state.udp {
+            None => self.udp.try_send(batch),
+            Some(to) => self.udp.try_send(&Transmit { destination: to, src_ip: None, ..*batch }),
+        }
     }
 
     fn poll_recv(
@@ -212,7 +246,13 @@ impl AsyncUdpSocket for DiallingSocket {
         received: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         self.current.inbox.poll_with(context, buffers, received, |context, buffers, received| {
-            self.udp.poll_recv(context, buffers, received)
+            let polled = self.udp.poll_recv(context, buffers, received);
+            if let Poll::Ready(Ok(count)) = polled
+                && self.current.is_special.load(Ordering::Acquire)
+            {
+                self.current.rename(&mut received[..count]);
+            }
+            polled
         })
     }
 

@@ -1,11 +1,13 @@
 //! Tests of links between the two ends of a connection, without a node, an agent or a caller.
 
+#[cfg(feature = "tunnel")]
+mod addresses;
 mod close;
 mod datagrams;
 mod windows;
 
 use super::{
-    CallStream, Link, LinkFault, OpenFault, ReadFault,
+    CallStream, ControlStream, Link, LinkFault, OpenFault, ReadFault,
     ends::{Ends, HELLO, MESSAGE_BYTES_MAX, credentials, new_ca, soon},
 };
 use crate::{
@@ -31,7 +33,11 @@ struct ServedLink {
 
 impl ServedLink {
     async fn new(ends: &Ends) -> Self {
-        let [(dialled, control), (accepted, its_control)] = ends.linked().await;
+        Self::of(ends.linked().await)
+    }
+
+    /// Serves these ends, the dialled one first.
+    fn of([(dialled, control), (accepted, its_control)]: [(Link, ControlStream); 2]) -> Self {
         let mut controls = JoinSet::new();
         for mut control in [control, its_control] {
             controls.spawn(async move { while control.next().await.is_ok() {} });
