@@ -11,6 +11,10 @@ const ASK_AFTER: Duration = Duration::from_millis(1_500);
 /// mobile networks make.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
+/// A link that has left its tunnel is on trial for this long: then a path that is gone again is
+/// noticed in half of the time.
+const TRIAL: Duration = Duration::from_secs(15);
+
 /// The first probe of UDP after a move to a tunnel, and the longest time between two.
 const PROBE_FIRST: Duration = Duration::from_secs(5);
 const PROBE_MAX: Duration = Duration::from_secs(30);
@@ -53,6 +57,7 @@ pub(crate) struct PathPolicy {
     is_tunnel: bool,
     /// The link came to UDP at this time.
     udp_since: Instant,
+    trial_until: Option<Instant>,
     probe_at: Instant,
     probe_wait: Duration,
     /// The tunnel is to be replaced, because the network has changed.
@@ -69,6 +74,7 @@ impl PathPolicy {
             has_asked: false,
             is_tunnel,
             udp_since: now,
+            trial_until: None,
             probe_at: now,
             probe_wait: PROBE_FIRST,
             wants_tunnel: false,
@@ -96,14 +102,17 @@ impl PathPolicy {
             self.unanswered_since.get_or_insert(now);
         }
         let silent = self.unanswered_since.map_or(Duration::ZERO, |since| now - since);
-        let needs_tunnel = silent >= SILENT_AFTER || is_tunnel_lost || self.wants_tunnel;
+        let is_on_trial = !self.is_tunnel && self.trial_until.is_some_and(|until| now < until);
+        let [ask_after, silent_after] =
+            [ASK_AFTER, SILENT_AFTER].map(|wait| if is_on_trial { wait / 2 } else { wait });
+        let needs_tunnel = silent >= silent_after || is_tunnel_lost || self.wants_tunnel;
         if needs_tunnel && self.reopen_at.is_none_or(|at| now >= at) {
             return Some(PathAction::OpenTunnel);
         }
         if self.is_tunnel && now >= self.probe_at {
             return Some(PathAction::ProbeUdp);
         }
-        let asks = silent >= ASK_AFTER && !self.has_asked;
+        let asks = silent >= ask_after && !self.has_asked;
         self.has_asked |= asks;
         asks.then_some(PathAction::Ask)
     }
@@ -148,6 +157,7 @@ impl PathPolicy {
     pub(crate) fn on_udp(&mut self, now: Instant) {
         (self.is_tunnel, self.wants_tunnel) = (false, false);
         (self.udp_since, self.reopen_at) = (now, None);
+        self.trial_until = Some(now + TRIAL);
         (self.unanswered_since, self.has_asked) = (None, false);
     }
 
@@ -234,6 +244,16 @@ mod tests {
         assert_eq!(link.run(secs(2), false), [(secs(2), Ask)]);
         assert!(link.run(STEP, true).is_empty());
         assert_eq!(link.run(secs(2), false), [(secs(2), Ask)]);
+    }
+
+    #[test]
+    fn a_link_that_has_just_left_its_tunnel_moves_again_in_half_of_the_time() {
+        let mut link = TestLink::new(true);
+        link.policy.on_udp(link.now);
+        assert_eq!(link.run(secs(2), false), [(STEP * 3, Ask), (secs(2), OpenTunnel)]);
+        link.policy.on_udp(link.now);
+        link.run(TRIAL, true);
+        assert_eq!(link.run(secs(4), false), [(secs(2), Ask), (secs(3) + STEP, OpenTunnel)]);
     }
 
     #[test]
