@@ -78,7 +78,8 @@ impl NodeConfig {
         read_document(text, file_name, |file| {
             let of_agents = ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
-            let of_paths = ["path", "tunnel_url", "proxy", "proxy_password_file"];
+            let of_paths =
+                ["path", "tunnel_url", "enroll_tunnel_url", "proxy", "proxy_password_file"];
             file.refuse(&of_paths, "belongs in an agent's file");
             refuse_unimplemented(file);
             Self {

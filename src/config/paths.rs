@@ -22,6 +22,8 @@ pub struct PathsFile {
     pub tunnel_url: Option<TunnelUrl>,
     /// The URLs of the tunnels of single nodes.
     pub tunnel_urls: Vec<(NodeAddress, TunnelUrl)>,
+    /// The URL of the tunnel of the enroller.
+    pub enroll_tunnel_url: Option<TunnelUrl>,
     /// The proxy through which tunnels go.
     pub proxy: Option<HttpProxy>,
     /// The file of the proxy's password.
@@ -41,6 +43,7 @@ impl PathsFile {
             // A URL of a flag is for all nodes.
             tunnel_urls: if self.tunnel_url.is_some() { Vec::new() } else { weaker.tunnel_urls },
             tunnel_url: self.tunnel_url.or(weaker.tunnel_url),
+            enroll_tunnel_url: self.enroll_tunnel_url.or(weaker.enroll_tunnel_url),
             // A password belongs to its proxy.
             proxy_password_file: match &self.proxy {
                 Some(_) => self.proxy_password_file,
@@ -72,6 +75,7 @@ pub struct TunnelFile {
 }
 
 const URL: &str = "wss://edge-1.example.com/dialback/tunnel";
+const ENROLLER_URL: &str = "wss://ca.example.com/dialback/tunnel";
 
 /// Reads the settings of an agent, and the nodes of `[[node]]`.
 pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) {
@@ -79,6 +83,7 @@ pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) 
     let mut paths = PathsFile {
         path: file.optional("path", text("auto")),
         tunnel_url: file.optional("tunnel_url", text(URL)),
+        enroll_tunnel_url: file.optional("enroll_tunnel_url", text(ENROLLER_URL)),
         proxy: file.optional("proxy", text("http://proxy.example.com:3128")),
         proxy_password_file: file.optional("proxy_password_file", path),
         ..PathsFile::default()
@@ -105,7 +110,10 @@ pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) 
         tunnel.refuse(&of_node, "belongs in a node's file");
         tunnel.refuse(&["path"], "belongs to a node; an agent has it in tunnel_url");
         let why = "belongs above [tunnel], at the top of the file";
-        tunnel.refuse(&["tunnel_url", "url", "proxy", "proxy_password_file"], why);
+        tunnel.refuse(
+            &["tunnel_url", "enroll_tunnel_url", "url", "proxy", "proxy_password_file"],
+            why,
+        );
         tunnel.finish();
     }
     (paths, nodes)

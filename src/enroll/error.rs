@@ -1,5 +1,7 @@
 //! Errors of joining and renewing, with the remedy.
 
+#[cfg(feature = "tunnel")]
+use crate::link::sentence;
 use crate::{
     certs::CertsError,
     link::LinkFault,
@@ -132,6 +134,14 @@ impl EnrollError {
     pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
         let address = address.clone();
         match fault {
+            #[cfg(feature = "tunnel")]
+            LinkFault::NoPath { udp, tunnel } => match Self::of_link(&address, *udp, remedy) {
+                Self::Unreachable { why, .. } => {
+                    let why = format!("{} By a tunnel over TCP: {tunnel}", sentence(&why));
+                    Self::Unreachable { address, why }
+                }
+                other => other,
+            },
             LinkFault::Handshake { is_identity: true, is_not_valid_yet, reason, .. } => {
                 let clocks = "check the clocks of both sides, of which one may be behind";
                 let remedy = if is_not_valid_yet { clocks } else { remedy };

@@ -1,12 +1,14 @@
 //! Joins a machine: makes its key, recognises the enroller by the token, and writes its files.
 
 use super::{error::EnrollError, lists};
+#[cfg(feature = "tunnel")]
+use crate::path::PathSettings;
 use crate::{
     certs::{
         CertsError, JoinToken, KeyRequest, PendingKey, expect_writable, read_pem, replace_pair,
         replace_public,
     },
-    link,
+    link::{self, WayToEnroller},
     name::{NodeAddress, PeerName},
     printable::printable,
     tls::{
@@ -28,7 +30,7 @@ const AGAIN: &str =
 #[must_use = "nothing is asked before `run`"]
 #[derive(Debug)]
 pub struct Join {
-    enroller: NodeAddress,
+    enroller: WayToEnroller,
     token: JoinToken,
     dir: PathBuf,
     is_forced: bool,
@@ -51,12 +53,19 @@ pub struct JoinedPeer {
 impl Join {
     /// Configures joining by this token, at this enroller, with files in this directory.
     pub fn new(enroller: NodeAddress, token: JoinToken, dir: impl Into<PathBuf>) -> Self {
-        Self { enroller, token, dir: dir.into(), is_forced: false }
+        Self { enroller: WayToEnroller::udp(enroller), token, dir: dir.into(), is_forced: false }
     }
 
     /// Replaces a certificate that is still valid, which is otherwise refused before a request.
     pub fn force(mut self, is_forced: bool) -> Self {
         self.is_forced = is_forced;
+        self
+    }
+
+    /// Sets the paths to the enroller, as [`PathSettings::of_enroller`] makes them. Default: UDP.
+    #[cfg(feature = "tunnel")]
+    pub fn paths(mut self, paths: PathSettings) -> Self {
+        self.enroller.paths = paths;
         self
     }
 
@@ -157,7 +166,8 @@ impl Join {
             true => checked(key, reply, reply.ca.as_bytes(), self.token.peer()),
             false => Err("it does not hold the CA that the token names".into()),
         };
-        checked.map_err(|why| EnrollError::BadAnswer { address: self.enroller.clone(), why })
+        checked
+            .map_err(|why| EnrollError::BadAnswer { address: self.enroller.address.clone(), why })
     }
 }
 
@@ -214,23 +224,24 @@ pub(super) fn checked(
 
 /// Sends one request and receives its answer.
 pub(super) async fn exchange(
-    enroller: &NodeAddress,
+    enroller: &WayToEnroller,
     peer: &PeerName,
     tls: &ToEnroller,
     mut request: JoinRequest,
     remedy: &'static str,
 ) -> Result<JoinReply, EnrollError> {
-    let bad = |why: String| EnrollError::BadAnswer { address: enroller.clone(), why };
+    let address = &enroller.address;
+    let bad = |why: String| EnrollError::BadAnswer { address: address.clone(), why };
     let bytes = request.encode().map(zeroize::Zeroizing::new);
     request.wipe();
     let bytes = bytes.map_err(|error| bad(error.to_string()))?;
     let answer = link::request_enrolment(enroller, tls, &bytes).await;
-    let answer = answer.map_err(|fault| EnrollError::of_link(enroller, fault, remedy))?;
+    let answer = answer.map_err(|fault| EnrollError::of_link(address, fault, remedy))?;
     let reply = JoinReply::decode(&answer).map_err(|error| bad(error.to_string()))?;
     match reply.refusal() {
         None => Ok(reply),
         Some(code) => Err(EnrollError::Refused {
-            address: enroller.clone(),
+            address: address.clone(),
             peer: peer.clone(),
             code,
             text: printable(&reply.text.chars().take(300).collect::<String>()),

@@ -6,10 +6,13 @@ use super::{
     join::{checked, exchange},
     lists, schedule,
 };
+#[cfg(feature = "tunnel")]
+use crate::path::PathSettings;
 use crate::{
     certs::{KeyRequest, Mended, mend_pair, read_bytes, replace_pair},
     drain::Tasks,
     limits::{RENEWAL_CHECK_EVERY, RENEWAL_FAULT_LOG_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN},
+    link::WayToEnroller,
     name::{NodeAddress, PeerName},
     net,
     rate_limit::RepeatLimiter,
@@ -24,9 +27,9 @@ use tokio::time::Instant;
 /// It only writes files; their users load them again. Certificate and key are replaced by renaming,
 /// so a file that is a symbolic link or a mount of its own becomes a plain one, or cannot be
 /// replaced; renew such secrets where they are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Renewal {
-    enroller: NodeAddress,
+    enroller: WayToEnroller,
     files: CredentialFiles,
 }
 
@@ -55,7 +58,20 @@ pub enum Renewed {
 impl Renewal {
     /// Renews these files at this enroller.
     pub fn new(enroller: NodeAddress, files: CredentialFiles) -> Self {
-        Self { enroller, files }
+        Self { enroller: WayToEnroller::udp(enroller), files }
+    }
+
+    /// Sets the paths to the enroller, as [`PathSettings::of_enroller`] makes them. Default: UDP.
+    #[cfg(feature = "tunnel")]
+    #[must_use]
+    pub fn paths(mut self, paths: PathSettings) -> Self {
+        self.enroller.paths = paths;
+        self
+    }
+
+    /// The enroller.
+    pub const fn enroller(&self) -> &NodeAddress {
+        &self.enroller.address
     }
 
     /// Finishes a renewal cut off between certificate and key. Call it before loading the files.
@@ -128,7 +144,7 @@ impl Renewal {
     async fn renew(&self, present: &Credentials) -> Result<Renewed, EnrollError> {
         let key = KeyRequest::generate()?;
         let reply = self.ask(present, JoinRequest::renew(&key.request)).await?;
-        let bad = |why: String| EnrollError::BadAnswer { address: self.enroller.clone(), why };
+        let bad = |why: String| EnrollError::BadAnswer { address: self.enroller().clone(), why };
         let ca = read_bytes(&self.files.ca)?;
         let new = checked(&key, &reply, &ca, present.peer_name()).map_err(bad)?;
         replace_pair(&self.files.cert, &reply.leaf, &self.files.key, &key.key_pem)?;

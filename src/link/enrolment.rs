@@ -7,6 +7,8 @@ use super::{
     peer_chain,
     remotes::{Remotes, canonical},
 };
+#[cfg(feature = "tunnel")]
+use crate::path::PathSettings;
 use crate::{
     handshake_limiter::Accept,
     limits::{
@@ -161,18 +163,44 @@ impl Drop for EnrolmentRequest {
     }
 }
 
+/// The way to an enroller.
+#[derive(Debug, Clone)]
+pub(crate) struct WayToEnroller {
+    pub(crate) address: NodeAddress,
+    #[cfg(feature = "tunnel")]
+    pub(crate) paths: PathSettings,
+}
+
+impl WayToEnroller {
+    /// UDP only.
+    pub(crate) fn udp(address: NodeAddress) -> Self {
+        Self {
+            address,
+            #[cfg(feature = "tunnel")]
+            paths: PathSettings::udp(),
+        }
+    }
+
+    fn connector(&self) -> Connector {
+        let connector = Connector::new(net::system());
+        #[cfg(feature = "tunnel")]
+        let connector = connector.with_paths(self.paths.clone());
+        connector
+    }
+}
+
 /// Sends one request to an enroller and returns its answer. Dropping it cancels the request.
 pub(crate) async fn request_enrolment(
-    enroller: &NodeAddress,
+    enroller: &WayToEnroller,
     tls: &ToEnroller,
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {
-    let connector = Connector::new(net::system());
+    let (connector, address) = (enroller.connector(), &enroller.address);
     let transport = TransportSettings::new(&Limits::default(), 0, JOIN_REPLY_BYTES_MAX as u32);
     let config = DiallingConfig::new(tls.config(), transport).map_err(|error| {
-        LinkFault::Unsendable { address: enroller.clone(), reason: error.to_string() }
+        LinkFault::Unsendable { address: address.clone(), reason: error.to_string() }
     })?;
-    let (connection, _socket) = connector.connect(enroller, &config).await?;
+    let (connection, _socket) = connector.connect(address, &config).await?;
     let exchange = exchange_on(&connection, request);
     let answer = endpoint::within(JOIN_WAIT_MAX, exchange, "no answer came in time").await;
     endpoint::close(&connection, CloseCode::Goodbye, "thank you");

@@ -268,7 +268,7 @@ impl LinkFault {
 
 /// The text of a fault with the end of a sentence.
 #[cfg(feature = "tunnel")]
-fn sentence(fault: &LinkFault) -> String {
+pub(crate) fn sentence(fault: &impl ToString) -> String {
     let text = fault.to_string();
     let end = if text.ends_with(['?', '.']) { "" } else { "." };
     format!("{text}{end}")

@@ -44,6 +44,8 @@ pub(crate) use enrolment::{
     EnrolmentListener, IncomingEnrolment, WayToEnroller, request_enrolment,
 };
 pub use fault::LinkFault;
+#[cfg(all(feature = "certs", feature = "tunnel"))]
+pub(crate) use fault::sentence;
 pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
 pub(crate) use listener::{IncomingLink, LinkListener};

@@ -126,6 +126,12 @@ impl PathSettings {
         Ok(self)
     }
 
+    /// Returns the same paths to an enroller, whose tunnel has this URL. Default: port 443 at its
+    /// host.
+    pub fn of_enroller(self, url: Option<TunnelUrl>) -> Self {
+        Self { urls: BTreeMap::new(), url, ..self }
+    }
+
     pub(crate) fn url_of(&self, node: &NodeAddress) -> TunnelUrl {
         let url = self.urls.get(node).or(self.url.as_ref());
         url.cloned().unwrap_or_else(|| TunnelUrl::of_node(node.host()))

@@ -13,7 +13,7 @@ use crate::{
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
-    TcpForward,
+    TcpForward, TunnelUrl,
     config::{AgentConfig, AuditFile, ForwardConfig, PathsFile, parse_memory_max},
     demo::{self, Ledger},
     enroll::Renewal,
@@ -62,6 +62,9 @@ pub(crate) struct AgentArgs {
     /// 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: Option<NodeAddress>,
+    /// URL of the enroller's tunnel [default: wss://HOST/dialback/tunnel, at the enroller's host]
+    #[arg(long, value_name = "URL")]
+    pub(crate) enroll_tunnel_url: Option<TunnelUrl>,
     /// Memory for messages of all callers, as 256MiB [default: half of the memory limit of the
     /// process]
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
@@ -121,7 +124,13 @@ impl Settings {
         let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
         files.extend(forwards.files());
         let enroller = args.enroll.clone().or(file.enroll);
-        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
+        let mut paths = args.paths.read()?.or(file.paths);
+        paths.enroll_tunnel_url = args.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
+        let renewal = enroller.map(|enroller| {
+            let to_enroller = paths::to_enroller(&paths)?;
+            Ok::<_, Failure>(Renewal::new(enroller, located.clone()).paths(to_enroller))
+        });
+        let renewal = renewal.transpose()?;
         let credentials = match &renewal {
             Some(renewal) => join::present(renewal, Role::Agent)?,
             None => credentials::load_from(Role::Agent, &located)?,
@@ -134,7 +143,7 @@ impl Settings {
             nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
             policy: file.policy,
             limits: file.limits,
-            paths: args.paths.read()?.or(file.paths),
+            paths,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             files,
         })
@@ -191,6 +200,9 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let run = async {
         let agent = agent.start()?;
         let _renewing = renewal.clone().map(Renewal::start);
+        let renewed = |renewal: &Option<Renewal>| {
+            renewal.as_ref().map(|renewal| (renewal.enroller().clone(), renewal.files().clone()))
+        };
         let check = |next: &Settings| {
             expect_rules(&has_rules, &next.policy)?;
             Ok(reload::restarts([
@@ -198,8 +210,11 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (next.hosted != hosted, "what the agent hosts"),
                 (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
                 (next.audit != audited, "audit"),
-                (next.paths != way, "path, tunnel_url, proxy or [tunnel]"),
-                (next.renewal != renewal, "enroll, or which files are renewed,"),
+                (next.paths != way, "path, tunnel_url, enroll_tunnel_url, proxy or [tunnel]"),
+                (
+                    renewed(&next.renewal) != renewed(&renewal),
+                    "enroll, or which files are renewed,",
+                ),
             ]))
         };
         let apply = async |next: Settings| {

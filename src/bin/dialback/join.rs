@@ -6,6 +6,7 @@ use crate::{
     credentials::Locator,
     exit::Failure,
     output::{columns, print, show_path},
+    paths::{self, EnrollerPathArgs},
     signals::{Signals, block_on},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
@@ -54,6 +55,8 @@ pub(crate) struct JoinArgs {
     /// Replace an existing valid certificate
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) paths: EnrollerPathArgs,
 }
 
 /// `dialback agent renew`, `dialback caller renew`.
@@ -62,6 +65,8 @@ pub(crate) struct RenewArgs {
     /// Address of the enroller [default port: 4434]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_enroller)]
     pub(crate) enroll: NodeAddress,
+    #[command(flatten)]
+    pub(crate) paths: EnrollerPathArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 }
@@ -74,7 +79,7 @@ pub(crate) fn run(role: Role, command: JoinCommand) -> Result<(), Failure> {
 }
 
 fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
-    let JoinArgs { enroll, token, name, dir, force } = args;
+    let JoinArgs { enroll, token, name, dir, force, paths } = args;
     let token: JoinToken = token.parse()?;
     let peer = token.peer();
     if peer.role == Role::Node {
@@ -91,7 +96,8 @@ fn join(role: Role, args: JoinArgs) -> Result<(), Failure> {
     if let Some(name) = name.filter(|name| *name != peer.name) {
         return Err(Failure::usage(format!("the token is for {peer}, not for {role}/{name}")));
     }
-    tell(&wait_for(Join::new(enroll, token, dir).force(force).run())?)
+    let paths = paths::to_enroller(&paths.read()?)?;
+    tell(&wait_for(Join::new(enroll, token, dir).paths(paths).force(force).run())?)
 }
 
 fn tell(joined: &JoinedPeer) -> Result<(), Failure> {
@@ -107,7 +113,8 @@ fn tell(joined: &JoinedPeer) -> Result<(), Failure> {
 
 fn renew(role: Role, args: RenewArgs) -> Result<(), Failure> {
     let files = Locator::new(role).locate(args.tls.into(), TlsFiles::default())?;
-    let renewal = Renewal::new(args.enroll, files);
+    let paths = paths::to_enroller(&args.paths.read()?)?;
+    let renewal = Renewal::new(args.enroll, files).paths(paths);
     present(&renewal, role)?;
     match wait_for(renewal.once())? {
         Renewed::Renewed { peer, serial, not_after } => {

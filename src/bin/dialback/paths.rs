@@ -12,13 +12,31 @@ use std::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Paths to the node")]
 pub(crate) struct PathArgs {
-    /// Path of links: udp, tunnel (a WebSocket over TLS), or auto: UDP, and a tunnel where UDP does
-    /// not get through [default: auto]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) path: Option<PathChoice>,
     /// URL of the node's tunnel [default: wss://HOST/dialback/tunnel, at the node's host]
     #[arg(long, value_name = "URL")]
     pub(crate) tunnel_url: Option<TunnelUrl>,
+    #[command(flatten)]
+    pub(crate) tunnels: TunnelArgs,
+}
+
+/// Flags of a command that asks an enroller.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Paths to the enroller")]
+pub(crate) struct EnrollerPathArgs {
+    /// URL of the enroller's tunnel [default: wss://HOST/dialback/tunnel, at the enroller's host]
+    #[arg(long, value_name = "URL")]
+    pub(crate) enroll_tunnel_url: Option<TunnelUrl>,
+    #[command(flatten)]
+    pub(crate) tunnels: TunnelArgs,
+}
+
+/// Flags of all commands that open tunnels.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TunnelArgs {
+    /// Path to take: udp, tunnel (a WebSocket over TLS), or auto: UDP, and a tunnel where UDP does
+    /// not get through [default: auto]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<PathChoice>,
     /// HTTP proxy for tunnels, as http://USER@HOST:PORT [default: HTTPS_PROXY, except for NO_PROXY]
     // Parsed later: an error of clap shows the value, which may have a password.
     #[arg(long, value_name = "URL")]
@@ -34,11 +52,25 @@ pub(crate) struct PathArgs {
 impl PathArgs {
     /// Returns the settings of the flags.
     pub(crate) fn read(&self) -> Result<PathsFile, Failure> {
-        let Self { path, tunnel_url, proxy, proxy_password_file, tunnel_verify } = self.clone();
+        let Self { tunnel_url, tunnels } = self.clone();
+        Ok(PathsFile { tunnel_url, ..tunnels.read()? })
+    }
+}
+
+impl EnrollerPathArgs {
+    /// Returns the settings of the flags.
+    pub(crate) fn read(&self) -> Result<PathsFile, Failure> {
+        let Self { enroll_tunnel_url, tunnels } = self.clone();
+        Ok(PathsFile { enroll_tunnel_url, ..tunnels.read()? })
+    }
+}
+
+impl TunnelArgs {
+    fn read(self) -> Result<PathsFile, Failure> {
+        let Self { path, proxy, proxy_password_file, tunnel_verify } = self;
         let proxy = proxy.map(|proxy| proxy.parse::<HttpProxy>()).transpose();
         Ok(PathsFile {
             path,
-            tunnel_url,
             proxy: proxy.map_err(|error| Failure::usage(format!("--proxy: {error}")))?,
             proxy_password_file,
             verify: tunnel_verify.then_some(true),
@@ -82,6 +114,11 @@ pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
         settings = verified.map_err(|fault| Failure::usage(fault.to_string()))?;
     }
     Ok(settings)
+}
+
+/// As [`settings`], of the paths to an enroller.
+pub(crate) fn to_enroller(paths: &PathsFile) -> Result<PathSettings, Failure> {
+    Ok(settings(paths)?.of_enroller(paths.enroll_tunnel_url.clone()))
 }
 
 fn read(path: &Path, what: &str) -> Result<String, Failure> {
