@@ -61,6 +61,8 @@ mod agent;
 mod node;
 #[cfg(feature = "certs")]
 pub mod enroll;
+#[cfg(feature = "tunnel")]
+mod tunnel;
 mod start_error;
 pub mod testing;
 mod serve;
@@ -135,8 +137,6 @@ pub use name::{
     CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,
     Role, ServiceGlob, ServiceName,
 };
-#[cfg(feature = "tunnel")]
-pub use node::TunnelListen;
 pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected};
 pub use observe::{AgentEvent, Events, NodeEvent};
 #[cfg(feature = "tunnel")]
@@ -159,6 +159,8 @@ pub use tls::{
 };
 #[cfg(feature = "gateway")]
 pub use tls::{GatewayClientTls, GatewayClientTlsError};
+#[cfg(feature = "tunnel")]
+pub use tunnel::TunnelListen;
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{

@@ -23,7 +23,7 @@ pub use openapi::openapi;
 pub use page_bodies::{agents_page, services_page};
 
 #[cfg(feature = "tunnel")]
-use crate::node::tunnel;
+use crate::tunnel;
 use crate::{
     convert::Conversions,
     drain::{SignalListener, Tasks},

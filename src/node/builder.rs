@@ -1,7 +1,5 @@
 //! Configures and starts a node.
 
-#[cfg(feature = "tunnel")]
-use super::tunnel::{self, TunnelListen};
 use super::{
     accept::{Handshakes, accept_loop},
     running::Node,
@@ -9,6 +7,8 @@ use super::{
     state::{NodeParts, NodeState},
     state_dir,
 };
+#[cfg(feature = "tunnel")]
+use crate::tunnel::{self, TunnelListen};
 use crate::{
     audit::Audit,
     limits::Limits,

@@ -20,8 +20,6 @@ mod service_index;
 mod snapshot;
 mod state;
 mod state_dir;
-#[cfg(feature = "tunnel")]
-pub(crate) mod tunnel;
 mod waiters;
 
 pub use builder::NodeBuilder;
@@ -29,5 +27,3 @@ pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 #[cfg(feature = "gateway")]
 pub(crate) use ingress::{GatewayCall, GatewayIngress};
 pub use running::Node;
-#[cfg(feature = "tunnel")]
-pub use tunnel::TunnelListen;

@@ -36,7 +36,7 @@ pub struct Node {
     pub(super) listener: Arc<LinkListener>,
     pub(super) config_version: Mutex<u64>,
     #[cfg(feature = "tunnel")]
-    pub(super) tunnel: Option<super::tunnel::ListeningTunnels>,
+    pub(super) tunnel: Option<crate::tunnel::ListeningTunnels>,
 }
 
 impl Node {

@@ -38,7 +38,7 @@ const ROOMS: &[Room] = &[
         places: &[
             "src/httpd",
             "src/gateway/",
-            "src/node/tunnel/",
+            "src/tunnel/",
             "src/agent/forward/",
             "src/convert/text.rs",
             "src/bin/dialback/bench/gateway",
@@ -54,14 +54,14 @@ const ROOMS: &[Room] = &[
         places: &[
             "src/gateway/",
             "src/httpd",
-            "src/node/tunnel/",
+            "src/tunnel/",
             "src/agent/forward/",
             "src/bin/dialback/bench/gateway",
         ],
     },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustls_native_certs", places: &["src/tls/"] },
-    Room { word: "tokio_tungstenite", places: &["src/path/", "src/node/tunnel/request.rs"] },
+    Room { word: "tokio_tungstenite", places: &["src/path/", "src/tunnel/request.rs"] },
     Room { word: "futures_util", places: &["src/path/"] },
     Room { word: "rustix", places: &["src/net/suspend.rs"] },
     Room {

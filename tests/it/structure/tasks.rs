@@ -32,7 +32,7 @@ const STARTERS: &[&str] = &[
     "src/node/accept.rs",
     "src/node/admit.rs",
     "src/node/builder.rs",
-    "src/node/tunnel/listener.rs",
+    "src/tunnel/listener.rs",
     "src/path/dialling.rs",
     "src/race.rs",
     "src/serve/mod.rs",

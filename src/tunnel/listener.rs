@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, time::Instant};
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct TunnelListen {
-    pub(in crate::node) listen: Result<SocketAddr, String>,
+    pub(crate) listen: Result<SocketAddr, String>,
     path: String,
     certificate: Option<ServerCertificate>,
     has_tls: bool,
@@ -77,12 +77,12 @@ impl TunnelListen {
 /// A running listener of tunnels.
 pub(crate) struct ListeningTunnels {
     state: Arc<TunnelServer>,
-    pub(in crate::node) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl ListeningTunnels {
     /// Shows this certificate to later connections; `None`: the node's own.
-    pub(in crate::node) fn set_certificate(&self, certificate: Option<ServerCertificate>) {
+    pub(crate) fn set_certificate(&self, certificate: Option<ServerCertificate>) {
         if self.state.tls.get().is_some() {
             self.state.tls.set(Some(Arc::new(HttpTls(certificate))));
         }
