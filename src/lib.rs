@@ -61,9 +61,9 @@ mod agent;
 mod node;
 #[cfg(feature = "certs")]
 pub mod enroll;
+mod start_error;
 #[cfg(feature = "tunnel")]
 mod tunnel;
-mod start_error;
 pub mod testing;
 mod serve;
 mod call;
@@ -160,7 +160,7 @@ pub use tls::{
 #[cfg(feature = "gateway")]
 pub use tls::{GatewayClientTls, GatewayClientTlsError};
 #[cfg(feature = "tunnel")]
-pub use tunnel::TunnelListen;
+pub use tunnel::{TunnelListen, TunnelListenError};
 #[cfg(feature = "json")]
 pub use wire::json;
 pub use wire::{

@@ -1,8 +1,8 @@
 //! Errors of starting a node, an agent or a caller.
 
-use crate::{link::BindError, name::NameError, serve::ServiceError, tls::CredentialsError};
 #[cfg(feature = "tunnel")]
-use std::net::SocketAddr;
+use crate::tunnel::TunnelListenError;
+use crate::{link::BindError, name::NameError, serve::ServiceError, tls::CredentialsError};
 use std::{io, path::PathBuf};
 
 /// Error of starting a node, an agent or a caller.
@@ -24,39 +24,13 @@ pub enum StartError {
     /// A name or an address.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The TCP address of tunnels cannot be listened on.
+    /// Tunnels cannot be listened for.
     #[cfg(feature = "tunnel")]
-    #[error("cannot listen on TCP {address}: {source}{}", tcp_hint(.source))]
-    TunnelSocket {
-        /// The address.
-        address: SocketAddr,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// Tunnels without TLS would be accepted from other machines.
-    #[cfg(feature = "tunnel")]
-    #[error(
-        "the tunnel listener on {address} would take plain HTTP from other machines; listen on loopback (127.0.0.1), or keep TLS, or name in trusted_proxy who stands in front"
-    )]
-    PlainTunnel {
-        /// The address.
-        address: SocketAddr,
-    },
+    #[error(transparent)]
+    Tunnel(#[from] TunnelListenError),
     /// An agent or a caller without a node.
     #[error("no node is named; name one with `.node(\"HOST:PORT\")`")]
     NoNode,
-}
-
-#[cfg(feature = "tunnel")]
-fn tcp_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process listens there, stop it or choose another address with --tunnel"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => crate::system::remedy(error),
-    }
 }
 
 /// Error of opening a state directory.

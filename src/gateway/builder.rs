@@ -13,7 +13,7 @@ use crate::{
     node::{GatewayIngress, Node},
     shared_value::SharedValue,
     system,
-    tls::{HttpTls, ServerCertificate},
+    tls::ServerCertificate,
 };
 use std::{
     io,
@@ -194,13 +194,13 @@ impl GatewayBuilder {
         let fault = |source| GatewayError::Socket { address, source };
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
-        let tls = self.has_tls.then(|| Arc::new(HttpTls(self.certificate)));
-        let scheme = if tls.is_some() { "https" } else { "http" };
+        let scheme = if self.has_tls { "https" } else { "http" };
         let (node_tasks, tasks) = (self.ingress.tasks(), Tasks::default());
         let state = Arc::new(GatewayState {
             ingress: self.ingress,
             tokens: SharedValue::new(self.tokens),
-            tls: SharedValue::new(tls),
+            has_tls: self.has_tls,
+            certificate: SharedValue::new(self.certificate),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
             #[cfg(feature = "tunnel")]

@@ -33,7 +33,7 @@ use crate::{
     observe::Event,
     shared_value::SharedValue,
     status::{Code, Status},
-    tls::{Claim, Credentials, HttpTls, RejectedCertificate, ServerCertificate},
+    tls::{Claim, HttpTls, RejectedCertificate, ServerCertificate},
 };
 use authentication::{AuthContext, AuthenticatedCaller, Authenticator};
 use body::Unread;
@@ -97,9 +97,7 @@ impl Gateway {
     /// Replaces the TLS certificate for later connections. `None`: the node's own. No effect on a
     /// gateway without TLS.
     pub fn set_certificate(&self, certificate: Option<ServerCertificate>) {
-        if self.state.tls.get().is_some() {
-            self.state.tls.set(Some(Arc::new(HttpTls(certificate))));
-        }
+        self.state.certificate.set(certificate);
     }
 }
 
@@ -118,7 +116,9 @@ impl fmt::Debug for Gateway {
 struct GatewayState {
     ingress: GatewayIngress,
     tokens: SharedValue<Option<TokenVerifier>>,
-    tls: SharedValue<Option<Arc<HttpTls>>>,
+    has_tls: bool,
+    /// What TLS shows instead of the node's own.
+    certificate: SharedValue<Option<ServerCertificate>>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,
     #[cfg(feature = "tunnel")]
@@ -144,7 +144,7 @@ impl Answers for GatewayState {
 
     fn admits(&self, from: IpAddr) -> Admission {
         let is_proxy = self.proxies.iter().any(|range| range.contains(from));
-        match (is_proxy, self.tls.get().is_some() || self.proxies.is_empty()) {
+        match (is_proxy, self.has_tls || self.proxies.is_empty()) {
             (true, _) => Admission::Many,
             (false, true) => Admission::One,
             (false, false) => {
@@ -155,9 +155,10 @@ impl Answers for GatewayState {
         }
     }
 
-    fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)> {
-        let tls = self.tls.get();
-        tls.as_ref().as_ref().map(|tls| (tls.clone(), self.ingress.credentials()))
+    fn tls(&self) -> Option<HttpTls> {
+        let own = self.certificate.get();
+        let tls = || HttpTls::with_clients(own.as_ref().as_ref(), self.ingress.credentials());
+        self.has_tls.then(tls)
     }
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {

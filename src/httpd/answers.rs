@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     drain::SignalListener,
-    tls::{ClientCertificate, Credentials, HttpTls},
+    tls::{ClientCertificate, HttpTls},
 };
 use bytes::Bytes;
 use http_body::Body;
@@ -115,8 +115,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
     fn admits(&self, from: IpAddr) -> Admission;
 
-    /// TLS and the current credentials; `None` for plain HTTP.
-    fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)>;
+    /// The TLS of the next connection; `None` for plain HTTP.
+    fn tls(&self) -> Option<HttpTls>;
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error);
 

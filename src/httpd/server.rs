@@ -123,8 +123,8 @@ async fn connection<A: Answers>(
             let Some((first, is_h2)) = first else { return };
             connection(is_h2, None).serve(first, draining, log_closed).await;
         }
-        Some((tls, credentials)) => {
-            let handshake = tls.accept(&credentials, stream);
+        Some(tls) => {
+            let handshake = tls.accept(stream);
             let late = |_elapsed| Err(io::Error::other("the TLS handshake did not end in time"));
             match timeout(HANDSHAKE_WAIT_MAX, handshake).await.unwrap_or_else(late) {
                 Ok(accepted) => {

@@ -71,6 +71,23 @@ pub(super) fn open(
     open().map_err(|source| BindError::Socket { address, source })
 }
 
+/// Opens an endpoint that accepts connections by UDP, and by the tunnels that it also returns.
+pub(super) fn open_accepting(
+    net: &dyn Net,
+    address: SocketAddr,
+    config: EndpointConfig,
+    server: quinn::ServerConfig,
+) -> Result<(quinn::Endpoint, Remotes), BindError> {
+    let mut remotes = Remotes::default();
+    let wrap = |udp| {
+        let (socket, joined) = Remotes::join(udp);
+        remotes = joined;
+        socket
+    };
+    let endpoint = open(net, address, config, Some(server), wrap)?;
+    Ok((endpoint, remotes))
+}
+
 /// The settings of both sides. The peer may use `streams` and `window` from the start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TransportSettings {

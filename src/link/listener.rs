@@ -8,7 +8,7 @@ use super::{
     trust::TrustedLinks,
 };
 #[cfg(feature = "tunnel")]
-use crate::path::{AcceptingSocket, Tunnels};
+use crate::path::Tunnels;
 use crate::{
     limits::Limits, name::Role, net::SharedNet, shared_value::SharedValue, tls::Credentials,
     wire::CloseCode,
@@ -38,25 +38,9 @@ impl LinkListener {
         keys: Option<&ResetKeys>,
     ) -> Result<Self, BindError> {
         let config = endpoint::server_config(credentials, limits)?;
-        #[cfg(feature = "tunnel")]
-        let mut remotes = Remotes::default();
-        #[cfg(not(feature = "tunnel"))]
-        let remotes = Remotes::default();
-        let endpoint = endpoint::open(
-            &**net,
-            address,
-            endpoint::accepting_endpoint(keys)?,
-            Some(config.server.clone()),
-            |udp| {
-                #[cfg(feature = "tunnel")]
-                let udp = {
-                    let (socket, tunnels) = AcceptingSocket::new(udp);
-                    remotes.tunnels = Some(tunnels);
-                    socket
-                };
-                udp
-            },
-        )?;
+        let accepting = endpoint::accepting_endpoint(keys)?;
+        let (endpoint, remotes) =
+            endpoint::open_accepting(&**net, address, accepting, config.server.clone())?;
         let trust = Arc::new(TrustedLinks::new(net.clone(), credentials.clone()));
         Ok(Self { endpoint, config: SharedValue::new(config), trust, remotes })
     }
@@ -82,7 +66,7 @@ impl LinkListener {
     /// The tunnels whose datagrams this listener receives.
     #[cfg(feature = "tunnel")]
     pub(crate) fn tunnels(&self) -> Option<Arc<Tunnels>> {
-        self.remotes.tunnels.clone()
+        self.remotes.tunnels()
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {

@@ -52,4 +52,5 @@ pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
+#[cfg(feature = "gateway")]
 pub(crate) use trust::TrustedLinks;

@@ -1,10 +1,9 @@
 //! The addresses of peers, as QUIC knows them and as they are: each tunnel has one of its own.
 
 #[cfg(feature = "tunnel")]
-use crate::path::{TunnelUse, Tunnels, is_tunnel};
-use std::net::SocketAddr;
-#[cfg(feature = "tunnel")]
-use std::sync::Arc;
+use crate::path::{AcceptingSocket, TunnelUse, Tunnels, is_tunnel};
+use quinn::AsyncUdpSocket;
+use std::{net::SocketAddr, sync::Arc};
 
 /// Returns an IPv4 address as such, and not in the IPv6 form of a dual-stack socket.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
@@ -15,10 +14,27 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Remotes {
     #[cfg(feature = "tunnel")]
-    pub(super) tunnels: Option<Arc<Tunnels>>,
+    tunnels: Option<Arc<Tunnels>>,
 }
 
 impl Remotes {
+    /// Joins the tunnels of an accepting side with its UDP socket.
+    pub(super) fn join(udp: Arc<dyn AsyncUdpSocket>) -> (Arc<dyn AsyncUdpSocket>, Self) {
+        #[cfg(feature = "tunnel")]
+        {
+            let (socket, tunnels) = AcceptingSocket::new(udp);
+            (socket, Self { tunnels: Some(tunnels) })
+        }
+        #[cfg(not(feature = "tunnel"))]
+        (udp, Self::default())
+    }
+
+    /// The tunnels whose datagrams the endpoint receives.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn tunnels(&self) -> Option<Arc<Tunnels>> {
+        self.tunnels.clone()
+    }
+
     /// Returns the address of the peer that QUIC knows by this one; `None` if its tunnel has ended.
     pub(super) fn real(&self, address: SocketAddr) -> Option<SocketAddr> {
         #[cfg(feature = "tunnel")]

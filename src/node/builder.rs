@@ -7,8 +7,6 @@ use super::{
     state::{NodeParts, NodeState},
     state_dir,
 };
-#[cfg(feature = "tunnel")]
-use crate::tunnel::{self, TunnelListen};
 use crate::{
     audit::Audit,
     limits::Limits,
@@ -20,6 +18,11 @@ use crate::{
     serve::{Service, Services},
     start_error::StartError,
     tls::Credentials,
+};
+#[cfg(feature = "tunnel")]
+use crate::{
+    tls::ServerCertificate,
+    tunnel::{self, TunnelListen},
 };
 use std::{
     net::SocketAddr,
@@ -154,7 +157,9 @@ impl NodeBuilder {
         let tunnel = match (tunnel, listener.tunnels()) {
             (Some(settings), Some(tunnels)) => {
                 let to = (tunnels, listener.local_addr().port());
-                Some(tunnel::listen(settings, to, trust_of_tunnels, &shared.links).await?)
+                let own =
+                    Box::new(move || ServerCertificate::of_peer(&trust_of_tunnels.credentials()));
+                Some(tunnel::listen(settings, to, own, &shared.links).await?)
             }
             _ => None,
         };

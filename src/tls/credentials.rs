@@ -265,7 +265,7 @@ impl Credentials {
     }
 
     /// TLS for the gateway: peers may show a certificate, which is verified as on links.
-    #[cfg(any(feature = "gateway", feature = "tunnel"))]
+    #[cfg(feature = "gateway")]
     pub(super) fn http_config(
         &self,
         own: Option<&Arc<CertifiedKey>>,
@@ -277,8 +277,14 @@ impl Credentials {
         Ok(config::accepting(own.unwrap_or(node).clone(), clients, true, alpn)?)
     }
 
+    /// The file or text of the own certificate.
+    #[cfg(feature = "tunnel")]
+    pub(super) fn cert_location(&self) -> &str {
+        &self.material.cert_location
+    }
+
     /// The own certificate and its key.
-    #[cfg(feature = "gateway")]
+    #[cfg(any(feature = "gateway", feature = "tunnel"))]
     pub(super) fn certified_key(&self) -> Arc<CertifiedKey> {
         self.material.own.clone()
     }

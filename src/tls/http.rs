@@ -1,9 +1,11 @@
-//! TLS of the gateway: a caller's certificate is optional and verified as on links.
+//! TLS below HTTP: of tunnels, and of the gateway, where a caller's certificate is optional and
+//! verified as on links.
 
+#[cfg(feature = "gateway")]
+use super::config::HTTP_1;
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
-    config::HTTP_1,
     credentials::Credentials,
     error::CredentialsError,
     files,
@@ -11,7 +13,7 @@ use super::{
     revalidation::RevalidationError,
     sections,
 };
-use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::CertificateDer;
 use std::{
     fmt, io,
@@ -61,7 +63,17 @@ impl ServerCertificate {
     ) -> Result<Self, CredentialsError> {
         let chain = sections::certificates(cert, &cert_location)?;
         let own = sections::certified_key(chain, key, &cert_location, &key_location)?;
-        Ok(Self { own, location: cert_location })
+        Ok(Self::of(own, cert_location))
+    }
+
+    /// The certificate of a peer.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn of_peer(credentials: &Credentials) -> Self {
+        Self::of(credentials.certified_key(), credentials.cert_location().into())
+    }
+
+    pub(super) const fn of(own: Arc<CertifiedKey>, location: String) -> Self {
+        Self { own, location }
     }
 }
 
@@ -72,8 +84,12 @@ impl fmt::Debug for ServerCertificate {
     }
 }
 
-/// TLS of one gateway, which shows this certificate, or the node's own.
-pub(crate) struct HttpTls(pub(crate) Option<ServerCertificate>);
+/// The server's side of one TLS connection below HTTP.
+pub(crate) struct HttpTls {
+    config: Result<ServerConfig, CredentialsError>,
+    /// Verifies the certificates of clients, if they are asked for one.
+    clients: Option<(Credentials, ClaimSlot)>,
+}
 
 /// A handshake that failed because a certificate was refused, with the claim of that certificate.
 #[derive(Debug, thiserror::Error)]
@@ -84,28 +100,39 @@ pub(crate) struct RejectedCertificate {
 }
 
 impl HttpTls {
-    /// Performs the handshake with the present credentials. The error contains a
-    /// [`RejectedCertificate`] if a certificate was refused.
-    pub(crate) async fn accept<S>(
-        &self,
-        credentials: &Credentials,
-        stream: S,
-    ) -> io::Result<Accepted<S>>
+    /// For HTTP/1.1 and HTTP/2, with a certificate of the client's choice: shows this certificate,
+    /// or that of the credentials. Costs a few allocations, because each handshake has a slot of
+    /// its own.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn with_clients(own: Option<&ServerCertificate>, credentials: Credentials) -> Self {
+        let slot = ClaimSlot::default();
+        let config = credentials.http_config(own.map(|own| &own.own), &[H2, HTTP_1], &slot);
+        Self { config, clients: Some((credentials, slot)) }
+    }
+
+    /// For tunnels: no certificate is asked for.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn of_tunnels(own: &ServerCertificate) -> Self {
+        let config = super::tunnel::server_config(own.own.clone());
+        Self { config: config.map_err(CredentialsError::from), clients: None }
+    }
+
+    /// Performs the handshake. The error contains a [`RejectedCertificate`] if a certificate was
+    /// refused.
+    pub(crate) async fn accept<S>(self, stream: S) -> io::Result<Accepted<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let slot = ClaimSlot::default();
-        let own = self.0.as_ref().map(|own| &own.own);
-        // Made for each handshake, because each has a slot of its own: a few allocations.
-        let config = credentials.http_config(own, &[H2, HTTP_1], &slot);
-        let config = config.map_err(io::Error::other)?;
+        let config = self.config.map_err(io::Error::other)?;
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
-        let stream = accepted.map_err(|fault| match slot.get().cloned() {
+        let claim = || self.clients.as_ref()?.1.get().cloned();
+        let stream = accepted.map_err(|fault| match claim() {
             Some(claim) => io::Error::other(RejectedCertificate { claim, fault }),
             None => fault,
         })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-        let shown = stream.get_ref().1.peer_certificates().map(|chain| {
+        let chain = stream.get_ref().1.peer_certificates();
+        let shown = chain.zip(self.clients.as_ref()).map(|(chain, (credentials, _))| {
             let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
             ClientCertificate::new(chain, credentials)
         });

@@ -1,17 +1,15 @@
-//! The TCP listener of a node's tunnels.
+//! The TCP listener of the tunnels of a node or an enroller.
 
-use super::request;
+use super::{error::TunnelListenError, request};
 use crate::{
     drain::{SignalListener, Tasks},
     httpd::{self, Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address},
     limits::IGNORED_HANDSHAKES_LOG_EVERY,
-    link::TrustedLinks,
     name::NameError,
     path::{TUNNEL_PATH, Tunnels},
     rate_limit::{LogLimiter, RateLimit},
     shared_value::SharedValue,
-    start_error::StartError,
-    tls::{Credentials, HttpTls, ServerCertificate},
+    tls::{HttpTls, ServerCertificate},
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,7 +21,7 @@ use std::{
 };
 use tokio::{net::TcpListener, time::Instant};
 
-/// The settings of a node's tunnel listener.
+/// The settings of a tunnel listener, of a node or an enroller.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct TunnelListen {
@@ -35,8 +33,8 @@ pub struct TunnelListen {
 }
 
 impl TunnelListen {
-    /// A listener at this TCP address, as `"[::]:443"`, with TLS and the node's certificate. Port 0
-    /// is the number of the node's UDP port if that is free for TCP, or else any.
+    /// A listener at this TCP address, as `"[::]:443"`, with TLS and its owner's certificate. Port
+    /// 0 is the number of its owner's UDP port if that is free for TCP, or else any.
     pub fn at(address: impl ToString) -> Self {
         let text = address.to_string();
         Self {
@@ -81,19 +79,23 @@ pub(crate) struct ListeningTunnels {
 }
 
 impl ListeningTunnels {
-    /// Shows this certificate to later connections; `None`: the node's own.
+    /// Shows this certificate to later connections; `None`: the owner's own.
     pub(crate) fn set_certificate(&self, certificate: Option<ServerCertificate>) {
-        if self.state.tls.get().is_some() {
-            self.state.tls.set(Some(Arc::new(HttpTls(certificate))));
-        }
+        self.state.certificate.set(certificate);
     }
 }
 
+/// Returns the certificate that a listener shows unless it has one of its own.
+pub(crate) type OwnCertificate = Box<dyn Fn() -> ServerCertificate + Send + Sync>;
+
 struct TunnelServer {
     tunnels: Arc<Tunnels>,
-    trust: Arc<TrustedLinks>,
+    /// Returns the present certificate of the owner.
+    own: OwnCertificate,
     path: String,
-    tls: SharedValue<Option<Arc<HttpTls>>>,
+    has_tls: bool,
+    /// What TLS shows instead.
+    certificate: SharedValue<Option<ServerCertificate>>,
     proxies: Vec<IpRange>,
     failed: Mutex<LogLimiter>,
 }
@@ -102,25 +104,25 @@ struct TunnelServer {
 pub(crate) async fn listen(
     settings: TunnelListen,
     (tunnels, udp_port): (Arc<Tunnels>, u16),
-    trust: Arc<TrustedLinks>,
+    own: OwnCertificate,
     tasks: &Tasks,
-) -> Result<ListeningTunnels, StartError> {
+) -> Result<ListeningTunnels, TunnelListenError> {
     let address = settings.listen.map_err(|text| NameError::of_listen(&text))?;
     let is_loopback = address.ip().to_canonical().is_loopback();
     if !(settings.has_tls || is_loopback || !settings.proxies.is_empty()) {
-        return Err(StartError::PlainTunnel { address });
+        return Err(TunnelListenError::Plain { address });
     }
-    let fault = |source| StartError::TunnelSocket { address, source };
+    let fault = |source| TunnelListenError::Socket { address, source };
     let listener = bind(address, udp_port).await.map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
-    let tls = settings.has_tls.then(|| Arc::new(HttpTls(settings.certificate)));
-    let scheme = if tls.is_some() { "wss" } else { "ws" };
+    let scheme = if settings.has_tls { "wss" } else { "ws" };
     tracing::info!("tunnels are accepted at {scheme}://{address}{}", settings.path);
     let state = Arc::new(TunnelServer {
         tunnels,
-        trust,
+        own,
         path: settings.path,
-        tls: SharedValue::new(tls),
+        has_tls: settings.has_tls,
+        certificate: SharedValue::new(settings.certificate),
         proxies: settings.proxies,
         failed: Mutex::new(LogLimiter::new(RateLimit::new(1, IGNORED_HANDSHAKES_LOG_EVERY))),
     });
@@ -154,7 +156,7 @@ impl Answers for TunnelServer {
 
     fn admits(&self, from: IpAddr) -> Admission {
         let is_proxy = self.proxies.iter().any(|range| range.contains(from));
-        match (is_proxy, self.tls.get().is_some() || self.proxies.is_empty()) {
+        match (is_proxy, self.has_tls || self.proxies.is_empty()) {
             (true, _) => Admission::Many,
             (false, true) => Admission::One,
             (false, false) => {
@@ -164,9 +166,9 @@ impl Answers for TunnelServer {
         }
     }
 
-    fn tls(&self) -> Option<(Arc<HttpTls>, Credentials)> {
-        let tls = self.tls.get();
-        tls.as_ref().as_ref().map(|tls| (tls.clone(), self.trust.credentials()))
+    fn tls(&self) -> Option<HttpTls> {
+        let shown = || self.certificate.get().as_ref().clone().unwrap_or_else(|| (self.own)());
+        self.has_tls.then(|| HttpTls::of_tunnels(&shown()))
     }
 
     fn handshake_failed(&self, from: SocketAddr, fault: &io::Error) {

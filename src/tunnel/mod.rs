@@ -1,8 +1,10 @@
-//! Tunnels into a node: a listener of its own, or one path of the HTTP gateway.
+//! Tunnels into a node or an enroller: a listener of its own, or one path of the HTTP gateway.
 
+mod error;
 mod listener;
 mod request;
 
+pub use error::TunnelListenError;
 pub use listener::TunnelListen;
 pub(crate) use listener::{ListeningTunnels, listen};
 #[cfg(feature = "gateway")]

@@ -5,7 +5,7 @@ use crate::metadata::{self, MetadataMap};
 use crate::output::{escape, print_json_aside};
 use dialback::{
     BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError, StartError,
-    StateError, Status,
+    StateError, Status, TunnelListenError,
     certs::{CertsError, JoinTokenError},
     config::{LineFaults, TlsFilesError},
 };
@@ -201,6 +201,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Bind(BindError::Socket { .. })
+            | StartError::Tunnel(TunnelListenError::Socket { .. })
             | StartError::State(StateError::Unusable { .. }) => Self::runtime(&error),
             _ => Self::local(&error),
         }

@@ -32,10 +32,10 @@ const STARTERS: &[&str] = &[
     "src/node/accept.rs",
     "src/node/admit.rs",
     "src/node/builder.rs",
-    "src/tunnel/listener.rs",
     "src/path/dialling.rs",
     "src/race.rs",
     "src/serve/mod.rs",
+    "src/tunnel/listener.rs",
 ];
 
 fn starters(sources: &Tree) -> Vec<&str> {
