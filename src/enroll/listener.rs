@@ -15,6 +15,11 @@ use crate::{
     tls::{CredentialsError, EnrollerTls},
     wire::{JOIN_ALPN, JoinReply},
 };
+#[cfg(feature = "tunnel")]
+use crate::{
+    tls::ServerCertificate,
+    tunnel::{self, ListeningTunnels, TunnelListen, TunnelListenError},
+};
 use std::{
     net::{Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -38,6 +43,10 @@ pub enum EnrollerError {
     /// The address.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Tunnels cannot be listened for.
+    #[cfg(feature = "tunnel")]
+    #[error(transparent)]
+    Tunnel(#[from] TunnelListenError),
     /// The lifetime of leafs is zero.
     #[error("leaf certificates must be valid for at least {LEAF_LIFE_MIN:?}; write --leaf-ttl 90d")]
     BadLeafLife,
@@ -50,6 +59,8 @@ pub struct EnrollerBuilder {
     dir: CertsDir,
     listen: Result<SocketAddr, String>,
     leaf_life: Duration,
+    #[cfg(feature = "tunnel")]
+    tunnel: Option<TunnelListen>,
 }
 
 impl EnrollerBuilder {
@@ -63,6 +74,13 @@ impl EnrollerBuilder {
     /// Sets the lifetime of leafs; 90 days unless set. They end with the CA at the latest.
     pub fn leaf_life(mut self, life: Duration) -> Self {
         self.leaf_life = life;
+        self
+    }
+
+    /// Listens for tunnels too, for machines that UDP does not reach. Default: no.
+    #[cfg(feature = "tunnel")]
+    pub fn tunnel(mut self, tunnel: TunnelListen) -> Self {
+        self.tunnel = Some(tunnel);
         self
     }
 
@@ -83,6 +101,8 @@ impl EnrollerBuilder {
             issuer.trust_domain(),
         )?);
         let (service, tasks) = (Arc::new(EnrolmentService::new(issuer)), Tasks::default());
+        #[cfg(feature = "tunnel")]
+        let (tunnel, tunnel_tasks) = (self.tunnel, Tasks::default());
         let accept_loop = AcceptLoop {
             service,
             listener: listener.clone(),
@@ -91,7 +111,23 @@ impl EnrollerBuilder {
         };
         tasks.spawn_until_stopped(accept_loop.take_all());
         tracing::info!("enroller listens on {}", listener.local_addr());
-        Ok(Enroller { listener, tasks })
+        #[cfg(feature = "tunnel")]
+        let tunnel = match (tunnel, listener.tunnels()) {
+            (Some(settings), Some(tunnels)) => {
+                let (to, shown) = ((tunnels, listener.local_addr().port()), listener.clone());
+                let own = Box::new(move || shown.certificate());
+                Some(tunnel::listen(settings, to, own, &tunnel_tasks).await?)
+            }
+            _ => None,
+        };
+        Ok(Enroller {
+            listener,
+            tasks,
+            #[cfg(feature = "tunnel")]
+            tunnel,
+            #[cfg(feature = "tunnel")]
+            tunnel_tasks,
+        })
     }
 }
 
@@ -100,6 +136,11 @@ impl EnrollerBuilder {
 pub struct Enroller {
     listener: Arc<EnrolmentListener>,
     tasks: Tasks,
+    #[cfg(feature = "tunnel")]
+    tunnel: Option<ListeningTunnels>,
+    /// They end last, because answers leave through tunnels.
+    #[cfg(feature = "tunnel")]
+    tunnel_tasks: Tasks,
 }
 
 impl Enroller {
@@ -112,12 +153,28 @@ impl Enroller {
             dir,
             listen: Ok((Ipv6Addr::UNSPECIFIED, Self::PORT_DEFAULT).into()),
             leaf_life: Duration::from_secs(90 * 24 * 3600),
+            #[cfg(feature = "tunnel")]
+            tunnel: None,
         }
     }
 
     /// Local address, with the actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
+    }
+
+    /// TCP address that it listens on for tunnels, with the actual port.
+    #[cfg(feature = "tunnel")]
+    pub fn tunnel_addr(&self) -> Option<SocketAddr> {
+        self.tunnel.as_ref().map(|tunnel| tunnel.address)
+    }
+
+    /// Replaces the certificate that later tunnels see. `None`: the enroller's own.
+    #[cfg(feature = "tunnel")]
+    pub fn set_tunnel_certificate(&self, certificate: Option<ServerCertificate>) {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.set_certificate(certificate);
+        }
     }
 
     /// Accepts no new clients, answers those in progress, and closes: within 3 s.
@@ -149,6 +206,8 @@ impl Drop for Enroller {
     fn drop(&mut self) {
         self.listener.close_at_once(STOPS);
         self.tasks.stop();
+        #[cfg(feature = "tunnel")]
+        self.tunnel_tasks.stop();
     }
 }
 
@@ -214,8 +273,7 @@ async fn serve(
         Ok(received) => received,
         Err(fault) => return service.note_silent(from, &fault.to_string(), Instant::now()),
     };
-    let requester =
-        RequestOrigin { from: received.remote_address(), identity: received.identity.take() };
+    let requester = RequestOrigin { from: received.from, identity: received.identity.take() };
     let request = std::mem::take(&mut received.request);
     let answering = service.clone();
     let reply =

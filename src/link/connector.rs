@@ -60,8 +60,8 @@ impl Connector {
     }
 
     /// Returns the connection by UDP to the first address whose handshake succeeds, as in RFC 8305:
-    /// the next attempt starts after a short wait, or at once when one has failed. Of more addresses
-    /// than one race takes, those that were not tried since the last success come first.
+    /// the next attempt starts after a short wait, or at once when one has failed. Of more
+    /// addresses than one race takes, those that were not tried since the last success come first.
     pub(super) async fn race(
         &self,
         address: &NodeAddress,

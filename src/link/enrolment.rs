@@ -7,8 +7,6 @@ use super::{
     peer_chain,
     remotes::{Remotes, canonical},
 };
-#[cfg(feature = "tunnel")]
-use crate::path::PathSettings;
 use crate::{
     handshake_limiter::Accept,
     limits::{
@@ -18,6 +16,12 @@ use crate::{
     net,
     tls::{EnrollerTls, Identity, ToEnroller},
     wire::CloseCode,
+};
+#[cfg(feature = "tunnel")]
+use crate::{
+    path::{PathSettings, TunnelUse, Tunnels},
+    shared_value::SharedValue,
+    tls::ServerCertificate,
 };
 use quinn::{ReadToEndError, VarInt};
 use std::{
@@ -29,7 +33,11 @@ use zeroize::Zeroizing;
 
 pub(crate) struct EnrolmentListener {
     endpoint: quinn::Endpoint,
+    remotes: Remotes,
     trust_domain: Arc<str>,
+    /// The enroller's present certificate.
+    #[cfg(feature = "tunnel")]
+    certificate: SharedValue<ServerCertificate>,
 }
 
 impl EnrolmentListener {
@@ -39,15 +47,35 @@ impl EnrolmentListener {
         tls: &EnrollerTls,
         trust_domain: &str,
     ) -> Result<Self, BindError> {
-        let server = Some(server_config(tls)?);
-        let config = endpoint::endpoint_config();
-        let endpoint = endpoint::open(&*net::system(), address, config, server, |udp| udp)?;
-        Ok(Self { endpoint, trust_domain: trust_domain.into() })
+        let (config, server) = (endpoint::endpoint_config(), server_config(tls)?);
+        let (endpoint, remotes) =
+            endpoint::open_accepting(&*net::system(), address, config, server)?;
+        Ok(Self {
+            endpoint,
+            remotes,
+            trust_domain: trust_domain.into(),
+            #[cfg(feature = "tunnel")]
+            certificate: SharedValue::new(tls.server_certificate()),
+        })
+    }
+
+    /// The tunnels whose datagrams this listener receives.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn tunnels(&self) -> Option<Arc<Tunnels>> {
+        self.remotes.tunnels()
+    }
+
+    /// The enroller's present certificate.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn certificate(&self) -> ServerCertificate {
+        ServerCertificate::clone(&self.certificate.get())
     }
 
     /// Uses this for connections from now on.
     pub(crate) fn show(&self, tls: &EnrollerTls) -> Result<(), BindError> {
         self.endpoint.set_server_config(Some(server_config(tls)?));
+        #[cfg(feature = "tunnel")]
+        self.certificate.set(tls.server_certificate());
         Ok(())
     }
 
@@ -72,7 +100,7 @@ impl Accept for EnrolmentListener {
 
     async fn accept(&self) -> Option<IncomingEnrolment> {
         let incoming = self.endpoint.accept().await?;
-        let (remotes, settings) = (Remotes::default(), self.trust_domain.clone());
+        let (remotes, settings) = (self.remotes.clone(), self.trust_domain.clone());
         Some(IncomingEnrolment { incoming, remotes, settings })
     }
 
@@ -92,7 +120,12 @@ fn server_config(tls: &EnrollerTls) -> Result<quinn::ServerConfig, BindError> {
 /// A request that was read. Dropping it closes the connection without an answer.
 pub(crate) struct EnrolmentRequest {
     connection: quinn::Connection,
+    /// The address of the client; its connection may have ended.
+    pub(crate) from: SocketAddr,
     send: quinn::SendStream,
+    /// Keeps its tunnel open.
+    #[cfg(feature = "tunnel")]
+    _used: Option<TunnelUse>,
     /// The identity in the client's certificate; `None` if it has shown none.
     pub(crate) identity: Option<Identity>,
     /// The request, which may contain a secret.
@@ -107,7 +140,7 @@ impl IncomingEnrolment {
     pub(crate) async fn receive(self) -> Result<EnrolmentRequest, LinkFault> {
         let connecting = self.incoming.accept().map_err(LinkFault::lost)?;
         let connection = endpoint::handshake(connecting).await?;
-        let reading = read_request(&connection, &self.settings);
+        let reading = read_request(&connection, &self.remotes, &self.settings);
         let request = endpoint::within(JOIN_WAIT_MAX, reading, "no request came in time").await;
         request.inspect_err(|fault| endpoint::refuse(&connection, fault))
     }
@@ -115,8 +148,12 @@ impl IncomingEnrolment {
 
 async fn read_request(
     connection: &quinn::Connection,
+    remotes: &Remotes,
     trust_domain: &str,
 ) -> Result<EnrolmentRequest, LinkFault> {
+    let address = connection.remote_address();
+    #[cfg(feature = "tunnel")]
+    let used = remotes.used_at(address);
     // A certificate must name an identity.
     let identity = match connection.peer_identity() {
         Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
@@ -125,7 +162,15 @@ async fn read_request(
     let (send, mut recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
     let request = recv.read_to_end(JOIN_REQUEST_BYTES_MAX).await.map_err(read_fault)?;
     let request = Zeroizing::new(request);
-    Ok(EnrolmentRequest { connection: connection.clone(), send, identity, request })
+    Ok(EnrolmentRequest {
+        connection: connection.clone(),
+        from: remotes.real(address).unwrap_or_else(|| canonical(address)),
+        send,
+        #[cfg(feature = "tunnel")]
+        _used: used,
+        identity,
+        request,
+    })
 }
 
 fn read_fault(error: ReadToEndError) -> LinkFault {
@@ -137,10 +182,6 @@ fn read_fault(error: ReadToEndError) -> LinkFault {
 }
 
 impl EnrolmentRequest {
-    pub(crate) fn remote_address(&self) -> SocketAddr {
-        canonical(self.connection.remote_address())
-    }
-
     /// Answers, and waits for a limited time until the other side has read it and closes.
     pub(crate) async fn answer(mut self, reply: &[u8]) -> Result<(), LinkFault> {
         let answer = async {

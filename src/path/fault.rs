@@ -68,9 +68,9 @@ pub enum TunnelFault {
         /// The error of TLS.
         reason: String,
     },
-    /// The tunnel is open, and no node answers inside it.
+    /// The tunnel is open, and the node or the enroller does not answer inside it.
     #[error(
-        "the tunnel {url} is open, and no node answers inside it; is it the tunnel of another node, or does the node shut down?"
+        "the tunnel {url} is open, and what was dialled does not answer inside it; is it the tunnel of another node or enroller, or does it shut down?"
     )]
     NoNode {
         /// The URL.
@@ -103,7 +103,7 @@ const fn tcp_remedy(is_proxy: bool) -> &'static str {
     if is_proxy {
         "is it the right proxy, and is it running?"
     } else {
-        "does the node listen for tunnels ([tunnel] listen), and does a firewall block it? behind an HTTP proxy, set proxy"
+        "does the node listen for tunnels ([tunnel] listen, or --tunnel), and does a firewall block it? behind an HTTP proxy, set proxy"
     }
 }
 

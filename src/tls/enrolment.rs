@@ -4,6 +4,8 @@
 //! Its certificate's one URI name, `spiffe://TRUST-DOMAIN/enroller`, cannot be the name of a peer,
 //! so that neither is accepted as the other.
 
+#[cfg(feature = "tunnel")]
+use super::http::ServerCertificate;
 use super::{
     certificate_info::CertificateInfo,
     config,
@@ -36,7 +38,11 @@ pub(crate) fn fingerprints(text: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, PemEr
     Ok(found.iter().map(|der| sha256(der)).collect())
 }
 
-pub(crate) struct EnrollerTls(Arc<ServerConfig>);
+pub(crate) struct EnrollerTls {
+    config: Arc<ServerConfig>,
+    #[cfg(feature = "tunnel")]
+    own: Arc<CertifiedKey>,
+}
 
 impl EnrollerTls {
     /// Shows the leaf and its CAs; trusts certificates of these CAs, and accepts peers without one.
@@ -60,11 +66,21 @@ impl EnrollerTls {
             .clear_root_hint_subjects()
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self(Arc::new(config::accepting(own, clients, true, &[alpn])?)))
+        Ok(Self {
+            config: Arc::new(config::accepting(own.clone(), clients, true, &[alpn])?),
+            #[cfg(feature = "tunnel")]
+            own,
+        })
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.0.clone()
+        self.config.clone()
+    }
+
+    /// The certificate, as one that tunnels show.
+    #[cfg(feature = "tunnel")]
+    pub(crate) fn server_certificate(&self) -> ServerCertificate {
+        ServerCertificate::of(self.own.clone(), "the enroller's certificate".into())
     }
 }
 

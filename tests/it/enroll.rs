@@ -6,6 +6,7 @@ mod joins;
 mod raw;
 mod renewals;
 mod roles;
+mod tunnels;
 mod unauthenticated;
 
 use crate::world::soon;

@@ -1,20 +1,23 @@
 //! `dialback enroll`: an enroller with its CA, and the join tokens of new machines.
 
-use crate::{exit::Failure, output::print, signals::Signals, until_valid::until_valid};
-use clap::{Args, Subcommand};
+use crate::{
+    exit::Failure,
+    output::print,
+    reload::{self, Start},
+    until_valid::until_valid,
+};
+use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
-    BindError, Name, PeerName, Role,
+    BindError, IpRange, Name, PeerName, Role, ServerCertificate, TunnelListen, TunnelListenError,
     certs::{CertsDir, TokenError},
     config::{parse_duration, parse_listen},
     enroll::{Enroller, EnrollerBuilder, EnrollerError},
 };
 use std::{
-    future::pending,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
-use tokio::runtime::Runtime;
 
 /// `dialback enroll`.
 #[derive(Debug, Args)]
@@ -28,6 +31,22 @@ pub(crate) struct EnrollArgs {
     /// UDP address to listen on [default: [::]:4434, IPv6 and IPv4]
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
+    /// TCP address for tunnels, as [::]:443; without it, machines need UDP to join and to renew
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) tunnel: Option<SocketAddr>,
+    /// Certificate that tunnels show [default: the enroller's own]
+    #[arg(long, value_name = "FILE", requires = "tunnel_key", requires = "tunnel")]
+    pub(crate) tunnel_cert: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tunnel_cert")]
+    pub(crate) tunnel_key: Option<PathBuf>,
+    /// Take plain ws://, for a reverse proxy in front that ends TLS
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), requires = "tunnel", conflicts_with = "tunnel_cert")]
+    pub(crate) tunnel_plain: bool,
+    /// Address of a reverse proxy in front of the tunnels, as 10.0.0.0/8, whose X-Forwarded-For is
+    /// believed; may be repeated
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', requires = "tunnel")]
+    pub(crate) trusted_proxy: Vec<IpRange>,
     /// Directory of the CA, as created by `dialback certs init`
     #[arg(long, global = true, value_name = "DIR", default_value = "certs")]
     pub(crate) ca_dir: PathBuf,
@@ -54,31 +73,65 @@ pub(crate) enum EnrollCommand {
     },
 }
 
-pub(crate) fn run(args: EnrollArgs) -> Result<(), Failure> {
-    let dir = CertsDir::new(args.ca_dir);
-    match args.command {
+pub(crate) fn run(mut args: EnrollArgs) -> Result<(), Failure> {
+    match args.command.take() {
         Some(EnrollCommand::Token { role, name, ttl }) => {
-            let token = dir.make_token(&PeerName::new(role, name), ttl, SystemTime::now())?;
+            let peer = PeerName::new(role, name);
+            let token = CertsDir::new(args.ca_dir).make_token(&peer, ttl, SystemTime::now())?;
             print(&token.to_line())
         }
         None => {
-            let builder = Enroller::builder(dir).leaf_life(args.leaf_ttl);
-            let builder = match args.listen {
-                Some(address) => builder.listen(address),
-                None => builder,
-            };
-            let runtime = Runtime::new().map_err(|error| Failure::runtime(&error))?;
-            runtime.block_on(serve(builder))
+            let builder = builder(&args);
+            let files = args.tunnel_cert.zip(args.tunnel_key);
+            let read = move || TunnelCertificate::read(files.clone());
+            reload::run(read, TunnelCertificate::files, |start| serve(builder, start))
         }
     }
 }
 
-async fn serve(builder: EnrollerBuilder) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
-    let start = async || Ok(builder.clone().start().await?);
-    let started = until_valid(start().await, start, &mut signals, pending).await?;
-    let Some(enroller) = started else { return Ok(()) };
-    let first = signals.next().await;
+/// The certificate that tunnels show, and its files.
+struct TunnelCertificate {
+    shown: Option<ServerCertificate>,
+    files: Option<(PathBuf, PathBuf)>,
+}
+
+impl TunnelCertificate {
+    fn read(files: Option<(PathBuf, PathBuf)>) -> Result<Self, Failure> {
+        let read = |(cert, key): &(PathBuf, PathBuf)| ServerCertificate::from_files(cert, key);
+        Ok(Self { shown: files.as_ref().map(read).transpose()?, files })
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]).collect()
+    }
+}
+
+fn builder(args: &EnrollArgs) -> EnrollerBuilder {
+    let mut builder = Enroller::builder(CertsDir::new(&args.ca_dir)).leaf_life(args.leaf_ttl);
+    if let Some(address) = args.listen {
+        builder = builder.listen(address);
+    }
+    if let Some(address) = args.tunnel {
+        let tunnel = TunnelListen::at(address);
+        let tunnel = if args.tunnel_plain { tunnel.plain() } else { tunnel };
+        let proxies = args.trusted_proxy.iter().copied();
+        builder = builder.tunnel(proxies.fold(tunnel, TunnelListen::trusted_proxy));
+    }
+    builder
+}
+
+async fn serve(builder: EnrollerBuilder, start: Start<TunnelCertificate>) -> Result<(), Failure> {
+    let Start { settings, mut signals, mut reloads } = start;
+    let open = async || Ok(builder.clone().start().await?);
+    let hangup = async || reloads.hangups.next().await;
+    let opened = until_valid(open().await, open, &mut signals, hangup).await?;
+    let Some(enroller) = opened else { return Ok(()) };
+    enroller.set_tunnel_certificate(settings.shown);
+    let apply = async |next: TunnelCertificate| {
+        enroller.set_tunnel_certificate(next.shown);
+        Ok(())
+    };
+    let first = signals.first(reloads.run(|_| Ok(Vec::new()), apply)).await;
     signals.stop(first, |abort| enroller.shutdown_or_abort(abort.cancelled_owned())).await
 }
 
@@ -95,7 +148,8 @@ impl From<EnrollerError> for Failure {
     fn from(error: EnrollerError) -> Self {
         match error {
             EnrollerError::Certs(error) => error.into(),
-            EnrollerError::Bind(BindError::Socket { .. }) => Self::runtime(&error),
+            EnrollerError::Bind(BindError::Socket { .. })
+            | EnrollerError::Tunnel(TunnelListenError::Socket { .. }) => Self::runtime(&error),
             other => Self::local(&other),
         }
     }
