@@ -79,7 +79,7 @@ run dialback certs issue node edge-1 --san "$node_address"
 run dialback certs issue agent warehouse
 run dialback certs issue caller ops
 
-heading "On the internet: a node"
+heading "On the internet: a node, which also takes links through tunnels over TCP 443"
 cat >node.toml <<'TOML'
 [[allow]]
 caller = "ops"
@@ -88,7 +88,7 @@ method = "HelloService/*"
 TOML
 show node.toml
 use_namespace "$internet"
-start node dialback node --config node.toml --listen "0.0.0.0:$port"
+start node dialback node --config node.toml --listen "0.0.0.0:$port" --tunnel "$node_address:443"
 wait_for node "listens on"
 
 heading "In the office: an agent that dials out"
@@ -136,6 +136,37 @@ expect_output '"hello:hello"'
 echo "    the agent answered:  hello:hello"
 run dialback agents --node "$node_address:$port"
 expect_output "$router_address"
+
+heading "The office's firewall drops all UDP from now on: the link goes on through a tunnel"
+use_namespace "$router"
+cat >no-udp.nft <<'NFT'
+table ip no_udp {
+    chain forward {
+        type filter hook forward priority -10; policy accept;
+        meta l4proto udp drop
+    }
+}
+NFT
+show no-udp.nft
+run nft -f no-udp.nft
+wait_for agent "goes on through a tunnel"
+use_namespace "$internet"
+run dialback call warehouse HelloService/Hello -d '"hello"' --node "$node_address:$port"
+expect_output '"hello:hello"'
+run dialback agents --node "$node_address:$port"
+expect_output tunnel
+
+heading "UDP passes again: the link goes back to it by itself"
+use_namespace "$router"
+run nft delete table ip no_udp
+wait_for agent "has left its tunnel"
+use_namespace "$internet"
+run dialback call warehouse HelloService/Hello -d '"hello"' --node "$node_address:$port"
+expect_output '"hello:hello"'
+run dialback agents --node "$node_address:$port"
+expect_output udp
+grep -c "attached" node.log | sed 's/^/    links that the agent has made meanwhile: /'
+[ "$(grep -c attached node.log)" -eq 1 ] || fail "the agent has made another link"
 
 heading "Stop both with SIGTERM"
 stop agent

@@ -12,22 +12,22 @@ use std::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Paths to the node")]
 pub(crate) struct PathArgs {
+    #[command(flatten)]
+    pub(crate) tunnels: TunnelArgs,
     /// URL of the node's tunnel [default: wss://HOST/dialback/tunnel, at the node's host]
     #[arg(long, value_name = "URL")]
     pub(crate) tunnel_url: Option<TunnelUrl>,
-    #[command(flatten)]
-    pub(crate) tunnels: TunnelArgs,
 }
 
 /// Flags of a command that asks an enroller.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Paths to the enroller")]
 pub(crate) struct EnrollerPathArgs {
+    #[command(flatten)]
+    pub(crate) tunnels: TunnelArgs,
     /// URL of the enroller's tunnel [default: wss://HOST/dialback/tunnel, at the enroller's host]
     #[arg(long, value_name = "URL")]
     pub(crate) enroll_tunnel_url: Option<TunnelUrl>,
-    #[command(flatten)]
-    pub(crate) tunnels: TunnelArgs,
 }
 
 /// Flags of all commands that open tunnels.
