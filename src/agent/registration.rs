@@ -188,7 +188,7 @@ impl Attachment {
         self.state.attached.send_modify(|all| {
             all.push(attached);
             let (node, remote) = (&self.node, self.link.remote_address());
-            let path = self.link.path_name();
+            let path = self.link.path();
             let registered = Event::Registered { node, address, remote, path };
             sent = Some(self.state.observer.send_to_programs(registered));
         });

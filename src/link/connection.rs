@@ -5,6 +5,7 @@ use super::{
     endpoint,
     fault::LinkFault,
     link_socket::LinkSocket,
+    path_change::LinkPath,
     pulse::Pulse,
     remotes::{Remotes, canonical},
     stream::CallStream,
@@ -170,17 +171,12 @@ impl Link {
         last.unwrap_or(address)
     }
 
-    /// Returns true if the datagrams of the link travel in a tunnel now.
-    pub(super) fn is_tunnel(&self) -> bool {
+    /// Returns the path on which the datagrams of the link travel now.
+    pub(crate) fn path(&self) -> LinkPath {
         match &self.0.end {
-            LinkEnd::Dialled { socket, .. } => socket.is_tunnel(),
-            LinkEnd::Accepted(remotes) => remotes.is_tunnel(self.0.connection.remote_address()),
+            LinkEnd::Dialled { socket, .. } => socket.path(),
+            LinkEnd::Accepted(remotes) => remotes.path(self.0.connection.remote_address()),
         }
-    }
-
-    /// Names the path of the link now: `udp` or `tunnel`.
-    pub(crate) fn path_name(&self) -> &'static str {
-        if self.is_tunnel() { "tunnel" } else { "udp" }
     }
 
     /// The host name by which the peer was dialled; `None` if the peer dialled.

@@ -1,6 +1,9 @@
 //! The socket of a dialled link, and the path of its datagrams.
 
-use super::endpoint::{self, BindError, endpoint_config};
+use super::{
+    endpoint::{self, BindError, endpoint_config},
+    path_change::LinkPath,
+};
 use crate::net::Net;
 #[cfg(feature = "tunnel")]
 use crate::path::{CurrentPath, DiallingSocket, OldTunnel, PathPolicy};
@@ -17,13 +20,13 @@ pub(super) struct LinkSocket {
     #[cfg(not(feature = "tunnel"))]
     wildcard: SocketAddr,
     #[cfg(feature = "tunnel")]
-    pub(super) path: Arc<LinkPath>,
+    pub(super) path: Arc<PathState>,
 }
 
 /// The path of one link, and the state of the decision about it.
 #[cfg(feature = "tunnel")]
 #[derive(Debug)]
-pub(super) struct LinkPath {
+pub(super) struct PathState {
     pub(super) current: Arc<CurrentPath>,
     socket: Mutex<Arc<DiallingSocket>>,
     /// Set once the link is up.
@@ -35,7 +38,7 @@ pub(super) struct LinkPath {
 }
 
 #[cfg(feature = "tunnel")]
-impl LinkPath {
+impl PathState {
     pub(super) fn policy(&self) -> MutexGuard<'_, Option<PathPolicy>> {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +74,7 @@ impl LinkSocket {
             })?;
             let [is_opening, is_probing] = [false; 2].map(AtomicBool::new);
             let socket = Mutex::new(socket);
-            let path = Arc::new(LinkPath {
+            let path = Arc::new(PathState {
                 current,
                 socket,
                 policy: Mutex::default(),
@@ -149,6 +152,11 @@ impl LinkSocket {
         socket.replay();
         // Fails only without a local address, which it had before.
         drop(self.endpoint.rebind_abstract(socket.clone()));
+    }
+
+    /// Returns the path on which datagrams are sent now.
+    pub(super) fn path(&self) -> LinkPath {
+        if self.is_tunnel() { LinkPath::Tunnel } else { LinkPath::Udp }
     }
 
     pub(super) fn is_tunnel(&self) -> bool {

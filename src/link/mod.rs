@@ -18,6 +18,7 @@ mod keeper;
 mod link_socket;
 mod listener;
 mod migration;
+mod path_change;
 mod peer_address;
 mod peer_chain;
 #[cfg(feature = "tunnel")]
@@ -49,6 +50,7 @@ pub(crate) use fault::sentence;
 pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
 pub(crate) use listener::{IncomingLink, LinkListener};
+pub use path_change::LinkPath;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

@@ -6,7 +6,7 @@ use super::{
     dial::Dialler,
     endpoint,
     fault::LinkFault,
-    link_socket::{LinkPath, LinkSocket},
+    link_socket::{LinkSocket, PathState},
     peer_chain,
 };
 use crate::{
@@ -196,7 +196,7 @@ async fn perform(dialler: Dialler, link: Link, action: PathAction) {
 }
 
 /// Returns the mark of an action that takes time. A tunnel may be opened while UDP is probed.
-fn busy_with(path: &LinkPath, action: PathAction) -> Option<&AtomicBool> {
+fn busy_with(path: &PathState, action: PathAction) -> Option<&AtomicBool> {
     match action {
         PathAction::Ask => None,
         PathAction::OpenTunnel => Some(&path.is_opening),
@@ -205,7 +205,7 @@ fn busy_with(path: &LinkPath, action: PathAction) -> Option<&AtomicBool> {
 }
 
 /// Marks a link busy with an action until it is dropped.
-struct Busy(Arc<LinkPath>, PathAction);
+struct Busy(Arc<PathState>, PathAction);
 
 impl Drop for Busy {
     fn drop(&mut self) {

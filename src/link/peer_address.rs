@@ -1,6 +1,9 @@
 //! The address of a peer, which may change while its link stays.
 
-use super::remotes::{Remotes, canonical};
+use super::{
+    path_change::LinkPath,
+    remotes::{Remotes, canonical},
+};
 use crate::name::PeerName;
 use std::{fmt, net::SocketAddr};
 
@@ -18,12 +21,15 @@ pub(super) struct PeerAddress {
 /// The address of a peer, and how it comes from there.
 struct PeerOrigin {
     address: SocketAddr,
-    is_tunnel: bool,
+    path: LinkPath,
 }
 
 impl fmt::Display for PeerOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.address, if self.is_tunnel { " (tunnel)" } else { "" })
+        match self.path {
+            LinkPath::Udp => write!(f, "{}", self.address),
+            LinkPath::Tunnel => write!(f, "{} (tunnel)", self.address),
+        }
     }
 }
 
@@ -62,6 +68,8 @@ impl PeerAddress {
 }
 
 fn origin(remotes: &Remotes, address: SocketAddr) -> PeerOrigin {
-    let is_tunnel = remotes.is_tunnel(address);
-    PeerOrigin { address: remotes.real(address).unwrap_or_else(|| canonical(address)), is_tunnel }
+    PeerOrigin {
+        address: remotes.real(address).unwrap_or_else(|| canonical(address)),
+        path: remotes.path(address),
+    }
 }

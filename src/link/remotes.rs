@@ -1,5 +1,6 @@
 //! The addresses of peers, as QUIC knows them and as they are: each tunnel has one of its own.
 
+use super::path_change::LinkPath;
 #[cfg(feature = "tunnel")]
 use crate::path::{AcceptingSocket, TunnelUse, Tunnels, is_tunnel};
 use quinn::AsyncUdpSocket;
@@ -53,6 +54,11 @@ impl Remotes {
             let _ = address;
             false
         }
+    }
+
+    /// Returns the path of packets from the peer that QUIC knows by this address.
+    pub(super) fn path(&self, address: SocketAddr) -> LinkPath {
+        if self.is_tunnel(address) { LinkPath::Tunnel } else { LinkPath::Udp }
     }
 
     /// Returns true if any tunnel is open.

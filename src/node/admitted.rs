@@ -76,7 +76,7 @@ impl AgentSession<'_> {
             self.shared.observer.send_to_programs(Event::AgentRegistered {
                 agent: self.name,
                 address: self.address(),
-                path: self.agent.link.path_name(),
+                path: self.agent.link.path(),
                 services: count,
                 is_new: registered.is_new,
                 superseded: &superseded,

@@ -42,7 +42,7 @@ pub(super) fn agents(shared: &NodeState, may_see: impl Fn(&Name) -> bool) -> Vec
             since_ms: unix_ms(since),
             node: shared.name.to_string(),
             address: newest.as_ref().map(|agent| agent.link.remote_address().to_string()),
-            path: newest.as_ref().map(|agent| agent.link.path_name().into()),
+            path: newest.as_ref().map(|agent| agent.link.path().to_string()),
             software: newest.as_ref().map(|agent| printable(&agent.software)),
             calls_in_flight: newest.as_ref().map_or(0, |agent| agent.permits.in_flight() as u64),
             rtt_us: newest

@@ -1,7 +1,7 @@
 //! Events of links, calls and credentials: one variant each, with its fields.
 
 use crate::{
-    link::LinkFault,
+    link::{LinkFault, LinkPath},
     name::{MethodPath, Name, PeerName},
     status::Code,
     tls::{Claim, Identity},
@@ -41,8 +41,7 @@ pub(crate) enum Event<'a> {
     AgentRegistered {
         agent: &'a Name,
         address: SocketAddr,
-        /// `udp` or `tunnel`.
-        path: &'static str,
+        path: LinkPath,
         services: usize,
         /// True if it had no link before.
         is_new: bool,
@@ -62,13 +61,7 @@ pub(crate) enum Event<'a> {
     /// The last link of an agent has ended.
     AgentDetached { agent: &'a Name, reason: &'a LinkFault },
     /// An agent is registered with a node.
-    Registered {
-        node: &'a Name,
-        address: &'a dyn Display,
-        remote: SocketAddr,
-        /// `udp` or `tunnel`.
-        path: &'static str,
-    },
+    Registered { node: &'a Name, address: &'a dyn Display, remote: SocketAddr, path: LinkPath },
     /// A node takes no more calls of an agent.
     NodeDraining { node: &'a Name },
     /// An agent's link to a node has ended, and no other replaced it.

@@ -4,7 +4,7 @@ use super::{Event, Observer, program::NodeEvent};
 use crate::{
     audit::{Audit, MemorySink},
     drain::Tasks,
-    link::LinkFault,
+    link::{LinkFault, LinkPath},
     name::{MethodPath, Name, PeerName},
     observe::AgentEvent,
     status::Code,
@@ -56,7 +56,7 @@ fn registered<'a>(agent: &'a Name, is_new: bool, superseded: &'a [SocketAddr]) -
     Event::AgentRegistered {
         agent,
         address: address(9),
-        path: "udp",
+        path: LinkPath::Udp,
         services: 2,
         is_new,
         superseded,
@@ -218,7 +218,7 @@ async fn an_agents_program_learns_of_its_nodes() {
         node: &node,
         address: &"edge:4433",
         remote: address(1),
-        path: "udp",
+        path: LinkPath::Udp,
     });
     observer.report(Event::NodeDraining { node: &node });
     observer.report(Event::NodeLost { node: &node, reason: &reason });
