@@ -131,7 +131,7 @@ pub use gateway::{
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub use httpd::{IpRange, IpRangeError};
 pub use limits::Limits;
-pub use link::{BindError, LinkFault, LinkPath};
+pub use link::{BindError, LinkFault, LinkPath, PathChangeCause};
 pub use metadata::Metadata;
 pub use name::{
     CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,

@@ -149,7 +149,11 @@ impl AgentBuilder {
         });
         let net = state.net.clone();
         state.links.spawn_until_stopped(async move { net.suspend().tick().await });
-        state.links.spawn_until_stopped(state.dialler.clone().watch_paths());
+        let watching = state.clone();
+        state.links.spawn_until_stopped(async move {
+            let report = |change: &_| watching.observer.report(Event::PathChanged(change));
+            watching.dialler.clone().watch_paths(report).await;
+        });
         let trust = state.dialler.trust().clone();
         let watching = state.clone();
         state.links.spawn_until_stopped(async move {
@@ -313,7 +317,7 @@ impl Agent {
     }
 
     /// Returns the events of links from now on: nodes that registered this agent, that were lost
-    /// and why, and that drain.
+    /// and why, and that drain, and changes of the paths of links and why.
     pub fn events(&self) -> Events<AgentEvent> {
         self.state.observer.events(&self.state.links)
     }

@@ -15,6 +15,7 @@ use crate::{
     link::{BindError, Dialler, HelloInfo, KeeperSignals, LinkFault, keep},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
+    observe::log_path_change,
     start_error::StartError,
     status::{Code, Status},
     tls::Credentials,
@@ -129,7 +130,7 @@ impl CallerBuilder {
             tasks: Tasks::default(),
         });
         state.tasks.spawn_until_stopped(keep(CallerHooks(state.clone())));
-        state.tasks.spawn_until_stopped(state.dialler.clone().watch_paths());
+        state.tasks.spawn_until_stopped(state.dialler.clone().watch_paths(log_path_change));
         let trust = state.dialler.trust().clone();
         state.tasks.spawn_until_stopped(async move {
             trust.watch_expiry(|text| tracing::warn!("{text}")).await;

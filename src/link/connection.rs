@@ -5,7 +5,7 @@ use super::{
     endpoint,
     fault::LinkFault,
     link_socket::LinkSocket,
-    path_change::LinkPath,
+    path_change::{LinkPath, PathChange, PathChangeCause},
     pulse::Pulse,
     remotes::{Remotes, canonical},
     stream::CallStream,
@@ -177,6 +177,17 @@ impl Link {
             LinkEnd::Dialled { socket, .. } => socket.path(),
             LinkEnd::Accepted(remotes) => remotes.path(self.0.connection.remote_address()),
         }
+    }
+
+    /// Describes a change of the path; `None` if the peer has dialled, and decides about it.
+    pub(super) fn path_change(
+        &self,
+        [old, new]: [LinkPath; 2],
+        cause: PathChangeCause,
+    ) -> Option<PathChange> {
+        let LinkEnd::Dialled { address, .. } = &self.0.end else { return None };
+        let (node, address) = (self.peer().name.clone(), address.clone());
+        Some(PathChange { node, address, old, new, cause, is_replaced: self.is_replaced() })
     }
 
     /// The host name by which the peer was dialled; `None` if the peer dialled.

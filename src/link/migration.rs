@@ -5,7 +5,11 @@
 //! source address of packets to each node: a few system calls and no packet. When no link receives
 //! anything any more, a new socket is tried before the links are given up.
 
-use super::{connection::Link, dial::Dialler};
+use super::{
+    connection::Link,
+    dial::Dialler,
+    path_change::{LinkPath, PathChange, PathChangeCause},
+};
 use crate::{limits::MIGRATION_CHECK_EVERY, net::Net};
 use std::{
     collections::BTreeMap,
@@ -49,45 +53,52 @@ impl PathMonitor {
         net: &dyn Net,
         links: &[Link],
         heartbeat_every: Duration,
-    ) -> Option<&'static str> {
+    ) -> Option<PathChangeCause> {
         let now = Instant::now();
         let nodes = links.iter().map(Link::remote_address);
         let paths = nodes.map(|node| (node, net.source_address(node).ok())).collect();
         let before = std::mem::replace(&mut self.paths, paths);
         if has_changed(&before, &self.paths) {
-            return Some("the network has changed");
+            return Some(PathChangeCause::NetworkChanged);
         }
         let silent =
             links.iter().map(|link| now.saturating_duration_since(link.received_at())).min()?;
         if is_unresponsive(silent, heartbeat_every, self.renewed_at.map(|at| now - at)) {
             self.renewed_at = Some(now);
-            return Some("nothing is heard from any node");
+            return Some(PathChangeCause::NodesSilent);
         }
         None
     }
 }
 
 impl Dialler {
-    /// Watches the paths of all links: takes a new socket when they change or go silent, and moves
-    /// them into tunnels and back. Runs for as long as it is polled.
-    pub(crate) async fn watch_paths(self) {
+    /// Watches the paths of all links: takes new sockets when they change or go silent, moves them
+    /// into tunnels and back, and reports each change. Runs for as long as it is polled.
+    pub(crate) async fn watch_paths(self, report: impl Fn(&PathChange)) {
         #[cfg(feature = "tunnel")]
-        tokio::join!(self.watch_sockets(), self.watch_tunnels());
+        tokio::join!(self.watch_sockets(&report), self.watch_tunnels(&report));
         #[cfg(not(feature = "tunnel"))]
-        self.watch_sockets().await;
+        self.watch_sockets(&report).await;
     }
 
-    async fn watch_sockets(&self) {
+    async fn watch_sockets(&self, report: &impl Fn(&PathChange)) {
         let mut seen = PathMonitor::default();
         loop {
             tokio::time::sleep(MIGRATION_CHECK_EVERY).await;
             self.connector().endpoints().drop_idle();
-            if let Some(why) = seen.look(&**self.net(), &self.trust().up(), self.heartbeat_every())
-            {
-                match self.rebind() {
-                    Ok(()) => tracing::info!("{why}: sending from a new socket, on the same links"),
-                    Err(error) => tracing::warn!("{why}, and there is no new socket: {error}"),
+            let links = self.trust().up();
+            let Some(cause) = seen.look(&**self.net(), &links, self.heartbeat_every()) else {
+                continue;
+            };
+            match self.rebind() {
+                Ok(()) => {
+                    // Those in tunnels get new tunnels, each with a report of its own.
+                    let by_udp = links.iter().filter(|link| link.path() == LinkPath::Udp);
+                    let changes =
+                        by_udp.filter_map(|link| link.path_change([LinkPath::Udp; 2], cause));
+                    changes.for_each(|change| report(&change));
                 }
+                Err(error) => tracing::warn!("{cause}, and there is no new socket: {error}"),
             }
         }
     }

@@ -50,7 +50,8 @@ pub(crate) use fault::sentence;
 pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
 pub(crate) use listener::{IncomingLink, LinkListener};
-pub use path_change::LinkPath;
+pub(crate) use path_change::PathChange;
+pub use path_change::{LinkPath, PathChangeCause};
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

@@ -7,12 +7,13 @@ use super::{
     endpoint,
     fault::LinkFault,
     link_socket::{LinkSocket, PathState},
+    path_change::{LinkPath, PathChange, PathChangeCause},
     peer_chain,
 };
 use crate::{
     limits::PATH_CHECK_EVERY,
     name::NodeAddress,
-    path::{OldTunnel, PathAction, PathChoice, Traffic},
+    path::{OldTunnel, PathAction, PathChoice, Traffic, TunnelReason},
     wire::CloseCode,
 };
 use std::sync::{
@@ -22,7 +23,10 @@ use std::sync::{
         Ordering::{AcqRel, Release},
     },
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
 
 /// The close text of a connection that only probed UDP.
 const PROBED: &str = "a probe of UDP";
@@ -30,20 +34,35 @@ const PROBED: &str = "a probe of UDP";
 /// Time for which a tunnel is still read after its link has moved to UDP.
 const DRAIN_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// A change of path that was made, and the tunnel that the link has left with it.
+type MovedLink = (PathChange, OldTunnel);
+
 impl Dialler {
-    /// Watches the acknowledgements of all links, and changes the paths of those that need it. Runs
-    /// for as long as it is polled.
-    pub(super) async fn watch_tunnels(&self) {
+    /// Watches the acknowledgements of all links, changes the paths of those that need it, and
+    /// reports the changes. Runs for as long as it is polled.
+    pub(super) async fn watch_tunnels(&self, report: &impl Fn(&PathChange)) {
         if self.connector().path_selection.settings().choice == PathChoice::Udp {
             return;
         }
+        let mut ticks =
+            tokio::time::interval_at(Instant::now() + PATH_CHECK_EVERY, PATH_CHECK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut actions = JoinSet::new();
         loop {
-            tokio::time::sleep(PATH_CHECK_EVERY).await;
-            while actions.try_join_next().is_some() {}
-            for link in self.trust().up() {
-                if let Some(action) = self.next_action(&link) {
-                    actions.spawn(perform(self.clone(), link, action));
+            tokio::select! {
+                biased;
+                Some(performed) = actions.join_next() => {
+                    if let Ok(Some((change, left))) = performed {
+                        report(&change);
+                        actions.spawn(read_out(left));
+                    }
+                }
+                _ = ticks.tick() => {
+                    for link in self.trust().up() {
+                        if let Some(action) = self.next_action(&link) {
+                            actions.spawn(perform(self.clone(), link, action));
+                        }
+                    }
                 }
             }
         }
@@ -73,15 +92,16 @@ impl Dialler {
         is_news.then_some(action)
     }
 
-    /// Opens a tunnel and moves the link to it. Returns an earlier one.
+    /// Opens a tunnel and moves the link to it.
     async fn open_tunnel(
         &self,
         link: &Link,
-        address: &NodeAddress,
-        socket: &LinkSocket,
-    ) -> Option<OldTunnel> {
+        (address, socket): (&NodeAddress, &LinkSocket),
+        reason: TunnelReason,
+    ) -> Option<MovedLink> {
         let state = &socket.path;
-        let was_tunnel = state.current.is_tunnel();
+        let before = socket.path();
+        let was_tunnel = before == LinkPath::Tunnel;
         let opened = tokio::select! {
             opened = self.connector().path_selection.settings().open(address) => opened,
             () = acknowledged(link), if !was_tunnel => return None,
@@ -92,13 +112,16 @@ impl Dialler {
             Ok(_) if was_tunnel && !state.current.is_tunnel() => None,
             Ok(tunnel) => {
                 let datagram_bytes_max = link.0.connection.stats().path.current_mtu;
-                let old = state.current.take_tunnel(tunnel, datagram_bytes_max.into());
+                let left = state.current.take_tunnel(tunnel, datagram_bytes_max.into());
                 socket.announce();
                 link.want_ping();
                 let chance = self.net().chance();
                 state.with_policy(|policy| policy.on_tunnel(Instant::now(), chance));
-                self.log_tunnel(address, was_tunnel);
-                Some(old)
+                if !was_tunnel {
+                    self.connector().path_selection.note(address, false);
+                }
+                let cause = cause_of(before, reason);
+                Some((link.path_change([before, LinkPath::Tunnel], cause)?, left))
             }
             Err(fault) => {
                 let chance = self.net().chance();
@@ -117,25 +140,12 @@ impl Dialler {
         }
     }
 
-    fn log_tunnel(&self, address: &NodeAddress, was_tunnel: bool) {
-        if was_tunnel {
-            tracing::info!("the tunnel to {address} was replaced by a new one");
-            return;
-        }
-        self.connector().path_selection.note(address, false);
-        tracing::warn!(
-            "{address} does not acknowledge anything by UDP any more: the link goes on through a tunnel over TCP"
-        );
-    }
-
-    /// Performs a handshake by UDP with any address of the node, and moves the link to it. Returns
-    /// the tunnel that it has left.
+    /// Performs a handshake by UDP with any address of the node, and moves the link to it.
     async fn probe_udp(
         &self,
         link: &Link,
-        address: &NodeAddress,
-        socket: &LinkSocket,
-    ) -> Option<OldTunnel> {
+        (address, socket): (&NodeAddress, &LinkSocket),
+    ) -> Option<MovedLink> {
         let config = self.dialling_config();
         let probed = tokio::select! {
             probed = self.connector().race(address, &config) => probed,
@@ -147,12 +157,12 @@ impl Dialler {
             moved.map_err(|error| connector::unsendable(address, &error))
         });
         match moved {
-            Ok(tunnel) => {
+            Ok(left) => {
                 link.want_ping();
                 socket.path.with_policy(|policy| policy.on_udp(Instant::now()));
                 self.connector().path_selection.note(address, true);
-                tracing::info!("{address} answers by UDP: the link has left its tunnel");
-                Some(tunnel)
+                let cause = PathChangeCause::UdpAnswers;
+                Some((link.path_change([LinkPath::Tunnel, LinkPath::Udp], cause)?, left))
             }
             Err(fault) => {
                 tracing::debug!("{address} does not answer by UDP: {fault}");
@@ -176,22 +186,36 @@ impl Dialler {
     }
 }
 
-async fn perform(dialler: Dialler, link: Link, action: PathAction) {
-    let LinkEnd::Dialled { address, socket } = &link.0.end else { return };
-    let busy = Busy(socket.path.clone(), action);
-    let left = match action {
+async fn perform(dialler: Dialler, link: Link, action: PathAction) -> Option<MovedLink> {
+    let LinkEnd::Dialled { address, socket } = &link.0.end else { return None };
+    let _busy = Busy(socket.path.clone(), action);
+    match action {
         PathAction::Ask => {
             socket.path.current.keep_last();
             link.want_ping();
             None
         }
-        PathAction::OpenTunnel => dialler.open_tunnel(&link, address, socket).await,
-        PathAction::ProbeUdp => dialler.probe_udp(&link, address, socket).await,
-    };
-    drop(busy);
-    if left.is_some() {
-        // What the node has sent before it knew is still read.
-        tokio::time::sleep(DRAIN_WAIT).await;
+        PathAction::OpenTunnel(reason) => {
+            dialler.open_tunnel(&link, (address, socket), reason).await
+        }
+        PathAction::ProbeUdp => dialler.probe_udp(&link, (address, socket)).await,
+    }
+}
+
+/// Reads a tunnel for a while after its link has left it: what the node sent before it knew.
+async fn read_out(left: OldTunnel) -> Option<MovedLink> {
+    tokio::time::sleep(DRAIN_WAIT).await;
+    drop(left);
+    None
+}
+
+/// Returns the cause of the move of a link to another tunnel.
+const fn cause_of(before: LinkPath, reason: TunnelReason) -> PathChangeCause {
+    match (reason, before) {
+        (TunnelReason::Silent, LinkPath::Udp) => PathChangeCause::UdpSilent,
+        (TunnelReason::Silent, LinkPath::Tunnel) => PathChangeCause::TunnelSilent,
+        (TunnelReason::Ended, _) => PathChangeCause::TunnelEnded,
+        (TunnelReason::NetworkChanged, _) => PathChangeCause::NetworkChanged,
     }
 }
 
@@ -199,7 +223,7 @@ async fn perform(dialler: Dialler, link: Link, action: PathAction) {
 fn busy_with(path: &PathState, action: PathAction) -> Option<&AtomicBool> {
     match action {
         PathAction::Ask => None,
-        PathAction::OpenTunnel => Some(&path.is_opening),
+        PathAction::OpenTunnel(_) => Some(&path.is_opening),
         PathAction::ProbeUdp => Some(&path.is_probing),
     }
 }

@@ -1,7 +1,7 @@
 //! Events of links, calls and credentials: one variant each, with its fields.
 
 use crate::{
-    link::{LinkFault, LinkPath},
+    link::{LinkFault, LinkPath, PathChange},
     name::{MethodPath, Name, PeerName},
     status::Code,
     tls::{Claim, Identity},
@@ -62,6 +62,8 @@ pub(crate) enum Event<'a> {
     AgentDetached { agent: &'a Name, reason: &'a LinkFault },
     /// An agent is registered with a node.
     Registered { node: &'a Name, address: &'a dyn Display, remote: SocketAddr, path: LinkPath },
+    /// A link of an agent has changed its path.
+    PathChanged(&'a PathChange),
     /// A node takes no more calls of an agent.
     NodeDraining { node: &'a Name },
     /// An agent's link to a node has ended, and no other replaced it.

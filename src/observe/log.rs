@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use crate::{
+    link::{LinkPath, PathChange},
     name::{PeerName, Role},
     printable::printable,
     rate_limit::Suppressed,
@@ -45,6 +46,7 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
                 own.name
             );
         }
+        Event::PathChanged(change) => log_path_change(change),
         Event::CallRefused { caller, via: Some(node), method, reason, .. } => tracing::warn!(
             "refused call by {caller} through node {node}: {method}: {reason}{suppressed}"
         ),
@@ -66,6 +68,25 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         | Event::AgentHeldBack { .. }
         | Event::AgentDraining { .. }
         | Event::AgentDetached { .. } => log_agent(event, suppressed),
+    }
+}
+
+/// Logs a change of the path of a link, also for a caller, which has no observer.
+pub(crate) fn log_path_change(change: &PathChange) {
+    let PathChange { address, cause, .. } = change;
+    match (change.old, change.new) {
+        (LinkPath::Udp, LinkPath::Tunnel) => tracing::warn!(
+            "{address} does not acknowledge anything by UDP any more: the link goes on through a tunnel over TCP"
+        ),
+        (LinkPath::Tunnel, LinkPath::Udp) => {
+            tracing::info!("{address} answers by UDP: the link has left its tunnel");
+        }
+        (LinkPath::Tunnel, LinkPath::Tunnel) => {
+            tracing::info!("the tunnel to {address} was replaced by a new one: {cause}");
+        }
+        (LinkPath::Udp, LinkPath::Udp) => {
+            tracing::info!("sending to {address} from a new socket, on the same link: {cause}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod stream;
 mod tests;
 
 pub(crate) use event::Event;
+pub(crate) use log::log_path_change;
 pub(crate) use observer::Observer;
 pub use program::{AgentEvent, NodeEvent};
 pub(crate) use record::{CallInfo, CallRecord};

@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use crate::{
-    link::LinkFault,
+    link::{LinkFault, LinkPath, PathChange, PathChangeCause},
     name::{Name, Role},
 };
 use std::net::SocketAddr;
@@ -105,6 +105,20 @@ pub enum AgentEvent {
     Registered {
         /// Name of the node.
         node: Name,
+        /// Path of the link.
+        path: LinkPath,
+    },
+    /// A link has changed its path, and continues with the calls on it. `old` and `new` are the
+    /// same if it has another tunnel or another UDP socket.
+    PathChanged {
+        /// Name of the node.
+        node: Name,
+        /// Path before.
+        old: LinkPath,
+        /// Path from now on.
+        new: LinkPath,
+        /// Reason for the change.
+        cause: PathChangeCause,
     },
     /// A link on which the agent was registered has ended. The agent dials again.
     Lost {
@@ -124,7 +138,11 @@ pub enum AgentEvent {
 impl ProgramEvent for AgentEvent {
     fn of(event: &Event<'_>) -> Option<Self> {
         Some(match *event {
-            Event::Registered { node, .. } => Self::Registered { node: node.clone() },
+            Event::Registered { node, path, .. } => Self::Registered { node: node.clone(), path },
+            // A link that another has replaced only finishes its calls.
+            Event::PathChanged(PathChange {
+                node, old, new, cause, is_replaced: false, ..
+            }) => Self::PathChanged { node: node.clone(), old: *old, new: *new, cause: *cause },
             Event::NodeLost { node, reason } => {
                 Self::Lost { node: node.clone(), reason: reason.clone() }
             }

@@ -4,7 +4,7 @@ use super::{Event, Observer, program::NodeEvent};
 use crate::{
     audit::{Audit, MemorySink},
     drain::Tasks,
-    link::{LinkFault, LinkPath},
+    link::{LinkFault, LinkPath, PathChange, PathChangeCause},
     name::{MethodPath, Name, PeerName},
     observe::AgentEvent,
     status::Code,
@@ -220,11 +220,25 @@ async fn an_agents_program_learns_of_its_nodes() {
         remote: address(1),
         path: LinkPath::Udp,
     });
+    for is_replaced in [true, false] {
+        let (node, address) = (node.clone(), "edge:4433".parse().expect("an address"));
+        let (old, new, cause) = (LinkPath::Udp, LinkPath::Tunnel, PathChangeCause::UdpSilent);
+        let change = PathChange { node, address, old, new, cause, is_replaced };
+        observer.report(Event::PathChanged(&change));
+    }
     observer.report(Event::NodeDraining { node: &node });
     observer.report(Event::NodeLost { node: &node, reason: &reason });
     observer.report(Event::CallsAborted { after: Duration::ZERO });
     owner.stop();
-    assert!(matches!(events.next().await, Some(AgentEvent::Registered { .. })));
+    let registered = events.next().await;
+    assert!(matches!(registered, Some(AgentEvent::Registered { path: LinkPath::Udp, .. })));
+    // Once: the other link was replaced.
+    let changed = events.next().await;
+    let Some(AgentEvent::PathChanged { old, new, cause, .. }) = changed else {
+        panic!("{changed:?}")
+    };
+    assert_eq!([old, new], [LinkPath::Udp, LinkPath::Tunnel]);
+    assert_eq!(cause, PathChangeCause::UdpSilent);
     assert!(matches!(events.next().await, Some(AgentEvent::Draining { .. })));
     assert!(matches!(events.next().await, Some(AgentEvent::Lost { .. })));
     assert!(events.next().await.is_none());

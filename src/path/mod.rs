@@ -20,7 +20,7 @@ pub(crate) use accepting::AcceptingSocket;
 pub use dial::{PathChoice, PathChoiceError, PathSettings};
 pub(crate) use dialling::{CurrentPath, DiallingSocket, OldTunnel};
 pub use fault::TunnelFault;
-pub(crate) use policy::{PathAction, PathPolicy, Traffic};
+pub(crate) use policy::{PathAction, PathPolicy, Traffic, TunnelReason};
 pub use proxy::{HttpProxy, HttpProxyError};
 pub(crate) use tunnels::{TunnelPeer, TunnelUse, Tunnels, is_tunnel};
 pub use url::{TunnelUrl, TunnelUrlError};

@@ -41,10 +41,21 @@ pub(crate) struct Traffic {
 pub(crate) enum PathAction {
     /// Ask the peer for an acknowledgement; the path may have to change soon.
     Ask,
-    /// Open a tunnel, and send through it. Told back by [`PathPolicy::on_tunnel`].
-    OpenTunnel,
+    /// Open a tunnel for this reason, and send through it. Told back by [`PathPolicy::on_tunnel`].
+    OpenTunnel(TunnelReason),
     /// Probe UDP, and send by it if that works. Told back by [`PathPolicy::on_udp`].
     ProbeUdp,
+}
+
+/// The reason why a link needs a tunnel, or another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TunnelReason {
+    /// Nothing was acknowledged for a while on the present path.
+    Silent,
+    /// The tunnel in use has ended.
+    Ended,
+    /// The network has changed below the tunnel in use.
+    NetworkChanged,
 }
 
 /// The state of one link's path.
@@ -105,9 +116,15 @@ impl PathPolicy {
         let is_on_trial = !self.is_tunnel && self.trial_until.is_some_and(|until| now < until);
         let [ask_after, silent_after] =
             [ASK_AFTER, SILENT_AFTER].map(|wait| if is_on_trial { wait / 2 } else { wait });
-        let needs_tunnel = silent >= silent_after || is_tunnel_lost || self.wants_tunnel;
-        if needs_tunnel && self.reopen_at.is_none_or(|at| now >= at) {
-            return Some(PathAction::OpenTunnel);
+        let needs_tunnel = match (is_tunnel_lost, silent >= silent_after) {
+            (true, _) => Some(TunnelReason::Ended),
+            (false, true) => Some(TunnelReason::Silent),
+            (false, false) => self.wants_tunnel.then_some(TunnelReason::NetworkChanged),
+        };
+        if let Some(reason) = needs_tunnel
+            && self.reopen_at.is_none_or(|at| now >= at)
+        {
+            return Some(PathAction::OpenTunnel(reason));
         }
         if self.is_tunnel && now >= self.probe_at {
             return Some(PathAction::ProbeUdp);
@@ -207,7 +224,7 @@ mod tests {
                 done.push((self.now - began, action));
                 match action {
                     Ask => {}
-                    OpenTunnel => {
+                    OpenTunnel(_) => {
                         self.is_tunnel_lost = false;
                         self.policy.on_tunnel(self.now, 0.5);
                     }
@@ -238,7 +255,7 @@ mod tests {
         let mut link = TestLink::new(false);
         link.run(secs(5), true);
         let done = link.run(secs(4), false);
-        assert_eq!(done, [(secs(2), Ask), (secs(3) + STEP, OpenTunnel)]);
+        assert_eq!(done, [(secs(2), Ask), (secs(3) + STEP, OpenTunnel(TunnelReason::Silent))]);
         // One acknowledgement in time is enough.
         let mut link = TestLink::new(false);
         assert_eq!(link.run(secs(2), false), [(secs(2), Ask)]);
@@ -250,10 +267,11 @@ mod tests {
     fn a_link_that_has_just_left_its_tunnel_moves_again_in_half_of_the_time() {
         let mut link = TestLink::new(true);
         link.policy.on_udp(link.now);
-        assert_eq!(link.run(secs(2), false), [(STEP * 3, Ask), (secs(2), OpenTunnel)]);
+        let silent = OpenTunnel(TunnelReason::Silent);
+        assert_eq!(link.run(secs(2), false), [(STEP * 3, Ask), (secs(2), silent)]);
         link.policy.on_udp(link.now);
         link.run(TRIAL, true);
-        assert_eq!(link.run(secs(4), false), [(secs(2), Ask), (secs(3) + STEP, OpenTunnel)]);
+        assert_eq!(link.run(secs(4), false), [(secs(2), Ask), (secs(3) + STEP, silent)]);
     }
 
     #[test]
@@ -294,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_change_of_the_network_replaces_a_tunnel_and_does_not_open_one() {
-        for (is_tunnel, expected) in [(true, Some(OpenTunnel)), (false, None)] {
+        let replaced = Some(OpenTunnel(TunnelReason::NetworkChanged));
+        for (is_tunnel, expected) in [(true, replaced), (false, None)] {
             let mut link = TestLink::new(is_tunnel);
             link.policy.renew_tunnel();
             assert_eq!(link.policy.look(link.now, link.traffic, false), expected);
@@ -307,12 +326,12 @@ mod tests {
     fn a_tunnel_that_breaks_is_opened_again_and_one_that_cannot_is_tried_less_often() {
         let mut link = TestLink::new(true);
         link.is_tunnel_lost = true;
-        assert_eq!(link.run(STEP, true), [(STEP, OpenTunnel)]);
+        assert_eq!(link.run(STEP, true), [(STEP, OpenTunnel(TunnelReason::Ended))]);
         link.is_tunnel_lost = true;
         let (mut failed, began) = (Vec::new(), link.now);
         while link.now - began < secs(60) {
             link.now += STEP;
-            if link.policy.look(link.now, link.traffic, true) == Some(OpenTunnel) {
+            if let Some(OpenTunnel(_)) = link.policy.look(link.now, link.traffic, true) {
                 failed.push((link.now - began).as_secs());
                 assert_eq!(link.policy.no_tunnel(link.now, 1.0, false), failed.len() == 1);
             }

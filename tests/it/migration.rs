@@ -3,7 +3,7 @@
 use crate::world::{
     Background, Baseline, Relay, Stage, World, attached, logged, soon, spawn, until,
 };
-use dialback::{Arrivals, Limits, Node};
+use dialback::{AgentEvent, Arrivals, Limits, LinkPath, Node, PathChangeCause};
 use std::{
     future::IntoFuture,
     net::{Ipv4Addr, SocketAddr},
@@ -167,7 +167,8 @@ async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_
     let mut arrivals = node.arrivals();
     let path = ForgetfulPath::to(node.local_addr()).await;
     let agent = world.agent("nomad", path.address).limits(patient).serve(stage.service());
-    let _agent = attached(agent).await;
+    let agent = attached(agent).await;
+    let mut events = agent.events();
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
     let in_flight = spawn(handle.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
@@ -176,5 +177,9 @@ async fn an_agent_whose_socket_becomes_unresponsive_migrates_before_its_link_is_
     assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
     let after = handle.call::<String>("Stage/Note", "b").into_future();
     assert_eq!(soon("a later call ends", after).await.as_deref(), Ok("b"));
+    let event = soon("the agent reports it", events.next()).await.expect("the agent runs");
+    let AgentEvent::PathChanged { old, new, cause, .. } = event else { panic!("{event:?}") };
+    assert_eq!([old, new], [LinkPath::Udp; 2]);
+    assert_eq!(cause, PathChangeCause::NodesSilent);
     expect_no_new_link(&world, &node, &mut arrivals).await;
 }

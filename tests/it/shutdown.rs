@@ -258,7 +258,7 @@ async fn an_agent_reports_link_events_to_its_program() {
     let mut next = async || soon("an event", events.next()).await;
     let registered = next().await.expect("the agent runs");
     assert!(
-        matches!(&registered, AgentEvent::Registered { node } if node.as_str() == "edge-1"),
+        matches!(&registered, AgentEvent::Registered { node, .. } if node.as_str() == "edge-1"),
         "{registered:?}"
     );
     let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");

@@ -2,8 +2,8 @@
 
 use crate::world::{Background, Relay, Stage, World, attached, logged, soon, spawn, until};
 use dialback::{
-    AgentHandle, Gateway, Node, NodeBuilder, PathChoice, PathSettings, Status, TunnelListen,
-    TunnelUrl,
+    AgentEvent, AgentHandle, Events, Gateway, LinkPath, Node, NodeBuilder, PathChangeCause,
+    PathChoice, PathSettings, Status, TunnelListen, TunnelUrl,
 };
 use std::{
     future::IntoFuture,
@@ -35,6 +35,20 @@ fn paths(node: &Node, choice: PathChoice) -> PathSettings {
 
 fn path_of(node: &Node) -> Option<String> {
     node.agents()[0].path.clone()
+}
+
+/// The next change of a path that an agent reports: the path before, the one after, and the cause.
+async fn next_change(events: &mut Events<AgentEvent>) -> (LinkPath, LinkPath, PathChangeCause) {
+    let changed = async {
+        loop {
+            let event = events.next().await.expect("the agent runs");
+            if let AgentEvent::PathChanged { node, old, new, cause } = event {
+                assert_eq!(node.as_str(), "edge-1");
+                return (old, new, cause);
+            }
+        }
+    };
+    soon("the agent reports a change of its path", changed).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +118,8 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     let node = with_tunnel(world.node()).start().await.expect("a node");
     let relay = Relay::to(node.local_addr()).await;
     let agent = world.agent("warehouse", relay.address()).paths(paths(&node, PathChoice::Auto));
-    let _agent = attached(agent.serve(stage.service())).await;
+    let agent = attached(agent.serve(stage.service())).await;
+    let mut events = agent.events();
     assert_eq!(path_of(&node).as_deref(), Some("udp"));
     let handle = node.agent("warehouse").handle().expect("a name");
     let calls = Calls::start(&handle);
@@ -112,10 +127,14 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     relay.block().await;
     until("the link is in a tunnel", || path_of(&node).as_deref() == Some("tunnel")).await;
     calls.some_more().await;
-    logged(&["goes on through a tunnel over TCP"]).await;
+    let (udp, tunnel) = (LinkPath::Udp, LinkPath::Tunnel);
+    assert_eq!(next_change(&mut events).await, (udp, tunnel, PathChangeCause::UdpSilent));
+    logged(&[&relay.address().to_string(), "goes on through a tunnel over TCP"]).await;
     relay.restore().await;
     until("the link is on UDP again", || path_of(&node).as_deref() == Some("udp")).await;
     calls.some_more().await;
+    assert_eq!(next_change(&mut events).await, (tunnel, udp, PathChangeCause::UdpAnswers));
+    logged(&[&relay.address().to_string(), "the link has left its tunnel"]).await;
     let (failed, longest) = calls.end().await;
     assert!(failed.is_empty(), "{failed:?}");
     println!("the longest call took {longest:?}");
@@ -162,7 +181,8 @@ async fn a_tunnel_that_breaks_is_opened_again_under_the_same_link() {
     let settings = PathSettings::udp().choice(PathChoice::Tunnel);
     let settings = settings.tunnel_url(format!("wss://{}", cut.address).parse().expect("a URL"));
     let agent = world.agent("warehouse", node.local_addr()).paths(settings);
-    let _agent = attached(agent.serve(stage.service())).await;
+    let agent = attached(agent.serve(stage.service())).await;
+    let mut events = agent.events();
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
     let calls = Calls::start(&handle);
     for _ in 0..3 {
@@ -170,6 +190,8 @@ async fn a_tunnel_that_breaks_is_opened_again_under_the_same_link() {
         let before = node.agents()[0].address.clone();
         cut.cut();
         until("the tunnel is another one", || node.agents()[0].address != before).await;
+        let replaced = (LinkPath::Tunnel, LinkPath::Tunnel, PathChangeCause::TunnelEnded);
+        assert_eq!(next_change(&mut events).await, replaced);
     }
     calls.some_more().await;
     let (failed, longest) = calls.end().await;
@@ -301,7 +323,9 @@ async fn an_agent_without_udp_registers_through_a_tunnel_soon() {
     relay.block().await;
     let began = Instant::now();
     let agent = world.agent("warehouse", relay.address()).paths(paths(&node, PathChoice::Auto));
-    let _agent = attached(agent.serve(stage.service())).await;
+    let agent = agent.serve(stage.service()).start().expect("an agent");
+    let event = soon("it registers", agent.events().next()).await.expect("the agent runs");
+    let AgentEvent::Registered { path: LinkPath::Tunnel, .. } = event else { panic!("{event:?}") };
     println!("registered after {:?}", began.elapsed());
     assert_eq!(path_of(&node).as_deref(), Some("tunnel"));
     logged(&["answers through a tunnel over TCP"]).await;
