@@ -105,8 +105,8 @@ impl Attachment {
     fn new(state: &Arc<AgentState>, (link, mut control, _welcome): WelcomedLink) -> Self {
         let node = link.peer().name.clone();
         let limits = state.limits.get();
-        let (peer, remote) = (link.identity(), link.remote_address());
-        state.observer.report(Event::LinkUp { peer, address: remote });
+        let (peer, address, path) = (link.identity(), link.remote_address(), link.path());
+        state.observer.report(Event::LinkUp { peer, address, path });
         let acceptor = Arc::new(AgentAcceptor::new(state.clone(), link.clone(), limits.clone()));
         let watching = acceptor.clone();
         state.links.spawn_until_stopped(async move { watching.suspend_guard.watch().await });

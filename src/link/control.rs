@@ -4,7 +4,7 @@ use super::{
     close_sequence::CloseSequence,
     endpoint,
     fault::LinkFault,
-    peer_address::PeerAddress,
+    peer_address::{LinkMove, PeerAddress},
     pulse::Pulse,
     stream::{Frame, FrameReader, ReadFault},
     windows::StreamWindows,
@@ -47,9 +47,16 @@ struct ControlSender {
     wait_max: Duration,
 }
 
+/// What comes on a link for the side that has accepted it.
+pub(crate) enum LinkNews {
+    Frame(Control),
+    Moved(LinkMove),
+}
+
 /// What happens on a link, except for its heartbeat.
 enum ControlEvent {
     Frame(Control),
+    Moved(LinkMove),
     PingIsDue,
     PingIsWanted,
     Grants(Vec<Window>),
@@ -104,7 +111,7 @@ impl ControlStream {
             Some(Reserve { connection, call_window: endpoint::call_window(limits) });
     }
 
-    /// Logs from now on when the peer has moved.
+    /// Has [`ControlStream::next_news`] tell from now on when the peer has moved.
     pub(super) fn watch(&mut self, peer: PeerAddress) {
         self.peer = Some(peer);
     }
@@ -153,18 +160,28 @@ impl ControlStream {
         read(self.reader.next().await)
     }
 
-    /// Returns the next frame that is not part of the heartbeat, which is kept going meanwhile, nor
-    /// of a graceful close, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it.
-    /// An error ends the link. Cancel safe.
+    /// As [`ControlStream::next_news`], without the moves of the peer.
     pub(crate) async fn next(&mut self) -> Result<Control, LinkFault> {
+        loop {
+            if let LinkNews::Frame(control) = self.next_news().await? {
+                return Ok(control);
+            }
+        }
+    }
+
+    /// Returns the next frame that is not part of the heartbeat, which is kept going meanwhile, nor
+    /// of a graceful close, except for a DRAIN of the peer and a GOODBYE without a DRAIN before it;
+    /// or the next move of the peer. An error ends the link. Cancel safe.
+    pub(crate) async fn next_news(&mut self) -> Result<LinkNews, LinkFault> {
         loop {
             self.flush().await?;
             match self.event().await? {
                 ControlEvent::Frame(control) => {
                     if let Some(control) = self.heed(control)? {
-                        return Ok(control);
+                        return Ok(LinkNews::Frame(control));
                     }
                 }
+                ControlEvent::Moved(moved) => return Ok(LinkNews::Moved(moved)),
                 ControlEvent::PingIsDue => self.tick()?,
                 ControlEvent::PingIsWanted => self.queue_ping()?,
                 ControlEvent::Grants(grants) => {
@@ -198,6 +215,9 @@ impl ControlStream {
         });
         let mut silence = pin!(sleep_until(pulse.received_at() + *silence_max));
         loop {
+            if let Some(moved) = peer.as_mut().and_then(PeerAddress::take_move) {
+                return Ok(ControlEvent::Moved(moved));
+            }
             tokio::select! {
                 biased;
                 frame = reader.next() => {

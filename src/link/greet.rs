@@ -126,8 +126,7 @@ impl Greeted {
         connection.set_receive_window(window.into());
         control.grant(StreamWindows::new(&connection, window));
         control.reserve(connection.clone(), limits);
-        let peer = identity.peer_name().clone();
-        control.watch(PeerAddress::of(connection.clone(), peer, remotes.clone()));
+        control.watch(PeerAddress::of(connection.clone(), remotes.clone()));
         control.start_heartbeat(silence_max(&hello, limits));
         let net = trust.net().clone();
         let bytes_max = hello.message_bytes_max;

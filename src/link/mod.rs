@@ -37,7 +37,7 @@ mod windows;
 
 pub(crate) use close_sequence::{CloseSequence, REPLACED};
 pub(crate) use connection::{Link, OpenFault};
-pub(crate) use control::ControlStream;
+pub(crate) use control::{ControlStream, LinkNews};
 pub(crate) use dial::{Dialler, HelloInfo};
 pub use endpoint::BindError;
 #[cfg(feature = "certs")]
@@ -52,6 +52,7 @@ pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep}
 pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use path_change::PathChange;
 pub use path_change::{LinkPath, PathChangeCause};
+pub(crate) use peer_address::LinkMove;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

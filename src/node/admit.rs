@@ -11,7 +11,7 @@ use crate::{
     drain::Signal,
     handshake_limiter::{self, HandshakePermit, Incoming},
     limits::{HELLO_WAIT_MAX, Limits},
-    link::{ControlStream, Greeted, IncomingLink, Link, LinkFault, NotGreeted},
+    link::{ControlStream, Greeted, IncomingLink, Link, LinkFault, LinkNews, NotGreeted},
     name::{Name, Role},
     observe::Event,
     serve::take_calls,
@@ -153,7 +153,7 @@ async fn maintain_caller_link(
     };
     let mut evicted = evicted.listen();
     tokio::select! {
-        fault = maintain(control, None, handle) => fault,
+        fault = maintain((shared, link), control, None, handle) => fault,
         () = evicted.notified() => evicted_link_fault(shared, link),
     }
 }
@@ -199,12 +199,14 @@ async fn agent(
     serve(shared, &link, calls_max, &limits);
     control.close_by(shared.close_sequence(&link));
     let permits = Permits::new(initiated_max, limits.queue_max);
+    let maintained = link.clone();
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let (is_registered, reason) = (false, None);
     let mut admitted =
         AgentSession { shared, name, admission, instance, agent, is_registered, reason };
     let register_by = Instant::now() + HELLO_WAIT_MAX;
-    let fault = maintain(&mut control, Some(register_by), |frame| match frame {
+    let link = (&**shared, &maintained);
+    let fault = maintain(link, &mut control, Some(register_by), |frame| match frame {
         Control::Register(words) => admitted.register(words).map(Some),
         Control::Drain(words) => {
             admitted.drain(&words.reason);
@@ -225,21 +227,30 @@ fn unexpected_frame() -> LinkFault {
     LinkFault::Broken("a control frame that only a node sends".into())
 }
 
-/// Maintains a link until it ends: heartbeat and control frames. A peer that must register has
-/// until `register_by`; otherwise its link would be held for nothing.
+/// Maintains a link until it ends: heartbeat, control frames, and reports of its moves. A peer that
+/// must register has until `register_by`; otherwise its link would be held for nothing.
 async fn maintain(
+    (shared, link): (&NodeState, &Link),
     control: &mut ControlStream,
     mut register_by: Option<Instant>,
     mut handle: impl FnMut(Control) -> Result<Option<Control>, LinkFault>,
 ) -> LinkFault {
     loop {
         let next = match register_by {
-            Some(by) => tokio::time::timeout_at(by, control.next())
+            Some(by) => tokio::time::timeout_at(by, control.next_news())
                 .await
                 .unwrap_or(Err(LinkFault::Silent("no REGISTER came in time"))),
-            None => control.next().await,
+            None => control.next_news().await,
         };
-        let sent = match next.and_then(&mut handle) {
+        let handled = match next {
+            Ok(LinkNews::Frame(frame)) => handle(frame),
+            Ok(LinkNews::Moved(moved)) => {
+                shared.link_moved(link, moved);
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        };
+        let sent = match handled {
             Ok(Some(answer)) => {
                 register_by = None;
                 control.send(&answer).await

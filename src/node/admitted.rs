@@ -79,6 +79,7 @@ impl AgentSession<'_> {
                 path: self.agent.link.path(),
                 services: count,
                 is_new: registered.is_new,
+                is_again: self.is_registered,
                 superseded: &superseded,
             })
         });

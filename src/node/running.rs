@@ -113,7 +113,8 @@ impl Node {
         snapshot::directory_for(&self.shared, requester)
     }
 
-    /// Subscribes to events of links from now on: attached, lost, draining, taken over.
+    /// Subscribes to events of links from now on: attached, lost, draining, taken over, moved to
+    /// another address or path.
     pub fn events(&self) -> Events<NodeEvent> {
         self.shared.observer.events(&self.shared.links)
     }

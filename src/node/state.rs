@@ -11,7 +11,7 @@ use crate::{
     call::{Permits, RetryBudget},
     drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{CloseSequence, Link, LinkFault},
+    link::{CloseSequence, Link, LinkFault, LinkMove},
     memory::MessageMemory,
     name::{CallIds, Name, PeerName},
     net::SharedNet,
@@ -131,8 +131,13 @@ impl NodeState {
     }
 
     pub(super) fn link_up(&self, link: &Link) {
-        let (peer, address) = (link.identity(), link.remote_address());
-        self.observer.report(Event::LinkUp { peer, address });
+        let (peer, address, path) = (link.identity(), link.remote_address(), link.path());
+        self.observer.report(Event::LinkUp { peer, address, path });
+    }
+
+    /// Reports that the peer of a link has another address or path.
+    pub(super) fn link_moved(&self, link: &Link, moved: LinkMove) {
+        self.observer.report(Event::LinkMoved { peer: link.identity(), moved });
     }
 
     /// Ends a link and reports the reason. Closes it towards the peer if this side found the fault.

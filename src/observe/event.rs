@@ -1,7 +1,7 @@
 //! Events of links, calls and credentials: one variant each, with its fields.
 
 use crate::{
-    link::{LinkFault, LinkPath, PathChange},
+    link::{LinkFault, LinkMove, LinkPath, PathChange},
     name::{MethodPath, Name, PeerName},
     status::Code,
     tls::{Claim, Identity},
@@ -30,7 +30,9 @@ pub(crate) enum Event<'a> {
     /// An agent's node refused it, or it refused the node.
     DialRefused { address: &'a dyn Display, reason: &'a LinkFault },
     /// A link is up.
-    LinkUp { peer: &'a Identity, address: SocketAddr },
+    LinkUp { peer: &'a Identity, address: SocketAddr, path: LinkPath },
+    /// The peer of a node's link has another address or path.
+    LinkMoved { peer: &'a Identity, moved: LinkMove },
     /// A link has ended.
     LinkDown { peer: &'a Identity, address: SocketAddr, lasted: Duration, reason: &'a LinkFault },
     /// A node closed a link because its peer has too many; `limit` names the setting.
@@ -45,6 +47,8 @@ pub(crate) enum Event<'a> {
         services: usize,
         /// True if it had no link before.
         is_new: bool,
+        /// True if this link was registered before.
+        is_again: bool,
         /// Links of the instance that this one superseded, oldest first.
         superseded: &'a [SocketAddr],
     },

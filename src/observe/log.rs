@@ -2,7 +2,7 @@
 
 use super::event::Event;
 use crate::{
-    link::{LinkPath, PathChange},
+    link::{LinkMove, LinkPath, PathChange},
     name::{PeerName, Role},
     printable::printable,
     rate_limit::Suppressed,
@@ -27,9 +27,13 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
         }
         // The line about the next dial has the reason.
         Event::DialRefused { .. } | Event::NodeLost { .. } | Event::NodeDraining { .. } => {}
-        Event::LinkUp { peer, address } if peer.peer_name().role == Role::Caller => {
-            tracing::info!("caller {} linked from {address}", peer.peer_name().name);
+        Event::LinkUp { peer, address, path } if peer.peer_name().role == Role::Caller => {
+            tracing::info!("caller {} linked from {address} by {path}", peer.peer_name().name);
         }
+        Event::LinkMoved { peer, moved: LinkMove { old, new } } => tracing::info!(
+            "{} moved from {old} to {new}, on the same link{suppressed}",
+            peer.peer_name()
+        ),
         Event::LinkDown { peer, reason, .. } if own.role == Role::Node => {
             tracing::info!("{} disconnected: {reason}", peer.peer_name());
         }
@@ -95,6 +99,9 @@ fn log_agent(event: &Event<'_>, suppressed: Suppressed) {
         Event::AgentRegistered { agent, address, superseded: [.., old], .. } => tracing::warn!(
             "agent {agent}: the instance at {address} took over from the one at {old}; if both should run, give each its own certificate{suppressed}"
         ),
+        Event::AgentRegistered { agent, address, services, is_again: true, .. } => {
+            tracing::info!("agent {agent} at {address} registered again, with {services} services");
+        }
         Event::AgentRegistered { agent, address, path, services, is_new, .. } => {
             let link = if is_new { "" } else { "another link " };
             tracing::info!(

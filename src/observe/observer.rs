@@ -41,7 +41,9 @@ impl EventLimits {
             Event::HandshakeRefused { address, .. } => {
                 self.handshakes.admit(Prefix::host(address.ip()), now)
             }
-            Event::LinkRefused { peer, .. } => self.links.admit(peer.peer_name().clone(), now),
+            Event::LinkRefused { peer, .. } | Event::LinkMoved { peer, .. } => {
+                self.links.admit(peer.peer_name().clone(), now)
+            }
             Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
             Event::AgentHeldBack { agent, is_first: false, .. }
             | Event::AgentRegistered { agent, superseded: [_, ..], .. } => {

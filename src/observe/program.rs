@@ -2,8 +2,8 @@
 
 use super::event::Event;
 use crate::{
-    link::{LinkFault, LinkPath, PathChange, PathChangeCause},
-    name::{Name, Role},
+    link::{LinkFault, LinkMove, LinkPath, PathChange, PathChangeCause},
+    name::{Name, PeerName, Role},
 };
 use std::net::SocketAddr;
 
@@ -23,6 +23,33 @@ pub enum NodeEvent {
         agent: Name,
         /// Source address of its packets.
         address: SocketAddr,
+        /// Path of the link.
+        path: LinkPath,
+    },
+    /// An attached agent has made another link, as after a renewal of its certificate. New calls
+    /// use it, and those on the earlier link finish there.
+    LinkAdded {
+        /// Name of the peer.
+        agent: Name,
+        /// Source address of its packets.
+        address: SocketAddr,
+        /// Path of the link.
+        path: LinkPath,
+    },
+    /// The peer of a link, an agent or a caller, has another address or path. The link and the
+    /// calls on it continue. A peer that moves often is reported every 10 s, from the last address
+    /// that was reported to the present one.
+    Moved {
+        /// Name of the peer.
+        peer: PeerName,
+        /// Source address of its packets before.
+        old: SocketAddr,
+        /// Source address of its packets now.
+        new: SocketAddr,
+        /// Path before.
+        old_path: LinkPath,
+        /// Path now; the same if only the address has changed.
+        new_path: LinkPath,
     },
     /// An agent's last link has ended.
     Lost {
@@ -44,6 +71,8 @@ pub enum NodeEvent {
         old: SocketAddr,
         /// Address of the new instance.
         new: SocketAddr,
+        /// Path of its link.
+        path: LinkPath,
     },
     /// Two instances of an agent keep taking over from each other; one of them is held back from
     /// now on. Each needs its own certificate.
@@ -57,6 +86,8 @@ pub enum NodeEvent {
         caller: Name,
         /// Source address of its packets.
         address: SocketAddr,
+        /// Path of the link.
+        path: LinkPath,
     },
     /// A link of a caller has ended.
     CallerLeft {
@@ -67,21 +98,37 @@ pub enum NodeEvent {
     },
 }
 
+impl NodeEvent {
+    fn moved(peer: &PeerName, LinkMove { old, new }: LinkMove) -> Self {
+        Self::Moved {
+            peer: peer.clone(),
+            old: old.address,
+            new: new.address,
+            old_path: old.path,
+            new_path: new.path,
+        }
+    }
+}
+
 impl ProgramEvent for NodeEvent {
     fn of(event: &Event<'_>) -> Option<Self> {
         Some(match *event {
-            Event::LinkUp { peer, address } if peer.peer_name().role == Role::Caller => {
-                Self::CallerLinked { caller: peer.peer_name().name.clone(), address }
+            Event::LinkUp { peer, address, path } if peer.peer_name().role == Role::Caller => {
+                Self::CallerLinked { caller: peer.peer_name().name.clone(), address, path }
             }
+            Event::LinkMoved { peer, moved } => Self::moved(peer.peer_name(), moved),
             Event::LinkDown { peer, reason, .. } if peer.peer_name().role == Role::Caller => {
                 let caller = peer.peer_name().name.clone();
                 Self::CallerLeft { caller, reason: reason.clone() }
             }
-            Event::AgentRegistered { agent, address, superseded: [.., old], .. } => {
-                Self::TakenOver { agent: agent.clone(), old: *old, new: address }
+            Event::AgentRegistered { agent, address, path, superseded: [.., old], .. } => {
+                Self::TakenOver { agent: agent.clone(), old: *old, new: address, path }
             }
-            Event::AgentRegistered { agent, address, is_new: true, .. } => {
-                Self::Attached { agent: agent.clone(), address }
+            Event::AgentRegistered { agent, address, path, is_new: true, .. } => {
+                Self::Attached { agent: agent.clone(), address, path }
+            }
+            Event::AgentRegistered { agent, address, path, is_again: false, .. } => {
+                Self::LinkAdded { agent: agent.clone(), address, path }
             }
             Event::AgentDraining { agent, has_other_link: false, .. } => {
                 Self::Draining { agent: agent.clone() }

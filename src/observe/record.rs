@@ -49,7 +49,7 @@ impl Recorder {
                     line.text("address", last).number("count", count)
                 });
             }
-            Event::LinkUp { peer, address } => {
+            Event::LinkUp { peer, address, .. } => {
                 self.write("link_up", |line| of_peer(line, peer, address));
             }
             Event::LinkDown { peer, address, lasted, reason } => {

@@ -53,12 +53,14 @@ async fn program_events(report: impl FnOnce(&Observer<NodeEvent>)) -> Vec<NodeEv
 }
 
 fn registered<'a>(agent: &'a Name, is_new: bool, superseded: &'a [SocketAddr]) -> Event<'a> {
+    let is_again = false;
     Event::AgentRegistered {
         agent,
         address: address(9),
         path: LinkPath::Udp,
         services: 2,
         is_new,
+        is_again,
         superseded,
     }
 }
@@ -174,6 +176,11 @@ async fn a_program_learns_of_agents_that_come_go_drain_and_take_over() {
     let events = program_events(|observer| {
         observer.report(registered(&agent, true, &[]));
         observer.report(registered(&agent, false, &[]));
+        let mut again = registered(&agent, false, &[]);
+        if let Event::AgentRegistered { is_again, .. } = &mut again {
+            *is_again = true;
+        }
+        observer.report(again);
         observer.report(registered(&agent, false, &[address(1), address(2)]));
         for has_other_link in [true, false] {
             let (address, reason) = (address(9), "it stops");
@@ -185,6 +192,7 @@ async fn a_program_learns_of_agents_that_come_go_drain_and_take_over() {
     .await;
     let [
         NodeEvent::Attached { address: new, .. },
+        NodeEvent::LinkAdded { .. },
         NodeEvent::TakenOver { old, .. },
         NodeEvent::Draining { .. },
         NodeEvent::Lost { .. },

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     limits::{HEARTBEAT_EVERY, Limits},
-    link::LinkFault,
+    link::{LinkFault, LinkPath},
     observe::{AgentEvent, NodeEvent},
     wire::CloseCode,
 };
@@ -137,6 +137,11 @@ async fn a_new_socket_keeps_links_and_the_calls_that_are_on_them() {
     tokio::time::sleep(MINUTE).await;
     scene.world.stage.release.notify_one();
     assert_eq!(running.ended().await.as_deref(), Ok("held"));
+    for _of_agent_and_caller in 0..2 {
+        let event = events.next().await.expect("the node runs");
+        let NodeEvent::Moved { old, new, new_path, .. } = event else { panic!("{event:?}") };
+        assert!(old != new && new_path == LinkPath::Udp, "{old}, {new}, {new_path}");
+    }
     tokio::select! {
         event = events.next() => panic!("{event:?}"),
         () = tokio::time::sleep(HOUR) => {}

@@ -362,7 +362,7 @@ async fn a_certificate_used_twice_is_logged_as_an_error_and_the_returning_agent_
                 assert_eq!((agent.as_str(), takeovers), ("raw", 4));
                 break;
             }
-            NodeEvent::TakenOver { agent, old, new } => {
+            NodeEvent::TakenOver { agent, old, new, .. } => {
                 assert!(agent.as_str() == "raw" && old != new);
                 takeovers += 1;
             }

@@ -3,7 +3,7 @@
 use crate::world::{
     Background, Baseline, Relay, Stage, World, attached, logged, soon, spawn, until,
 };
-use dialback::{AgentEvent, Arrivals, Limits, LinkPath, Node, PathChangeCause};
+use dialback::{AgentEvent, Arrivals, Events, Limits, LinkPath, Node, NodeEvent, PathChangeCause};
 use std::{
     future::IntoFuture,
     net::{Ipv4Addr, SocketAddr},
@@ -18,6 +18,20 @@ async fn expect_no_new_link(world: &World, node: &Node, arrivals: &mut Arrivals)
     assert_eq!(next.name().as_str(), "next");
 }
 
+/// The next move that the node reports, of this peer: the addresses before and after.
+async fn next_move(events: &mut Events<NodeEvent>, of: &str) -> [String; 2] {
+    let moved = async {
+        loop {
+            let event = events.next().await.expect("the node runs");
+            if let NodeEvent::Moved { peer, old, new, old_path, new_path } = event {
+                assert_eq!((peer.to_string().as_str(), old_path), (of, new_path));
+                return [old, new].map(|address| address.to_string());
+            }
+        }
+    };
+    soon("the node reports a move", moved).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     let (world, stage) = (World::new(), Stage::default());
@@ -25,6 +39,7 @@ async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     let mut arrivals = node.arrivals();
     let agent = attached(world.agent("nomad", node.local_addr()).serve(stage.service())).await;
     let handle = soon("it arrives", arrivals.next()).await.expect("the node runs");
+    let mut events = node.events();
     let address = || node.agents()[0].address.clone().expect("attached");
     for round in 0..3 {
         let id = format!("{round}");
@@ -34,6 +49,7 @@ async fn an_agent_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
         agent.rebind().expect("a socket");
         until("the node sees another address", || address() != before).await;
         logged(&["agent/nomad moved from ", &before, &address(), "on the same link"]).await;
+        assert_eq!(next_move(&mut events, "agent/nomad").await, [before, address()]);
         stage.open();
         assert_eq!(soon("the call ends", in_flight).await.as_ref(), Ok(&id));
         stage.close();
@@ -70,8 +86,11 @@ async fn a_caller_that_takes_a_new_socket_keeps_its_link_and_its_calls() {
     let callee = caller.agent("warehouse").expect("a name");
     let in_flight = spawn(callee.call::<String>("Stage/Hold", "a").into_future());
     stage.started("a").await;
+    let mut events = node.events();
     caller.rebind().expect("a socket");
     logged(&["caller/nomad moved from ", "on the same link"]).await;
+    let [old, new] = next_move(&mut events, "caller/nomad").await;
+    assert_ne!(old, new);
     stage.open();
     assert_eq!(soon("the call ends", in_flight).await.as_deref(), Ok("a"));
     assert_eq!(callee.call::<String>("Stage/Note", "b").await.as_deref(), Ok("b"));

@@ -278,6 +278,8 @@ async fn a_call_on_the_old_link_continues_after_a_renewal_and_then_that_link_clo
     let lost = soon("an event", of_agent.next()).await.expect("an event");
     assert!(matches!(lost, AgentEvent::Lost { .. }), "{lost:?}");
     let event = soon("an event", of_node.next()).await.expect("an event");
+    assert!(matches!(event, NodeEvent::LinkAdded { .. }), "{event:?}");
+    let event = soon("an event", of_node.next()).await.expect("an event");
     assert!(matches!(event, NodeEvent::Draining { .. } | NodeEvent::Lost { .. }), "{event:?}");
 }
 

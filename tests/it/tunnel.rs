@@ -2,8 +2,8 @@
 
 use crate::world::{Background, Relay, Stage, World, attached, logged, soon, spawn, until};
 use dialback::{
-    AgentEvent, AgentHandle, Events, Gateway, LinkPath, Node, NodeBuilder, PathChangeCause,
-    PathChoice, PathSettings, Status, TunnelListen, TunnelUrl,
+    AgentEvent, AgentHandle, Events, Gateway, LinkPath, Node, NodeBuilder, NodeEvent,
+    PathChangeCause, PathChoice, PathSettings, Status, TunnelListen, TunnelUrl,
 };
 use std::{
     future::IntoFuture,
@@ -51,16 +51,34 @@ async fn next_change(events: &mut Events<AgentEvent>) -> (LinkPath, LinkPath, Pa
     soon("the agent reports a change of its path", changed).await
 }
 
+/// The next move of a link that a node reports: the paths before and after.
+async fn next_move(events: &mut Events<NodeEvent>) -> [LinkPath; 2] {
+    let moved = async {
+        loop {
+            let event = events.next().await.expect("the node runs");
+            if let NodeEvent::Moved { peer, old, new, old_path, new_path } = event {
+                assert!(peer.to_string() == "agent/warehouse" && old != new, "{old}, {new}");
+                return [old_path, new_path];
+            }
+        }
+    };
+    soon("the node reports a move", moved).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_and_a_caller_meet_through_tunnels() {
     let (world, stage) = (World::new(), Stage::default());
     let node = with_tunnel(world.node()).start().await.expect("a node");
-    let at = node.local_addr();
+    let (at, mut events) = (node.local_addr(), node.events());
     let agent = world.agent("warehouse", at).paths(paths(&node, PathChoice::Tunnel));
     let agent = attached(agent.serve(stage.service())).await;
     let caller = world.caller("ops", at).paths(paths(&node, PathChoice::Tunnel)).connect().await;
     let caller = caller.expect("a caller");
     assert_eq!(path_of(&node).as_deref(), Some("tunnel"));
+    let event = soon("the agent attaches", events.next()).await.expect("the node runs");
+    assert!(matches!(event, NodeEvent::Attached { path: LinkPath::Tunnel, .. }), "{event:?}");
+    let event = soon("the caller links", events.next()).await.expect("the node runs");
+    assert!(matches!(event, NodeEvent::CallerLinked { path: LinkPath::Tunnel, .. }), "{event:?}");
     let callee = caller.agent("warehouse").expect("a name");
     for size in [1, 100_000, 2_000_000] {
         let message = "x".repeat(size);
@@ -119,7 +137,7 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     let relay = Relay::to(node.local_addr()).await;
     let agent = world.agent("warehouse", relay.address()).paths(paths(&node, PathChoice::Auto));
     let agent = attached(agent.serve(stage.service())).await;
-    let mut events = agent.events();
+    let (mut events, mut moves) = (agent.events(), node.events());
     assert_eq!(path_of(&node).as_deref(), Some("udp"));
     let handle = node.agent("warehouse").handle().expect("a name");
     let calls = Calls::start(&handle);
@@ -129,11 +147,13 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     calls.some_more().await;
     let (udp, tunnel) = (LinkPath::Udp, LinkPath::Tunnel);
     assert_eq!(next_change(&mut events).await, (udp, tunnel, PathChangeCause::UdpSilent));
+    assert_eq!(next_move(&mut moves).await, [udp, tunnel]);
     logged(&[&relay.address().to_string(), "goes on through a tunnel over TCP"]).await;
     relay.restore().await;
     until("the link is on UDP again", || path_of(&node).as_deref() == Some("udp")).await;
     calls.some_more().await;
     assert_eq!(next_change(&mut events).await, (tunnel, udp, PathChangeCause::UdpAnswers));
+    assert_eq!(next_move(&mut moves).await, [tunnel, udp]);
     logged(&[&relay.address().to_string(), "the link has left its tunnel"]).await;
     let (failed, longest) = calls.end().await;
     assert!(failed.is_empty(), "{failed:?}");
