@@ -3,6 +3,7 @@
 use super::event::Event;
 use crate::{
     audit::{Audit, AuditLine},
+    link::LinkMove,
     name::{CallId, MethodPath, Name, PeerName, Role},
     rate_limit::Suppressed,
     status::{Code, Outcome},
@@ -49,8 +50,16 @@ impl Recorder {
                     line.text("address", last).number("count", count)
                 });
             }
-            Event::LinkUp { peer, address, .. } => {
-                self.write("link_up", |line| of_peer(line, peer, address));
+            Event::LinkUp { peer, address, path } => {
+                self.write("link_up", |line| of_peer(line, peer, address).text("path", path));
+            }
+            Event::LinkMoved { peer, moved: LinkMove { old, new } } => {
+                self.write("link_moved", |line| {
+                    of_peer(line, peer, new.address)
+                        .text("path", new.path)
+                        .text("old_address", old.address)
+                        .text("old_path", old.path)
+                });
             }
             Event::LinkDown { peer, address, lasted, reason } => {
                 self.write("link_down", |line| {

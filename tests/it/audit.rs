@@ -195,12 +195,31 @@ fn warehouse(caller: &Caller) -> Callee {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_records_the_old_and_the_new_address_of_a_link_that_moves() {
+    let setup = AuditSetup::with(Plan::default()).await;
+    let serial = serial(&setup.leafs[1]);
+    let of_agent = [("by", "node/edge-1"), ("peer", "agent/warehouse"), ("serial", &serial)];
+    let mut last = setup.of_node.wait_for("link_up", &of_agent).await;
+    for count in 1..=3 {
+        setup.agent.rebind().expect("a socket");
+        until("it is recorded", || setup.of_node.lines("link_moved").len() == count).await;
+        let moved = setup.of_node.lines("link_moved").pop().expect("a line");
+        assert!(of_agent.iter().all(|(key, value)| moved[key] == *value), "{moved}");
+        assert_eq!((&moved["old_address"], &moved["old_path"]), (&last["address"], &last["path"]));
+        assert_eq!(moved["address"], setup.node.agents()[0].address.clone().expect("attached"));
+        assert!(moved["address"] != moved["old_address"] && moved["path"] == "udp", "{moved}");
+        last = moved;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_are_audited_on_both_sides_with_serial_number_and_end_reason() {
     let setup = AuditSetup::with(Plan::default()).await;
     let [node_leaf, agent_leaf] = [0, 1].map(|n| serial(&setup.leafs[n]));
     let of_node = [("by", "node/edge-1"), ("peer", "agent/warehouse"), ("serial", &agent_leaf)];
     let of_agent = [("by", "agent/warehouse"), ("peer", "node/edge-1"), ("serial", &node_leaf)];
     let up = setup.of_node.wait_for("link_up", &of_node).await;
+    assert_eq!(up["path"], "udp");
     assert!(up["address"].as_str().expect("text").starts_with("127.0.0.1:"), "{up}");
     let at = setup.node.local_addr().to_string();
     assert_eq!(setup.of_agent.wait_for("link_up", &of_agent).await["address"], at.as_str());

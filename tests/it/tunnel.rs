@@ -1,6 +1,9 @@
 //! Links through tunnels over TCP: from the start, when UDP dies, and back to UDP.
 
-use crate::world::{Background, Relay, Stage, World, attached, logged, soon, spawn, until};
+use crate::{
+    audit::AuditLog,
+    world::{Background, Relay, Stage, World, attached, logged, soon, spawn, until},
+};
 use dialback::{
     AgentEvent, AgentHandle, Events, Gateway, LinkPath, Node, NodeBuilder, NodeEvent,
     PathChangeCause, PathChoice, PathSettings, Status, TunnelListen, TunnelUrl,
@@ -132,8 +135,8 @@ impl Calls {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call() {
-    let (world, stage) = (World::new(), Stage::default());
-    let node = with_tunnel(world.node()).start().await.expect("a node");
+    let (world, stage, log) = (World::new(), Stage::default(), AuditLog::default());
+    let node = with_tunnel(world.node()).audit(log.audit()).start().await.expect("a node");
     let relay = Relay::to(node.local_addr()).await;
     let agent = world.agent("warehouse", relay.address()).paths(paths(&node, PathChoice::Auto));
     let agent = attached(agent.serve(stage.service())).await;
@@ -158,6 +161,12 @@ async fn a_link_whose_udp_dies_moves_to_a_tunnel_and_back_without_losing_a_call(
     let (failed, longest) = calls.end().await;
     assert!(failed.is_empty(), "{failed:?}");
     println!("the longest call took {longest:?}");
+    let there = [("peer", "agent/warehouse"), ("old_path", "udp"), ("path", "tunnel")];
+    let there = log.wait_for("link_moved", &there).await;
+    let back = [("peer", "agent/warehouse"), ("old_path", "tunnel"), ("path", "udp")];
+    let back = log.wait_for("link_moved", &back).await;
+    assert_eq!(back["old_address"], there["address"]);
+    assert_ne!(there["address"], there["old_address"]);
 }
 
 /// Blocks and restores UDP in turn for this long, each for twenty seconds.
