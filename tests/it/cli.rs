@@ -26,3 +26,4 @@ mod reload;
 mod lifecycle;
 mod tcp;
 mod tokens;
+mod tunnels;

@@ -47,6 +47,9 @@ pub(crate) struct TunnelArgs {
     /// Verify the certificate of the tunnel too; the link inside is verified in any case
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) tunnel_verify: bool,
+    /// CA certificates to trust for the tunnel, beside the system's; only with --tunnel-verify
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tunnel_ca: Option<PathBuf>,
 }
 
 impl PathArgs {
@@ -67,13 +70,14 @@ impl EnrollerPathArgs {
 
 impl TunnelArgs {
     fn read(self) -> Result<PathsFile, Failure> {
-        let Self { path, proxy, proxy_password_file, tunnel_verify } = self;
+        let Self { path, proxy, proxy_password_file, tunnel_verify, tunnel_ca } = self;
         let proxy = proxy.map(|proxy| proxy.parse::<HttpProxy>()).transpose();
         Ok(PathsFile {
             path,
             proxy: proxy.map_err(|error| Failure::usage(format!("--proxy: {error}")))?,
             proxy_password_file,
             verify: tunnel_verify.then_some(true),
+            ca: tunnel_ca,
             ..PathsFile::default()
         })
     }
@@ -112,6 +116,8 @@ pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
         let ca = paths.ca.as_ref().map(|path| read(path, "the CAs of tunnels")).transpose()?;
         let verified = settings.verify(ca.as_deref().map(str::as_bytes));
         settings = verified.map_err(|fault| Failure::usage(fault.to_string()))?;
+    } else if paths.ca.is_some() {
+        return Err(Failure::usage("--tunnel-ca needs --tunnel-verify beside it"));
     }
     Ok(settings)
 }
