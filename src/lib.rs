@@ -141,8 +141,8 @@ pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected}
 pub use observe::{AgentEvent, Events, NodeEvent};
 #[cfg(feature = "tunnel")]
 pub use path::{
-    HttpProxy, HttpProxyError, PathChoice, PathChoiceError, PathSettings, TUNNEL_PATH, TunnelFault,
-    TunnelUrl, TunnelUrlError,
+    HttpProxy, HttpProxyError, PathChoice, PathChoiceError, PathSettings, ProxyPasswordError,
+    TUNNEL_PATH, TunnelFault, TunnelUrl, TunnelUrlError,
 };
 pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
 pub use serve::{Description, Service, ServiceError};

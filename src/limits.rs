@@ -63,6 +63,9 @@ pub const UDP_SILENT_REMEMBERED: Duration = Duration::from_secs(600);
 /// within the five seconds that a command waits for its node.
 pub const TUNNEL_DIAL_WAIT_MAX: Duration = Duration::from_millis(3_800);
 
+/// Bytes of the file of a proxy's password. Another file, named by mistake, is larger or not text.
+pub const PROXY_PASSWORD_BYTES_MAX: u64 = 4 * 1024;
+
 /// Time in which a link must use a tunnel, from its start or the end of the last link. A handshake
 /// of a link takes less.
 pub const TUNNEL_UNUSED_MAX: Duration = Duration::from_secs(10);

@@ -12,6 +12,7 @@ mod inbox;
 mod message;
 mod policy;
 mod proxy;
+mod proxy_password;
 mod queue;
 mod tunnels;
 mod url;
@@ -22,6 +23,7 @@ pub(crate) use dialling::{CurrentPath, DiallingSocket, OldTunnel};
 pub use fault::TunnelFault;
 pub(crate) use policy::{PathAction, PathPolicy, Traffic, TunnelReason};
 pub use proxy::{HttpProxy, HttpProxyError};
+pub use proxy_password::ProxyPasswordError;
 pub(crate) use tunnels::{TunnelPeer, TunnelUse, Tunnels, is_tunnel};
 pub use url::{TunnelUrl, TunnelUrlError};
 

@@ -1,9 +1,13 @@
 //! HTTP proxies in front of the network: CONNECT (RFC 9110 section 9.3.6).
 
-use super::{fault::TunnelFault, url::host_and_port};
+use super::{
+    fault::TunnelFault,
+    proxy_password::{ProxyPasswordError, read_password},
+    url::host_and_port,
+};
 use crate::printable::printable;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use std::{fmt, io, str::FromStr};
+use std::{fmt, io, path::Path, str::FromStr};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes of the largest head of a proxy's answer.
@@ -31,6 +35,14 @@ impl HttpProxy {
     pub fn with_password(mut self, password: impl Into<String>) -> Self {
         self.password = password.into();
         self
+    }
+
+    /// Sets the password from a file, without the line ends after it.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable, exposed to other users, or larger than 4 KiB.
+    pub fn with_password_file(self, path: impl AsRef<Path>) -> Result<Self, ProxyPasswordError> {
+        Ok(self.with_password(read_password(path.as_ref())?))
     }
 
     pub(super) fn host(&self) -> &str {

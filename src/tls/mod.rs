@@ -57,6 +57,8 @@ pub use http::ServerCertificate;
 pub use identity::{Identity, IdentityError};
 pub use pem_error::PemError;
 
+#[cfg(feature = "gateway")]
+pub(crate) use self::hex::push_hex;
 pub(crate) use self::{
     claim::{Claim, ClaimSlot},
     crypto::{fill_random, random_bytes},
@@ -80,9 +82,9 @@ pub(crate) use self::{
     key_kind::fault_of as key_fault,
     pem::{PemKind, blocks as pem_blocks, bodies as pem_bodies, private_key},
 };
-#[cfg(feature = "gateway")]
-pub(crate) use self::{files::exposed_mode, hex::push_hex};
-#[cfg(any(feature = "config", feature = "gateway"))]
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(crate) use files::exposed_mode;
+#[cfg(any(feature = "config", feature = "gateway", feature = "tunnel"))]
 pub(crate) use files::open_regular;
 #[cfg(feature = "gateway")]
 pub(crate) use http::RejectedCertificate;

@@ -4,8 +4,8 @@ use crate::log_writer::LogWriter;
 use crate::metadata::{self, MetadataMap};
 use crate::output::{escape, print_json_aside};
 use dialback::{
-    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError, StartError,
-    StateError, Status, TunnelListenError,
+    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError,
+    ProxyPasswordError, StartError, StateError, Status, TunnelListenError,
     certs::{CertsError, JoinTokenError},
     config::{LineFaults, TlsFilesError},
 };
@@ -189,7 +189,7 @@ macro_rules! local_errors {
     )*};
 }
 
-local_errors!(TlsFilesError NameError JoinTokenError);
+local_errors!(TlsFilesError NameError JoinTokenError ProxyPasswordError);
 
 impl From<LineFaults> for Failure {
     fn from(faults: LineFaults) -> Self {

@@ -83,9 +83,6 @@ impl TunnelArgs {
     }
 }
 
-/// Bytes of the largest file with a password.
-const PASSWORD_BYTES_MAX: u64 = 4_096;
-
 /// Makes the settings of the merged sources. Reads the password, the CAs and the environment.
 pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
     let PathsFile { path, tunnel_url, tunnel_urls, .. } = paths;
@@ -98,7 +95,7 @@ pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
     }
     match (&paths.proxy, &paths.proxy_password_file) {
         (Some(proxy), Some(file)) => {
-            settings = settings.proxy(proxy.clone().with_password(password(file)?), "");
+            settings = settings.proxy(proxy.clone().with_password_file(file)?, "");
         }
         (Some(proxy), None) => settings = settings.proxy(proxy.clone(), ""),
         (None, Some(_)) => {
@@ -131,16 +128,6 @@ fn read(path: &Path, what: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!("{what}: {} cannot be read: {error}", path.display()))
     })
-}
-
-fn password(path: &Path) -> Result<String, Failure> {
-    let what = "the proxy's password";
-    let is_large = fs::metadata(path).is_ok_and(|file| file.len() > PASSWORD_BYTES_MAX);
-    if is_large {
-        return Err(Failure::usage(format!("{what}: {} is not a password file", path.display())));
-    }
-    let text = read(path, what)?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The value of a variable that tools write in lower case or upper case.

@@ -1,6 +1,7 @@
 //! Tunnels on the command line: the flags of commands that dial a node.
 
 use super::process::{DialbackProcess, RULES, WorkDir};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A node that accepts tunnels, its address, and the URL of its tunnel under a name that its
 /// certificate has.
@@ -39,4 +40,28 @@ fn cas_of_tunnels_are_refused_without_verification_and_where_they_cannot_be_read
         let key = with(&["--tunnel-verify", "--tunnel-ca", "certs/ca.key"]);
         key.expect(2, &["there is no certificate in the file"]);
     }
+}
+
+#[test]
+fn a_password_of_a_proxy_that_others_can_read_is_refused_and_not_shown() {
+    let dir = WorkDir::new();
+    dir.write("password", "hunter2");
+    let mode = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(dir.path("password"), permissions).expect("changed");
+    };
+    let proxy = ["--proxy", "http://office@127.0.0.1:1", "--proxy-password-file", "password"];
+    let with = |command: &[&str]| dir.run(&[command, &["--path", "tunnel"], &proxy].concat());
+    mode(0o644);
+    for command in [&["agents"][..], &["agent"]] {
+        let ended = with(command).expect(2, &["password has mode 0644", "`chmod 600 password`"]);
+        assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
+    }
+    // It is read, and the proxy is not there.
+    mode(0o640);
+    with(&["agents"]).expect(78, &["no answer of 127.0.0.1:1"]);
+    dir.write("password", "x".repeat(5_000));
+    with(&["agents"]).expect(2, &["password is too large for the file of a password"]);
+    fs::remove_file(dir.path("password")).expect("removed");
+    with(&["agents"]).expect(2, &["cannot read password", "No such file"]);
 }
