@@ -9,6 +9,8 @@ use super::pem;
 use rustls::RootCertStore;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 use rustls::client::WebPkiServerVerifier;
+#[cfg(feature = "tunnel")]
+use rustls::version::TLS12;
 use rustls::{
     ClientConfig, Error, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier},
@@ -30,16 +32,34 @@ pub(super) fn accepting(
     post_quantum: bool,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider_with(post_quantum))
+    let config = ServerConfig::builder_with_provider(provider_with(post_quantum))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    Ok(without_resumption(config, alpn))
+}
+
+/// Makes the configuration of the side that accepts tunnels. It authenticates nobody, so it speaks
+/// TLS 1.2 too, and asks for no certificate, which TLS 1.2 would send in clear.
+#[cfg(feature = "tunnel")]
+pub(super) fn accepting_tunnels(
+    own: Arc<CertifiedKey>,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, Error> {
+    let config = ServerConfig::builder_with_provider(provider_with(true))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    Ok(without_resumption(config, alpn))
+}
+
+/// A resumed session does not show a certificate again, so a revoked peer could come back.
+fn without_resumption(mut config: ServerConfig, alpn: &[&[u8]]) -> ServerConfig {
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    // A resumed session does not show a certificate again, so a revoked peer could come back.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
-    Ok(config)
+    config
 }
 
 /// Makes the configuration of the side that dials. Without a certificate of its own it shows none.

@@ -1,11 +1,10 @@
 //! TLS below HTTP: of tunnels, and of the gateway, where a caller's certificate is optional and
 //! verified as on links.
 
-#[cfg(feature = "gateway")]
-use super::config::HTTP_1;
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
+    config::HTTP_1,
     credentials::Credentials,
     error::CredentialsError,
     files,
@@ -113,7 +112,7 @@ impl HttpTls {
     /// For tunnels: no certificate is asked for.
     #[cfg(feature = "tunnel")]
     pub(crate) fn of_tunnels(own: &ServerCertificate) -> Self {
-        let config = super::tunnel::server_config(own.own.clone());
+        let config = super::config::accepting_tunnels(own.own.clone(), &[HTTP_1]);
         Self { config: config.map_err(CredentialsError::from), clients: None }
     }
 

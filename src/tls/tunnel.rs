@@ -6,13 +6,11 @@ use super::{
     crypto::{algorithms, provider},
 };
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    server::NoServerSessionStorage,
-    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -65,18 +63,6 @@ fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, Er
     config.alpn_protocols = vec![HTTP_1.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
-}
-
-/// Makes the configuration of a listener. HTTP/1.1 only: HTTP/2 has no `Upgrade`.
-pub(super) fn server_config(own: Arc<CertifiedKey>) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-    config.alpn_protocols = vec![HTTP_1.to_vec()];
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(config)
 }
 
 impl fmt::Debug for TunnelTls {

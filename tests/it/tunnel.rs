@@ -1,5 +1,7 @@
 //! Links through tunnels over TCP: from the start, when UDP dies, and back to UDP.
 
+mod proxies;
+
 use crate::{
     audit::AuditLog,
     world::{Background, Relay, Stage, World, attached, logged, soon, spawn, until},
