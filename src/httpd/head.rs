@@ -33,6 +33,9 @@ impl Found {
     }
 }
 
+/// Room for the head that a connection keeps for its next request.
+const HEAD_BYTES_USUAL: usize = 1 << 10;
+
 /// Follows the bytes of a connection from head to head.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
@@ -57,13 +60,18 @@ impl Heads {
                 bytes = &bytes[step..];
                 continue;
             }
-            let (first, rest) = bytes.split_at(1);
-            bytes = rest;
             // Empty lines before a request are no part of it.
-            if self.head.is_empty() && matches!(first, b"\r" | b"\n") {
+            if self.head.is_empty()
+                && let [b'\r' | b'\n', rest @ ..] = bytes
+            {
+                bytes = rest;
                 continue;
             }
-            self.head.extend_from_slice(first);
+            let line =
+                bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
+            let (line, rest) = bytes.split_at(line);
+            bytes = rest;
+            self.head.extend_from_slice(line);
             if self.head.ends_with(b"\n\r\n") || self.head.ends_with(b"\n\n") {
                 self.check_head();
             } else if self.head.len() > HTTP_HEAD_BYTES_MAX {
@@ -73,9 +81,10 @@ impl Heads {
     }
 
     fn check_head(&mut self) {
-        let head = std::mem::take(&mut self.head);
         let (framing, body_bytes) =
-            framing_of(&head).unwrap_or_else(|fault| (Framing::Bad(fault), 0));
+            framing_of(&self.head).unwrap_or_else(|fault| (Framing::Bad(fault), 0));
+        self.head.clear();
+        self.head.shrink_to(HEAD_BYTES_USUAL);
         self.found.add(framing);
         self.body_left = body_bytes;
         self.is_over = framing != Framing::Plain;

@@ -5,7 +5,6 @@ use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
-    collections::HashMap,
     convert::Infallible,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,21 +20,28 @@ pub(super) struct Activity {
 
 struct ActivityState {
     next: u64,
-    /// Requests without a complete response.
-    answered: HashMap<u64, PendingResponse>,
+    /// Requests without a complete response: one for each stream, so few.
+    answered: Vec<PendingResponse>,
     idle_since: Instant,
 }
 
-#[derive(Default)]
 struct PendingResponse {
+    id: u64,
     /// Time since which a piece was returned and no other was polled.
     given: Option<Instant>,
-    reset: Arc<Notify>,
+    /// Set for what HTTP/2 may have to reset.
+    reset: Option<Arc<Notify>>,
+}
+
+impl ActivityState {
+    fn pending(&mut self, id: u64) -> Option<&mut PendingResponse> {
+        self.answered.iter_mut().find(|pending| pending.id == id)
+    }
 }
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
-        let state = ActivityState { next: 0, answered: HashMap::new(), idle_since: now };
+        let state = ActivityState { next: 0, answered: Vec::new(), idle_since: now };
         Self { state: Mutex::new(state), allowance: Arc::default() }
     }
 
@@ -49,7 +55,7 @@ impl Activity {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.answered.insert(id, PendingResponse::default());
+        state.answered.push(PendingResponse { id, given: None, reset: None });
         ResponseGuard { activity: self.clone(), id }
     }
 
@@ -65,9 +71,9 @@ impl Activity {
 
     /// Completes when the response to the latest request must be reset.
     pub(super) fn last_reset(&self) -> impl Future<Output = ()> + Send + 'static {
-        let state = self.state();
-        let last = state.next.checked_sub(1).and_then(|id| state.answered.get(&id));
-        let reset = last.map(|last| last.reset.clone()).unwrap_or_default();
+        let mut state = self.state();
+        let last = state.next.checked_sub(1).and_then(|id| state.pending(id));
+        let reset = last.map(|last| last.reset.get_or_insert_default().clone()).unwrap_or_default();
         async move { reset.notified().await }
     }
 
@@ -78,8 +84,8 @@ impl Activity {
         let state = self.state();
         let is_stalled =
             |one: &&PendingResponse| one.given.is_some_and(|since| since + HTTP_STEP <= now);
-        let (stalled, others): (Vec<_>, Vec<_>) = state.answered.values().partition(is_stalled);
-        stalled.iter().for_each(|one| one.reset.notify_one());
+        let (stalled, others): (Vec<_>, Vec<_>) = state.answered.iter().partition(is_stalled);
+        stalled.iter().filter_map(|one| one.reset.as_ref()).for_each(|reset| reset.notify_one());
         !stalled.is_empty() && others.is_empty()
     }
 }
@@ -95,7 +101,7 @@ impl ResponseGuard {
         if since.is_some() {
             self.activity.allowance.moved();
         }
-        if let Some(pending) = self.activity.state().answered.get_mut(&self.id) {
+        if let Some(pending) = self.activity.state().pending(self.id) {
             pending.given = since;
         }
     }
@@ -104,7 +110,7 @@ impl ResponseGuard {
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
         let mut state = self.activity.state();
-        state.answered.remove(&self.id);
+        state.answered.retain(|pending| pending.id != self.id);
         state.idle_since = Instant::now();
     }
 }
