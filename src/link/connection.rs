@@ -164,7 +164,10 @@ impl Link {
     /// the TCP connection.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         let address = canonical(self.0.connection.remote_address());
-        let LinkEnd::Accepted(remotes) = &self.0.end else { return address };
+        let remotes = match &self.0.end {
+            LinkEnd::Dialled { socket, .. } => return socket.remote_address(address),
+            LinkEnd::Accepted(remotes) => remotes,
+        };
         let mut last = self.0.last_remote.lock().unwrap_or_else(PoisonError::into_inner);
         // A tunnel that has ended is not known any more.
         *last = remotes.real(address).or(*last);

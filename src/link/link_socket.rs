@@ -1,12 +1,17 @@
 //! The socket of a dialled link, and the path of its datagrams.
 
+#[cfg(feature = "tunnel")]
+use super::remotes::canonical;
 use super::{
     endpoint::{self, BindError, endpoint_config},
     path_change::LinkPath,
 };
 use crate::net::Net;
 #[cfg(feature = "tunnel")]
-use crate::path::{CurrentPath, DiallingSocket, OldTunnel, PathPolicy};
+use crate::{
+    limits::UDP_SILENT_REMEMBERED,
+    path::{CurrentPath, DiallingSocket, OldTunnel, PathPolicy},
+};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(feature = "tunnel")]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
@@ -35,6 +40,10 @@ pub(super) struct PathState {
     pub(super) is_opening: AtomicBool,
     /// UDP is being probed.
     pub(super) is_probing: AtomicBool,
+    /// Held while the path or the socket changes: several tasks change them.
+    changing: Mutex<()>,
+    /// An address of UDP that answered a probe and then not the link, until this time.
+    rejected: Mutex<Option<(SocketAddr, Instant)>>,
 }
 
 #[cfg(feature = "tunnel")]
@@ -46,6 +55,28 @@ impl PathState {
     /// Changes the state of the decision, if the link is up.
     pub(super) fn with_policy<T: Default>(&self, change: impl FnOnce(&mut PathPolicy) -> T) -> T {
         self.policy().as_mut().map(change).unwrap_or_default()
+    }
+
+    /// Lets nobody else change the path or the socket meanwhile.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does not return to the present address of UDP for some time if the link has just come there
+    /// and QUIC knows another: a node answers a link from the address to which the link was
+    /// dialled, and a NAT or a firewall in between may drop that.
+    pub(super) fn reject_address_on_trial(&self, known: SocketAddr, now: Instant) {
+        let present = self.current.udp_address();
+        if present != known && self.with_policy(|policy| policy.is_on_trial(now)) {
+            let until = now + UDP_SILENT_REMEMBERED;
+            *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = Some((present, until));
+        }
+    }
+
+    /// Returns true if the link does not return to this address of UDP now.
+    pub(super) fn is_rejected(&self, address: SocketAddr, now: Instant) -> bool {
+        let rejected = *self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        rejected.is_some_and(|(one, until)| one == address && now < until)
     }
 
     fn socket(&self) -> MutexGuard<'_, Arc<DiallingSocket>> {
@@ -80,6 +111,8 @@ impl LinkSocket {
                 policy: Mutex::default(),
                 is_opening,
                 is_probing,
+                changing: Mutex::default(),
+                rejected: Mutex::default(),
             });
             Ok(Self { endpoint, path })
         }
@@ -104,6 +137,8 @@ impl LinkSocket {
     /// Sends UDP from a new socket from now on. quinn reads the old one until the peer answers on
     /// the new one.
     pub(super) fn rebind(&self, net: &dyn Net) -> Result<(), BindError> {
+        #[cfg(feature = "tunnel")]
+        let _changing = self.path.changing();
         let wildcard = self.wildcard();
         let rebind = || {
             let udp = net.bind(wildcard, &*net.runtime()?)?;
@@ -122,6 +157,16 @@ impl LinkSocket {
         rebind().map_err(|source| BindError::Socket { address: wildcard, source })
     }
 
+    /// Returns the address of the node by UDP, which QUIC knows by the given one.
+    pub(super) fn remote_address(&self, known: SocketAddr) -> SocketAddr {
+        #[cfg(feature = "tunnel")]
+        let known = {
+            let _ = known;
+            canonical(self.path.current.udp_address())
+        };
+        known
+    }
+
     fn wildcard(&self) -> SocketAddr {
         #[cfg(feature = "tunnel")]
         return wildcard_for(self.path.current.udp_address());
@@ -130,7 +175,8 @@ impl LinkSocket {
     }
 
     /// Sends by UDP to this address of the node from now on, perhaps of another family, and tells
-    /// the peer. The tunnel is read until what this returns is dropped.
+    /// the peer. The tunnel is read until what this returns is dropped. Needs
+    /// [`PathState::changing`].
     #[cfg(feature = "tunnel")]
     pub(super) fn take_udp(&self, net: &dyn Net, to: SocketAddr) -> std::io::Result<OldTunnel> {
         let wildcard = wildcard_for(to);

@@ -93,7 +93,8 @@ impl Connector {
     }
 
     /// Tries UDP, and a tunnel too after the head start, or once UDP has failed. A refusal of the
-    /// node counts at once, by whichever path it comes.
+    /// node counts at once by UDP, and by a tunnel once UDP has failed: the outer TLS does not show
+    /// whose tunnel it is.
     async fn by_either(
         &self,
         address: &NodeAddress,
@@ -119,17 +120,21 @@ impl Connector {
                 },
                 by_tunnel = tunnel.as_mut(), if no_tunnel.is_none() => match by_tunnel {
                     Ok(connected) => return self.linked_by(address, connected),
-                    Err(LinkFault::Tunnel(fault)) => no_tunnel = Some(*fault),
-                    Err(fault) if fault.is_refusal() => return Err(fault),
-                    Err(fault) => no_tunnel = Some(TunnelFault::Local(fault.to_string())),
+                    Err(fault) if fault.is_refusal() && no_udp.is_some() => return Err(fault),
+                    Err(fault) => no_tunnel = Some(fault),
                 },
                 else => break,
             }
         }
         let silent = || LinkFault::NoAnswer { address: address.clone() };
         let udp = Box::new(no_udp.unwrap_or_else(silent));
-        Err(no_tunnel
-            .map_or_else(silent, |tunnel| LinkFault::NoPath { udp, tunnel: tunnel.into() }))
+        Err(match no_tunnel.unwrap_or_else(silent) {
+            LinkFault::Tunnel(tunnel) => LinkFault::NoPath { udp, tunnel },
+            fault if fault.is_refusal() => fault,
+            fault => {
+                LinkFault::NoPath { udp, tunnel: TunnelFault::Local(fault.to_string()).into() }
+            }
+        })
     }
 
     fn linked_by(
@@ -141,7 +146,7 @@ impl Connector {
         self.path_selection.note(address, !is_tunnel);
         if is_tunnel {
             tracing::info!(
-                "{address} answers through a tunnel over TCP, and has not answered by UDP until then: using the tunnel, and probing UDP from time to time"
+                "{address} answers through a tunnel over TCP, and has not answered by UDP until then"
             );
         }
         Ok(connected)
@@ -172,7 +177,8 @@ impl Connector {
         let config = config.on_path(self.net().datagram_bytes_max(to));
         let connected = connector::handshake(&socket, to, address, config).await;
         let connection = connected.map_err(|fault| match fault {
-            LinkFault::NoAnswer { .. } => {
+            // Another service of dialback has another ALPN.
+            LinkFault::NoAnswer { .. } | LinkFault::Handshake { is_identity: false, .. } => {
                 let url = self.path_selection.settings.url_of(address).to_string();
                 LinkFault::Tunnel(TunnelFault::NoNode { url }.into())
             }

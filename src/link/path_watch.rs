@@ -107,10 +107,12 @@ impl Dialler {
             () = acknowledged(link), if !was_tunnel => return None,
             _closed = link.closed() => return None,
         };
+        let _changing = state.changing();
         match opened {
             // Meanwhile UDP was probed, and works.
             Ok(_) if was_tunnel && !state.current.is_tunnel() => None,
             Ok(tunnel) => {
+                state.reject_address_on_trial(link.0.connection.remote_address(), Instant::now());
                 let datagram_bytes_max = link.0.connection.stats().path.current_mtu;
                 let left = state.current.take_tunnel(tunnel, datagram_bytes_max.into());
                 socket.announce();
@@ -151,9 +153,15 @@ impl Dialler {
             probed = self.connector().race(address, &config) => probed,
             _closed = link.closed() => return None,
         };
+        let _changing = socket.path.changing();
         let moved = probed.and_then(|(probe, _socket)| {
             self.check(link, &probe)?;
-            let moved = socket.take_udp(&**self.net(), probe.remote_address());
+            let to = probe.remote_address();
+            if socket.path.is_rejected(to, Instant::now()) {
+                let why = format!("{to} answers a probe, and did not answer the link");
+                return Err(LinkFault::Broken(why));
+            }
+            let moved = socket.take_udp(&**self.net(), to);
             moved.map_err(|error| connector::unsendable(address, &error))
         });
         match moved {

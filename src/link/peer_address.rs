@@ -72,7 +72,10 @@ impl PeerAddress {
             {
                 self.used = self.remotes.used_at(now);
             }
-            self.now = origin(&self.remotes, now);
+            // A tunnel that has ended already is not known any more.
+            if let Some(address) = self.remotes.real(now) {
+                self.now = PeerOrigin { address, path: self.remotes.path(now) };
+            }
         }
     }
 

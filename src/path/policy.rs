@@ -41,9 +41,9 @@ pub(crate) struct Traffic {
 pub(crate) enum PathAction {
     /// Ask the peer for an acknowledgement; the path may have to change soon.
     Ask,
-    /// Open a tunnel for this reason, and send through it. Told back by [`PathPolicy::on_tunnel`].
+    /// Open a tunnel for this reason, and send through it. Reported by [`PathPolicy::on_tunnel`].
     OpenTunnel(TunnelReason),
-    /// Probe UDP, and send by it if that works. Told back by [`PathPolicy::on_udp`].
+    /// Probe UDP, and send by it if that works. Reported by [`PathPolicy::on_udp`].
     ProbeUdp,
 }
 
@@ -113,9 +113,8 @@ impl PathPolicy {
             self.unanswered_since.get_or_insert(now);
         }
         let silent = self.unanswered_since.map_or(Duration::ZERO, |since| now - since);
-        let is_on_trial = !self.is_tunnel && self.trial_until.is_some_and(|until| now < until);
-        let [ask_after, silent_after] =
-            [ASK_AFTER, SILENT_AFTER].map(|wait| if is_on_trial { wait / 2 } else { wait });
+        let divisor = if self.is_on_trial(now) { 2 } else { 1 };
+        let [ask_after, silent_after] = [ASK_AFTER, SILENT_AFTER].map(|wait| wait / divisor);
         let needs_tunnel = match (is_tunnel_lost, silent >= silent_after) {
             (true, _) => Some(TunnelReason::Ended),
             (false, true) => Some(TunnelReason::Silent),
@@ -132,6 +131,11 @@ impl PathPolicy {
         let asks = silent >= ask_after && !self.has_asked;
         self.has_asked |= asks;
         asks.then_some(PathAction::Ask)
+    }
+
+    /// Returns true if the link has just come from a tunnel to UDP.
+    pub(crate) fn is_on_trial(&self, now: Instant) -> bool {
+        !self.is_tunnel && self.trial_until.is_some_and(|until| now < until)
     }
 
     /// Returns true if something has been without an acknowledgement for a while.
