@@ -71,6 +71,8 @@ pub enum EnrollError {
         address: NodeAddress,
         /// The cause.
         why: String,
+        /// True if waiting alone does not help: a proxy refused this process.
+        is_refusal: bool,
     },
     /// One side rejected the other in the handshake.
     #[error(
@@ -126,9 +128,15 @@ const fn remedy(code: JoinRefusal) -> &'static str {
 }
 
 impl EnrollError {
-    /// True if the enroller, or this side, rejected the other: an immediate retry is useless.
+    /// True if the enroller, this side, or a proxy rejected the request: an immediate retry is
+    /// useless.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Untrusted { .. })
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::Untrusted { .. }
+                | Self::Unreachable { is_refusal: true, .. }
+        )
     }
 
     pub(super) fn of_link(address: &NodeAddress, fault: LinkFault, remedy: &'static str) -> Self {
@@ -138,7 +146,7 @@ impl EnrollError {
             LinkFault::NoPath { udp, tunnel } => match Self::of_link(&address, *udp, remedy) {
                 Self::Unreachable { why, .. } => {
                     let why = format!("{} By a tunnel over TCP: {tunnel}", sentence(&why));
-                    Self::Unreachable { address, why }
+                    Self::Unreachable { address, why, is_refusal: tunnel.is_refusal() }
                 }
                 other => other,
             },
@@ -151,13 +159,18 @@ impl EnrollError {
                 address,
                 why: "it does not answer; is `dialback enroll` running there, and does a firewall block UDP on the way, or packets of 1,200 bytes?"
                     .into(),
+                is_refusal: false,
             },
             LinkFault::ConnectionRefused { .. } => Self::Unreachable {
                 address,
                 why: "nothing listens on that UDP port (connection refused); is `dialback enroll` running there, is it the right port, or does a firewall reject UDP?"
                     .into(),
+                is_refusal: false,
             },
-            other => Self::Unreachable { address, why: other.to_string() },
+            other => {
+                let is_refusal = other.is_refusal() && !matches!(other, LinkFault::Handshake { .. });
+                Self::Unreachable { address, why: other.to_string(), is_refusal }
+            }
         }
     }
 }

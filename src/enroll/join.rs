@@ -8,7 +8,7 @@ use crate::{
         CertsError, JoinToken, KeyRequest, PendingKey, expect_writable, read_pem, replace_pair,
         replace_public,
     },
-    link::{self, WayToEnroller},
+    link::{self, EnrollerAddress},
     name::{NodeAddress, PeerName},
     printable::printable,
     tls::{
@@ -30,7 +30,7 @@ const AGAIN: &str =
 #[must_use = "nothing is asked before `run`"]
 #[derive(Debug)]
 pub struct Join {
-    enroller: WayToEnroller,
+    enroller: EnrollerAddress,
     token: JoinToken,
     dir: PathBuf,
     is_forced: bool,
@@ -53,7 +53,7 @@ pub struct JoinedPeer {
 impl Join {
     /// Configures joining by this token, at this enroller, with files in this directory.
     pub fn new(enroller: NodeAddress, token: JoinToken, dir: impl Into<PathBuf>) -> Self {
-        Self { enroller: WayToEnroller::udp(enroller), token, dir: dir.into(), is_forced: false }
+        Self { enroller: EnrollerAddress::udp(enroller), token, dir: dir.into(), is_forced: false }
     }
 
     /// Replaces a certificate that is still valid, which is otherwise refused before a request.
@@ -153,8 +153,9 @@ impl Join {
         let tls = ToEnroller::unauthenticated(*self.token.ca_fingerprint(), JOIN_ALPN)?;
         let remedy = "ask the operator of the enroller for a new token";
         exchange(&self.enroller, peer, &tls, request, remedy).await.map_err(|error| match error {
-            EnrollError::Unreachable { address, why } => {
-                EnrollError::Unreachable { address, why: format!("{why}; {AGAIN}") }
+            EnrollError::Unreachable { address, why, is_refusal } => {
+                let why = format!("{why}; {AGAIN}");
+                EnrollError::Unreachable { address, why, is_refusal }
             }
             other => other,
         })
@@ -224,7 +225,7 @@ pub(super) fn checked(
 
 /// Sends one request and receives its answer.
 pub(super) async fn exchange(
-    enroller: &WayToEnroller,
+    enroller: &EnrollerAddress,
     peer: &PeerName,
     tls: &ToEnroller,
     mut request: JoinRequest,

@@ -109,8 +109,6 @@ impl EnrollerBuilder {
             tasks: tasks.clone(),
             shown_since: now,
         };
-        tasks.spawn_until_stopped(accept_loop.take_all());
-        tracing::info!("enroller listens on {}", listener.local_addr());
         #[cfg(feature = "tunnel")]
         let tunnel = match (tunnel, listener.tunnels()) {
             (Some(settings), Some(tunnels)) => {
@@ -120,6 +118,10 @@ impl EnrollerBuilder {
             }
             _ => None,
         };
+        tasks.spawn_until_stopped(accept_loop.take_all());
+        tracing::info!("enroller listens on {}", listener.local_addr());
+        #[cfg(feature = "tunnel")]
+        tunnel.iter().for_each(ListeningTunnels::announce);
         Ok(Enroller {
             listener,
             tasks,

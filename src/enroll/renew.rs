@@ -12,7 +12,7 @@ use crate::{
     certs::{KeyRequest, Mended, mend_pair, read_bytes, replace_pair},
     drain::Tasks,
     limits::{RENEWAL_CHECK_EVERY, RENEWAL_FAULT_LOG_EVERY, RENEWAL_RETRY_MAX, RENEWAL_RETRY_MIN},
-    link::WayToEnroller,
+    link::EnrollerAddress,
     name::{NodeAddress, PeerName},
     net,
     rate_limit::RepeatLimiter,
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 /// replaced; renew such secrets where they are made.
 #[derive(Debug, Clone)]
 pub struct Renewal {
-    enroller: WayToEnroller,
+    enroller: EnrollerAddress,
     files: CredentialFiles,
 }
 
@@ -58,7 +58,7 @@ pub enum Renewed {
 impl Renewal {
     /// Renews these files at this enroller.
     pub fn new(enroller: NodeAddress, files: CredentialFiles) -> Self {
-        Self { enroller: WayToEnroller::udp(enroller), files }
+        Self { enroller: EnrollerAddress::udp(enroller), files }
     }
 
     /// Sets the paths to the enroller, as [`PathSettings::of_enroller`] makes them. Default: UDP.

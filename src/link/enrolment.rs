@@ -5,7 +5,7 @@ use super::{
     endpoint::{self, BindError, DiallingConfig, IncomingConnection, TransportSettings},
     fault::LinkFault,
     peer_chain,
-    remotes::{Remotes, canonical},
+    remotes::Remotes,
 };
 use crate::{
     handshake_limiter::Accept,
@@ -152,19 +152,21 @@ async fn read_request(
     trust_domain: &str,
 ) -> Result<EnrolmentRequest, LinkFault> {
     let address = connection.remote_address();
-    #[cfg(feature = "tunnel")]
-    let used = remotes.used_at(address);
+    let from = remotes.real(address).ok_or(LinkFault::Silent("its tunnel has ended"))?;
     // A certificate must name an identity.
     let identity = match connection.peer_identity() {
         Some(_) => Some(peer_chain::identity_of(connection, trust_domain)?),
         None => None,
     };
+    // A client without a certificate is nobody yet, so its tunnel makes room for others.
+    #[cfg(feature = "tunnel")]
+    let used = identity.as_ref().and_then(|_| remotes.used_at(address));
     let (send, mut recv) = connection.accept_bi().await.map_err(LinkFault::lost)?;
     let request = recv.read_to_end(JOIN_REQUEST_BYTES_MAX).await.map_err(read_fault)?;
     let request = Zeroizing::new(request);
     Ok(EnrolmentRequest {
         connection: connection.clone(),
-        from: remotes.real(address).unwrap_or_else(|| canonical(address)),
+        from,
         send,
         #[cfg(feature = "tunnel")]
         _used: used,
@@ -204,15 +206,15 @@ impl Drop for EnrolmentRequest {
     }
 }
 
-/// The way to an enroller.
+/// An enroller's address, and the paths to it.
 #[derive(Debug, Clone)]
-pub(crate) struct WayToEnroller {
+pub(crate) struct EnrollerAddress {
     pub(crate) address: NodeAddress,
     #[cfg(feature = "tunnel")]
     pub(crate) paths: PathSettings,
 }
 
-impl WayToEnroller {
+impl EnrollerAddress {
     /// UDP only.
     pub(crate) fn udp(address: NodeAddress) -> Self {
         Self {
@@ -232,7 +234,7 @@ impl WayToEnroller {
 
 /// Sends one request to an enroller and returns its answer. Dropping it cancels the request.
 pub(crate) async fn request_enrolment(
-    enroller: &WayToEnroller,
+    enroller: &EnrollerAddress,
     tls: &ToEnroller,
     request: &[u8],
 ) -> Result<Vec<u8>, LinkFault> {

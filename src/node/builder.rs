@@ -140,13 +140,21 @@ impl NodeBuilder {
         let shared = Arc::new(NodeState::new(peer, net, parts));
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));
+        #[cfg(feature = "tunnel")]
+        let tunnel = match (tunnel, listener.tunnels()) {
+            (Some(settings), Some(tunnels)) => {
+                let trust = listener.trust().clone();
+                let to = (tunnels, listener.local_addr().port());
+                let own = Box::new(move || ServerCertificate::of_peer(&trust.credentials()));
+                Some(tunnel::listen(settings, to, own, &shared.links).await?)
+            }
+            _ => None,
+        };
         let handshakes = Handshakes { shared: shared.clone(), listener: listener.clone() };
         shared.links.spawn_until_stopped(accept_loop(handshakes));
         let net = shared.net.clone();
         shared.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let trust = listener.trust().clone();
-        #[cfg(feature = "tunnel")]
-        let trust_of_tunnels = trust.clone();
         let watching = shared.clone();
         shared.links.spawn_until_stopped(async move {
             let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
@@ -154,15 +162,7 @@ impl NodeBuilder {
         });
         tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
         #[cfg(feature = "tunnel")]
-        let tunnel = match (tunnel, listener.tunnels()) {
-            (Some(settings), Some(tunnels)) => {
-                let to = (tunnels, listener.local_addr().port());
-                let own =
-                    Box::new(move || ServerCertificate::of_peer(&trust_of_tunnels.credentials()));
-                Some(tunnel::listen(settings, to, own, &shared.links).await?)
-            }
-            _ => None,
-        };
+        tunnel.iter().for_each(tunnel::ListeningTunnels::announce);
         Ok(Node {
             shared,
             listener,

@@ -78,7 +78,7 @@ pub enum TunnelFault {
     },
     /// The HTTP server did not open a WebSocket.
     #[error(
-        "{url} is not a tunnel: {reason}; is [tunnel] set on the node, is the path right, and does each proxy on the way let WebSockets through?"
+        "{url} is not a tunnel: {reason}; are tunnels accepted there ([tunnel] of a node, --tunnel of an enroller), is the path right, and does each proxy on the way let WebSockets through?"
     )]
     NotATunnel {
         /// The URL.
@@ -103,7 +103,7 @@ const fn tcp_remedy(is_proxy: bool) -> &'static str {
     if is_proxy {
         "is it the right proxy, and is it running?"
     } else {
-        "does the node listen for tunnels ([tunnel] listen, or --tunnel), and does a firewall block it? behind an HTTP proxy, set proxy"
+        "are tunnels accepted there ([tunnel] of a node, --tunnel of an enroller), and does a firewall block it? behind an HTTP proxy, set proxy"
     }
 }
 

@@ -79,6 +79,13 @@ pub(crate) struct ListeningTunnels {
 }
 
 impl ListeningTunnels {
+    /// Logs the URL.
+    pub(crate) fn announce(&self) {
+        let scheme = if self.state.has_tls { "wss" } else { "ws" };
+        let (address, path) = (self.address, &self.state.path);
+        tracing::info!("tunnels are accepted at {scheme}://{address}{path}");
+    }
+
     /// Shows this certificate to later connections; `None`: the owner's own.
     pub(crate) fn set_certificate(&self, certificate: Option<ServerCertificate>) {
         self.state.certificate.set(certificate);
@@ -94,7 +101,7 @@ struct TunnelServer {
     own: OwnCertificate,
     path: String,
     has_tls: bool,
-    /// What TLS shows instead.
+    /// The certificate that TLS shows instead.
     certificate: SharedValue<Option<ServerCertificate>>,
     proxies: Vec<IpRange>,
     failed: Mutex<LogLimiter>,
@@ -115,8 +122,6 @@ pub(crate) async fn listen(
     let fault = |source| TunnelListenError::Socket { address, source };
     let listener = bind(address, udp_port).await.map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
-    let scheme = if settings.has_tls { "wss" } else { "ws" };
-    tracing::info!("tunnels are accepted at {scheme}://{address}{}", settings.path);
     let state = Arc::new(TunnelServer {
         tunnels,
         own,

@@ -126,11 +126,7 @@ impl Settings {
         let enroller = args.enroll.clone().or(file.enroll);
         let mut paths = args.paths.read()?.or(file.paths);
         paths.enroll_tunnel_url = args.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
-        let renewal = enroller.map(|enroller| {
-            let to_enroller = paths::to_enroller(&paths)?;
-            Ok::<_, Failure>(Renewal::new(enroller, located.clone()).paths(to_enroller))
-        });
-        let renewal = renewal.transpose()?;
+        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
         let credentials = match &renewal {
             Some(renewal) => join::present(renewal, Role::Agent)?,
             None => credentials::load_from(Role::Agent, &located)?,
@@ -193,13 +189,15 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
-    let builder = builder.paths(paths::settings(&way)?);
+    let to_nodes = paths::settings(&way)?;
+    let to_enroller = to_nodes.clone().of_enroller(way.enroll_tunnel_url.clone());
+    let builder = builder.paths(to_nodes);
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
-        let _renewing = renewal.clone().map(Renewal::start);
+        let _renewing = renewal.clone().map(|renewal| renewal.paths(to_enroller).start());
         let renewed = |renewal: &Option<Renewal>| {
             renewal.as_ref().map(|renewal| (renewal.enroller().clone(), renewal.files().clone()))
         };

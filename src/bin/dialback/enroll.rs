@@ -41,7 +41,7 @@ pub(crate) struct EnrollArgs {
     #[arg(long, value_name = "FILE", requires = "tunnel_cert")]
     pub(crate) tunnel_key: Option<PathBuf>,
     /// Take plain ws://, for a reverse proxy in front that ends TLS
-    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), requires = "tunnel", conflicts_with = "tunnel_cert")]
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) tunnel_plain: bool,
     /// Address of a reverse proxy in front of the tunnels, as 10.0.0.0/8, whose X-Forwarded-For is
     /// believed; may be repeated
@@ -81,6 +81,10 @@ pub(crate) fn run(mut args: EnrollArgs) -> Result<(), Failure> {
             print(&token.to_line())
         }
         None => {
+            if args.tunnel_plain && (args.tunnel.is_none() || args.tunnel_cert.is_some()) {
+                let text = "--tunnel-plain needs --tunnel IP:PORT beside it, and no --tunnel-cert";
+                return Err(Failure::usage(text));
+            }
             let builder = builder(&args);
             let files = args.tunnel_cert.zip(args.tunnel_key);
             let read = move || TunnelCertificate::read(files.clone());

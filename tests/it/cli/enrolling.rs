@@ -6,6 +6,7 @@ use dialback::{
     PeerName, Role,
     certs::{LeafProfile, Usage},
 };
+use rustix::process::Signal;
 use std::{
     os::unix::fs::PermissionsExt,
     time::{Duration, SystemTime},
@@ -141,4 +142,34 @@ fn a_machine_that_was_off_for_too_long_logs_that_it_needs_a_new_token() {
     let way = ["dialback enroll token agent warehouse", "dialback agent join --enroll"];
     dir.run(&["agent", "--demo", "--enroll", "ca.example.com"]).expect(2, &way);
     dir.run(&["agent", "renew", "--enroll", "ca.example.com"]).expect(2, &way);
+}
+
+#[test]
+fn a_machine_joins_through_a_tunnel_of_an_enroller_whose_tunnel_certificate_is_read_again() {
+    let dir = WorkDir::empty();
+    dir.make_ca("ca");
+    dir.issue("ca", Role::Node, "edge-1");
+    let tunnel = ["--tunnel", "127.0.0.1:0", "--tunnel-cert", "ca/node-edge-1.pem"];
+    let enroll = ["enroll", "--listen", "127.0.0.1:0", "--ca-dir", "ca"];
+    let run = [&enroll[..], &tunnel, &["--tunnel-key", "ca/node-edge-1.key"]].concat();
+    let (mut enroller, at) = dir.listening(&run);
+    let line = enroller.wait_for_line("tunnels are accepted at ");
+    let url = line.split("accepted at ").nth(1).expect("a URL").trim().to_owned();
+    enroller.signal(Signal::HUP);
+    enroller.wait_for_line("SIGHUP received: reloading all files");
+    let paths = ["--path", "tunnel", "--enroll-tunnel-url", &url, "--tunnel-verify"];
+    let verified = [&paths[..], &["--tunnel-ca", "ca/ca.pem"]].concat();
+    let agent = token(&dir, "agent", "warehouse");
+    join(&dir, "agent", &at, &agent, &paths).expect(78, &["the certificate of 127.0.0.1:"]);
+    join(&dir, "agent", &at, &agent, &verified).expect(0, &[]);
+    let renew = [&["agent", "renew", "--enroll", &at][..], &verified].concat();
+    let kept = dir.run(&renew).expect(0, &[]).stdout;
+    assert!(kept.starts_with("kept  agent/warehouse, due for renewal at "), "{kept}");
+    for (flags, text) in [
+        (&["--tunnel-plain"][..], "--tunnel-plain needs --tunnel IP:PORT"),
+        (&["--tunnel", "0.0.0.0:0", "--tunnel-plain"], "would take plain HTTP from other machines"),
+        (&["--tunnel", "127.0.0.1:0", "--tunnel-cert", "ca/ca.pem"], "--tunnel-key"),
+    ] {
+        dir.run(&[&enroll[..], flags].concat()).expect(2, &[text]);
+    }
 }
