@@ -117,7 +117,7 @@ struct GatewayState {
     ingress: GatewayIngress,
     tokens: SharedValue<Option<TokenVerifier>>,
     has_tls: bool,
-    /// What TLS shows instead of the node's own.
+    /// The certificate that TLS shows instead of the node's own.
     certificate: SharedValue<Option<ServerCertificate>>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,

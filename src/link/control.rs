@@ -47,7 +47,7 @@ struct ControlSender {
     wait_max: Duration,
 }
 
-/// What comes on a link for the side that has accepted it.
+/// An event of a link for the side that has accepted it.
 pub(crate) enum LinkNews {
     Frame(Control),
     Moved(LinkMove),
@@ -111,7 +111,7 @@ impl ControlStream {
             Some(Reserve { connection, call_window: endpoint::call_window(limits) });
     }
 
-    /// Has [`ControlStream::next_news`] tell from now on when the peer has moved.
+    /// From now on [`ControlStream::next_news`] returns the moves of the peer too.
     pub(super) fn watch(&mut self, peer: PeerAddress) {
         self.peer = Some(peer);
     }

@@ -42,7 +42,7 @@ pub(crate) use dial::{Dialler, HelloInfo};
 pub use endpoint::BindError;
 #[cfg(feature = "certs")]
 pub(crate) use enrolment::{
-    EnrolmentListener, IncomingEnrolment, WayToEnroller, request_enrolment,
+    EnrollerAddress, EnrolmentListener, IncomingEnrolment, request_enrolment,
 };
 pub use fault::LinkFault;
 #[cfg(all(feature = "certs", feature = "tunnel"))]
@@ -55,6 +55,5 @@ pub use path_change::{LinkPath, PathChangeCause};
 pub(crate) use peer_address::LinkMove;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
-#[cfg(any(feature = "gateway", feature = "tunnel"))]
 #[cfg(feature = "gateway")]
 pub(crate) use trust::TrustedLinks;

@@ -30,6 +30,7 @@ pub(crate) struct Observer<E> {
 struct EventLimits {
     handshakes: LogLimits<Prefix>,
     links: LogLimits<PeerName>,
+    moves: LogLimits<PeerName>,
     calls: LogLimits<PeerName>,
     requests: LogLimits<Prefix>,
 }
@@ -41,9 +42,8 @@ impl EventLimits {
             Event::HandshakeRefused { address, .. } => {
                 self.handshakes.admit(Prefix::host(address.ip()), now)
             }
-            Event::LinkRefused { peer, .. } | Event::LinkMoved { peer, .. } => {
-                self.links.admit(peer.peer_name().clone(), now)
-            }
+            Event::LinkRefused { peer, .. } => self.links.admit(peer.peer_name().clone(), now),
+            Event::LinkMoved { peer, .. } => self.moves.admit(peer.peer_name().clone(), now),
             Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
             Event::AgentHeldBack { agent, is_first: false, .. }
             | Event::AgentRegistered { agent, superseded: [_, ..], .. } => {

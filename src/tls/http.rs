@@ -24,7 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 const H2: &[u8] = b"h2";
-/// A certificate that only a node's gateway shows: one that browsers trust, for its public name.
+
+/// A certificate that a node's gateway shows, or a listener of tunnels: one that browsers trust,
+/// for a public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.
 #[derive(Clone)]
