@@ -143,16 +143,11 @@ impl Answers for GatewayState {
     type Body = ResponseBody;
 
     fn admits(&self, from: IpAddr) -> Admission {
-        let is_proxy = self.proxies.iter().any(|range| range.contains(from));
-        match (is_proxy, self.has_tls || self.proxies.is_empty()) {
-            (true, _) => Admission::Many,
-            (false, true) => Admission::One,
-            (false, false) => {
-                let reason = "plain HTTP is accepted only from addresses in trusted_proxy";
-                self.refused(from, None, &reason);
-                Admission::Refused
-            }
+        let admission = Admission::of(from, &self.proxies, self.has_tls);
+        if admission == Admission::Refused {
+            self.refused(from, None, &Admission::NOT_A_PROXY);
         }
+        admission
     }
 
     fn tls(&self) -> Option<HttpTls> {

@@ -1,6 +1,7 @@
 //! Slots for connections, limited in total and per block of addresses. At a limit, a new connection
 //! evicts the oldest unauthenticated one: silent connections cannot exhaust the slots.
 
+use super::client_address::IpRange;
 use crate::prefixes::{Prefix, PrefixCounts, PrefixLimits};
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,21 @@ pub(crate) enum Admission {
     One,
     /// A trusted proxy, which many clients share.
     Many,
+}
+
+impl Admission {
+    pub(crate) const NOT_A_PROXY: &str =
+        "plain HTTP is accepted only from addresses in trusted_proxy";
+
+    /// Decides by the address of a connection. Without TLS only trusted proxies may connect, if any
+    /// is named.
+    pub(crate) fn of(from: IpAddr, proxies: &[IpRange], has_tls: bool) -> Self {
+        match (proxies.iter().any(|range| range.contains(from)), has_tls || proxies.is_empty()) {
+            (true, _) => Self::Many,
+            (false, true) => Self::One,
+            (false, false) => Self::Refused,
+        }
+    }
 }
 
 /// Slots of one listener.

@@ -77,21 +77,7 @@ impl AsyncUdpSocket for AcceptingSocket {
         })
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.udp.local_addr()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.udp.may_fragment()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.udp.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.udp.max_receive_segments()
-    }
+    super::as_its_udp_socket!();
 }
 
 #[cfg(test)]

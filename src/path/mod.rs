@@ -3,6 +3,28 @@
 //! A tunnel is a WebSocket (RFC 6455) over TLS, which passes where only HTTPS does. It lies below
 //! QUIC, which encrypts and authenticates what it carries.
 
+/// The methods of a socket that are those of its field `udp`.
+macro_rules! as_its_udp_socket {
+    () => {
+        fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+            self.udp.local_addr()
+        }
+
+        fn may_fragment(&self) -> bool {
+            self.udp.may_fragment()
+        }
+
+        fn max_transmit_segments(&self) -> usize {
+            self.udp.max_transmit_segments()
+        }
+
+        fn max_receive_segments(&self) -> usize {
+            self.udp.max_receive_segments()
+        }
+    };
+}
+use as_its_udp_socket;
+
 mod accepting;
 mod carry;
 mod dial;

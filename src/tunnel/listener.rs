@@ -160,15 +160,11 @@ impl Answers for TunnelServer {
     type Body = Full<Bytes>;
 
     fn admits(&self, from: IpAddr) -> Admission {
-        let is_proxy = self.proxies.iter().any(|range| range.contains(from));
-        match (is_proxy, self.has_tls || self.proxies.is_empty()) {
-            (true, _) => Admission::Many,
-            (false, true) => Admission::One,
-            (false, false) => {
-                self.log(from, &"plain HTTP is accepted only from addresses in trusted_proxy");
-                Admission::Refused
-            }
+        let admission = Admission::of(from, &self.proxies, self.has_tls);
+        if admission == Admission::Refused {
+            self.log(from, &Admission::NOT_A_PROXY);
         }
+        admission
     }
 
     fn tls(&self) -> Option<HttpTls> {

@@ -1,34 +1,15 @@
 //! Tests of links that continue by UDP at another address of their node, over loopback.
 
-use super::{Ends, MESSAGE_BYTES_MAX, ServedLink, opening, soon};
+use super::{Ends, ServedLink, send, soon};
 use crate::{
     link::{connection::LinkEnd, link_socket::LinkSocket},
     net,
-    wire::Batch,
 };
-use bytes::Bytes;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 use tokio::time::Instant;
-
-/// Sends a message, and waits until it is acknowledged.
-async fn send(ServedLink { dialled, accepted, .. }: &ServedLink) {
-    let sent = async {
-        let mut stream = opening(dialled).await.expect("a stream");
-        let mut batch = Batch::default();
-        batch.push(Bytes::from(vec![7; 1 << 16]));
-        stream.sender.write(&mut batch.into_chunks()).await.expect("it is sent");
-        stream.sender.finish();
-        stream.sender.delivered().await;
-    };
-    let received = async {
-        let mut stream = accepted.accept(MESSAGE_BYTES_MAX).await.expect("a stream");
-        while stream.reader.next().await.expect("a frame").is_some() {}
-    };
-    soon(async { tokio::join!(sent, received) }).await;
-}
 
 fn has_ipv6() -> bool {
     std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
@@ -59,14 +40,14 @@ async fn a_link_continues_at_each_address_of_its_node_of_either_family() {
         // The node learns the new address with the first packet that comes from there.
         let moved = async {
             while source() != to.ip() {
-                send(&link).await;
+                send(&link.dialled, &link.accepted, 1).await;
             }
         };
         soon(moved).await;
         assert_eq!(link.dialled.0.connection.remote_address(), v4, "what QUIC knows stays");
         assert_eq!(link.dialled.remote_address(), to);
         socket.rebind(&*net).expect("another socket of its family");
-        send(&link).await;
+        send(&link.dialled, &link.accepted, 1).await;
     }
 }
 

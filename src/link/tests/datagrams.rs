@@ -1,12 +1,10 @@
 //! Tests of the size of datagrams on paths that carry less or more than their first interface.
 
-use super::{Ends, Link, MESSAGE_BYTES_MAX, ServedLink, opening, soon};
+use super::{Ends, Link, ServedLink, send};
 use crate::{
     limits::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL},
     net::memory::MemoryNet,
-    wire::Batch,
 };
-use bytes::Bytes;
 
 /// A network with these largest UDP payloads on its interfaces and its path.
 fn net_with(interface: u16, path: u16) -> MemoryNet {
@@ -20,29 +18,6 @@ async fn search(from: &Link, to: &Link) {
     for _ in 0..6 {
         send(from, to, 32).await;
     }
-}
-
-/// Sends messages of 64 KiB.
-async fn send(from: &Link, to: &Link, messages: usize) {
-    let sent = async {
-        let mut stream = opening(from).await.expect("a stream");
-        for _ in 0..messages {
-            let mut batch = Batch::default();
-            batch.push(Bytes::from(vec![7; 1 << 16]));
-            stream.sender.write(&mut batch.into_chunks()).await.expect("it is sent");
-        }
-        stream.sender.finish();
-        stream.sender.delivered().await;
-    };
-    let received = async {
-        let mut stream = to.accept(MESSAGE_BYTES_MAX).await.expect("a stream");
-        let mut count = 0;
-        while stream.reader.next().await.expect("a frame").is_some() {
-            count += 1;
-        }
-        assert_eq!(count, messages);
-    };
-    soon(async { tokio::join!(sent, received) }).await;
 }
 
 fn datagram_bytes(link: &Link) -> u16 {

@@ -14,8 +14,9 @@ use crate::{
     certs::Ca,
     lazy_timeout::poll_once,
     tls::Credentials,
-    wire::{CloseCode, StreamCode},
+    wire::{Batch, CloseCode, StreamCode},
 };
+use bytes::Bytes;
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -119,6 +120,29 @@ async fn a_stream_that_comes_while_its_link_ends_is_refused() {
     assert!(soon(peer.accept(MESSAGE_BYTES_MAX)).await.is_none());
     let read = soon(stream.reader.next()).await;
     assert!(matches!(read, Err(ReadFault::Reset(Some(StreamCode::Refused)))), "{read:?}");
+}
+
+/// Sends messages of 64 KiB, and waits until they are acknowledged.
+async fn send(from: &Link, to: &Link, messages: usize) {
+    let sent = async {
+        let mut stream = opening(from).await.expect("a stream");
+        for _ in 0..messages {
+            let mut batch = Batch::default();
+            batch.push(Bytes::from(vec![7; 1 << 16]));
+            stream.sender.write(&mut batch.into_chunks()).await.expect("it is sent");
+        }
+        stream.sender.finish();
+        stream.sender.delivered().await;
+    };
+    let received = async {
+        let mut stream = to.accept(MESSAGE_BYTES_MAX).await.expect("a stream");
+        let mut count = 0;
+        while stream.reader.next().await.expect("a frame").is_some() {
+            count += 1;
+        }
+        assert_eq!(count, messages);
+    };
+    soon(async { tokio::join!(sent, received) }).await;
 }
 
 /// Credentials of the same peer and whether a link to a peer under `ca` outlives them.
