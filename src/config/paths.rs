@@ -145,6 +145,11 @@ fn check(table: &Table<'_>, tunnel: &TunnelFile) {
         let text = "`tls`: without TLS, listen on loopback (127.0.0.1), or name the proxy in front in trusted_proxy";
         table.fault("tls", text.into());
     }
+    let is_of_api = |path: &String| path == "/" || path == "/v1" || path.starts_with("/v1/");
+    if tunnel.on_gateway && tunnel.path.as_ref().is_some_and(is_of_api) {
+        let text = "`path`: with on_gateway it may not be \"/\" or begin with \"/v1\", where the gateway has its API";
+        table.fault("path", text.into());
+    }
     let of_listener = [
         ("cert", tunnel.certificate.is_some()),
         ("tls", tunnel.tls.is_some()),

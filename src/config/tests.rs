@@ -283,6 +283,10 @@ fn a_node_names_its_tunnels() {
     check(node_faults, behind, "on_gateway = true", "belongs under [tunnel]");
     let ignored = "[tunnel]\non_gateway = true\ntrusted_proxy = ['10.0.0.1']";
     check(node_faults, behind, ignored, "the gateway has its own");
+    let at = |path: &str| format!("[tunnel]\non_gateway = true\npath = '{path}'");
+    for path in ["/v1/agents", "/v1", "/"] {
+        check(node_faults, &at("/v1x"), &at(path), "where the gateway has its API");
+    }
     check(agent_faults, "", "[tunnel]\nlisten = '[::]:443'", "belongs in a node's file");
 }
 

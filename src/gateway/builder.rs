@@ -214,6 +214,11 @@ impl GatewayBuilder {
         tasks.spawn_until_stopped(serve);
         node_tasks.clone().spawn(end_with(node_tasks, tasks.clone()));
         tracing::info!("the gateway listens on {scheme}://{address}");
+        #[cfg(feature = "tunnel")]
+        if let Some(path) = &state.tunnel_path {
+            let scheme = if self.has_tls { "wss" } else { "ws" };
+            tracing::info!("tunnels are accepted at {scheme}://{address}{path}");
+        }
         Ok(Gateway { state, address, tasks })
     }
 

@@ -255,6 +255,9 @@ impl GatewayState {
         let client = client_address(&head.headers, from, &self.proxies);
         let client = SocketAddr::new(client, peer.address.port());
         let answer = tunnel::answer(head, peer, client, self.ingress.tunnels()?);
+        if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.refused(client.ip(), None, &tunnel::TOO_MANY_UNUSED.trim_end());
+        }
         Some(answer.map(|text| ResponseBody::Whole(text.into())))
     }
 

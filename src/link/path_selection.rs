@@ -103,7 +103,7 @@ impl Connector {
         let mut udp = pin!(self.race(address, config));
         let mut no_udp = None;
         match timeout(self.path_selection.head_start(address), udp.as_mut()).await {
-            Ok(Ok(connected)) => return self.linked_by(address, connected),
+            Ok(Ok(connected)) => return Ok(self.linked_by(address, connected, None)),
             Ok(Err(fault)) if fault.is_refusal() => return Err(fault),
             Ok(Err(fault)) => no_udp = Some(fault),
             Err(_elapsed) => {}
@@ -114,12 +114,14 @@ impl Connector {
             tokio::select! {
                 biased;
                 by_udp = udp.as_mut(), if no_udp.is_none() => match by_udp {
-                    Ok(connected) => return self.linked_by(address, connected),
+                    Ok(connected) => return Ok(self.linked_by(address, connected, None)),
                     Err(fault) if fault.is_refusal() => return Err(fault),
                     Err(fault) => no_udp = Some(fault),
                 },
                 by_tunnel = tunnel.as_mut(), if no_tunnel.is_none() => match by_tunnel {
-                    Ok(connected) => return self.linked_by(address, connected),
+                    Ok(connected) => {
+                        return Ok(self.linked_by(address, connected, no_udp.as_ref()));
+                    }
                     Err(fault) if fault.is_refusal() && no_udp.is_some() => return Err(fault),
                     Err(fault) => no_tunnel = Some(fault),
                 },
@@ -141,15 +143,17 @@ impl Connector {
         &self,
         address: &NodeAddress,
         connected: Connected,
-    ) -> Result<Connected, LinkFault> {
+        no_udp: Option<&LinkFault>,
+    ) -> Connected {
         let is_tunnel = connected.1.is_tunnel();
         self.path_selection.note(address, !is_tunnel);
         if is_tunnel {
+            let why = no_udp.map(|fault| format!(": {fault}")).unwrap_or_default();
             tracing::info!(
-                "{address} answers through a tunnel over TCP, and has not answered by UDP until then"
+                "{address} answers through a tunnel over TCP, and has not answered by UDP until then{why}"
             );
         }
-        Ok(connected)
+        connected
     }
 
     async fn by_tunnel(

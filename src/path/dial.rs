@@ -22,7 +22,10 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{self, ClientRequestBuilder},
+    tungstenite::{
+        self, ClientRequestBuilder,
+        http::{HeaderValue, Response},
+    },
 };
 
 /// A byte stream below a WebSocket.
@@ -210,13 +213,44 @@ async fn handshake(
     let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
     let opened = client_async_with_config(request, stream, Some(web_socket_config())).await;
     opened.map(|(socket, _answer)| socket).map_err(|error| match error {
-        tungstenite::Error::Http(answer) => refused(format!("the answer is {}", answer.status())),
+        tungstenite::Error::Http(answer) => refused(shown(&answer)),
         error => refused(printable(&error.to_string())),
     })
+}
+
+/// The status of an answer, and the first line of its text: a node says there why it refuses.
+fn shown(answer: &Response<Option<Vec<u8>>>) -> String {
+    let status = answer.status();
+    let kind = answer.headers().get("content-type").map_or(&b""[..], HeaderValue::as_bytes);
+    let body = answer.body().as_deref().filter(|_| kind.starts_with(b"text/plain"));
+    let text = String::from_utf8_lossy(body.unwrap_or_default());
+    let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
+    let colon = if line.is_empty() { "" } else { ": " };
+    format!("the answer is {status}{colon}{}", printable(&line))
 }
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tunnel({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_shown_with_the_first_line_of_its_plain_text_only() {
+        let answer = |kind: &str, body: &str| {
+            let answer = Response::builder().status(429).header("content-type", kind);
+            shown(&answer.body(Some(body.into())).expect("an answer"))
+        };
+        let status = "the answer is 429 Too Many Requests";
+        let full = answer("text/plain; charset=utf-8", "too many tunnels\nmore");
+        assert_eq!(full, format!("{status}: too many tunnels"));
+        assert_eq!(answer("text/html", "<html>"), status);
+        assert_eq!(answer("text/plain", ""), status);
+        assert!(!answer("text/plain", "\u{1b}[31m").contains('\u{1b}'));
+        assert!(answer("text/plain", &"x".repeat(5_000)).len() < 300);
     }
 }

@@ -40,8 +40,12 @@ impl HttpProxy {
     /// Sets the password from a file, without the line ends after it.
     ///
     /// # Errors
-    /// The file is missing, unreadable, exposed to other users, or larger than 4 KiB.
+    /// The proxy has no user; the file is missing, unreadable, exposed to other users, or larger
+    /// than 4 KiB.
     pub fn with_password_file(self, path: impl AsRef<Path>) -> Result<Self, ProxyPasswordError> {
+        if self.user.is_none() {
+            return Err(ProxyPasswordError::NoUser { path: path.as_ref().into() });
+        }
         Ok(self.with_password(read_password(path.as_ref())?))
     }
 

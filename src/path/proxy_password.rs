@@ -10,6 +10,14 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyPasswordError {
+    /// The URL of the proxy has no user.
+    #[error(
+        "the proxy's password in {} is for no user; write the proxy as http://USER@HOST:PORT", path.display()
+    )]
+    NoUser {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("the proxy's password: cannot read {}", path.display())]
     Unreadable {

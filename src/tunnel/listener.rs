@@ -195,7 +195,11 @@ impl Answers for TunnelServer {
             peer.be_done();
             request::refusal(StatusCode::BAD_REQUEST, "a tunnel's request has no body\n")
         } else if head.uri.path() == self.path {
-            request::answer(&head, &peer, client, &self.tunnels)
+            let response = request::answer(&head, &peer, client, &self.tunnels);
+            if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                self.log(client.ip(), &request::TOO_MANY_UNUSED.trim_end());
+            }
+            response
         } else {
             request::refusal(StatusCode::NOT_FOUND, "there is nothing here\n")
         };

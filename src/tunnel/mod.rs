@@ -8,4 +8,4 @@ pub use error::TunnelListenError;
 pub use listener::TunnelListen;
 pub(crate) use listener::{ListeningTunnels, listen};
 #[cfg(feature = "gateway")]
-pub(crate) use request::answer;
+pub(crate) use request::{TOO_MANY_UNUSED, answer};

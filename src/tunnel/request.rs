@@ -12,6 +12,9 @@ use hyper::{
 use std::{net::SocketAddr, sync::Arc};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+pub(crate) const TOO_MANY_UNUSED: &str =
+    "too many tunnels of this address, or of its network, are not used by a link\n";
+
 /// A request that does not ask for a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NotATunnelRequest {
@@ -31,8 +34,7 @@ pub(crate) fn answer(
         Err(NotATunnelRequest { status, text }) => return refusal(status, text),
     };
     let Ok(unused) = tunnels.admit(client.ip()) else {
-        let text = "too many tunnels of this address, or of its network, are not used by a link\n";
-        return refusal(StatusCode::TOO_MANY_REQUESTS, text);
+        return refusal(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_UNUSED);
     };
     let (tunnels, peer_of) = (tunnels.clone(), peer.clone());
     // Behind a proxy the local address says nothing about the path of the client's packets.

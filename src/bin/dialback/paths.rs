@@ -112,7 +112,10 @@ pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
     if paths.verify == Some(true) {
         let ca = paths.ca.as_ref().map(|path| read(path, "the CAs of tunnels")).transpose()?;
         let verified = settings.verify(ca.as_deref().map(str::as_bytes));
-        settings = verified.map_err(|fault| Failure::usage(fault.to_string()))?;
+        settings = verified.map_err(|fault| {
+            let file = paths.ca.as_ref().map(|path| format!("{}: ", path.display()));
+            Failure::usage(format!("{}{fault}", file.unwrap_or_default()))
+        })?;
     } else if paths.ca.is_some() {
         return Err(Failure::usage("--tunnel-ca needs --tunnel-verify beside it"));
     }

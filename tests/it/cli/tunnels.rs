@@ -62,6 +62,9 @@ fn a_password_of_a_proxy_that_others_can_read_is_refused_and_not_shown() {
     with(&["agents"]).expect(78, &["no answer of 127.0.0.1:1"]);
     dir.write("password", "x".repeat(5_000));
     with(&["agents"]).expect(2, &["password is too large for the file of a password"]);
+    dir.write("password", "hunter2");
+    let nobody = ["--proxy", "http://127.0.0.1:1", "--proxy-password-file", "password"];
+    dir.run(&[&["agents"], &nobody[..]].concat()).expect(2, &["password is for no user"]);
     fs::remove_file(dir.path("password")).expect("removed");
     with(&["agents"]).expect(2, &["cannot read password", "No such file"]);
 }
