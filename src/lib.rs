@@ -134,8 +134,8 @@ pub use limits::Limits;
 pub use link::{BindError, LinkFault, LinkPath, PathChangeCause};
 pub use metadata::Metadata;
 pub use name::{
-    CallId, MethodGlob, MethodName, MethodPath, Name, NameError, NameGlob, NodeAddress, PeerName,
-    Role, ServiceGlob, ServiceName,
+    CallId, HttpTarget, HttpTargetError, MethodGlob, MethodName, MethodPath, Name, NameError,
+    NameGlob, NodeAddress, PeerName, Role, ServiceGlob, ServiceName,
 };
 pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected};
 pub use observe::{AgentEvent, Events, NodeEvent};
