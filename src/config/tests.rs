@@ -648,7 +648,7 @@ proptest! {
 }
 
 #[test]
-fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_those_for_tcp_are_not() {
+fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_others_are_not() {
     let node = |method: &str, kind: &str| {
         let text = format!("[[{kind}]]\ncaller = 'a'\nagent = 'b'\nmethod = '{method}'\n");
         NodeConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
@@ -657,13 +657,13 @@ fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_those_for_tcp_are_no
         let text = format!("[[allow]]\nnode = 'n'\ncaller = 'a'\nmethod = '{method}'\n");
         AgentConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
     };
-    for bad in ["http:grafana", "http:*", "mcp:tools/x"] {
+    for bad in ["mcp:tools", "mcp:*", "mcp:tools/x"] {
         for refused in [node(bad, "allow"), node(bad, "deny"), agent(bad)] {
             let text = refused.expect_err(bad);
             assert!(text.starts_with("f:4: `method`") && text.contains("tcp:NAME"), "{text}");
         }
     }
-    for good in ["tcp:db", "tcp:*", "A/b", "*/*"] {
+    for good in ["tcp:db", "tcp:*", "http:web", "http:*", "A/b", "*/*"] {
         assert_eq!((node(good, "allow"), agent(good)), (Ok(()), Ok(())), "{good}");
     }
 }

@@ -1,7 +1,10 @@
 //! Patterns over names in rules. `*` is one label or the rest of one, `**` any number of labels.
 
 use super::{
-    MethodPath, Name, NameError, error::as_name, method::is_identifier, peer::is_label_byte,
+    MethodPath, Name, NameError,
+    error::as_name,
+    method::{FORWARDS, HTTP, is_identifier},
+    peer::is_label_byte,
 };
 use std::str::FromStr;
 
@@ -143,21 +146,15 @@ impl FromStr for ServiceGlob {
 /// Subject of a method pattern: RPC methods or forwards, never both.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Subject {
-    Rpc {
-        service: Vec<Label>,
-        method: Label,
-    },
-    /// The kind TCP, the only one so far.
-    Forward {
-        name: Vec<Label>,
-    },
+    Rpc { service: Vec<Label>, method: Label },
+    Forward { kind: &'static str, name: Vec<Label> },
 }
 
-/// Kinds of forwards that are planned: a pattern over one would cover nothing.
-const NOT_YET: [&str; 2] = ["http:", "mcp:"];
+/// A kind of forward that is planned: a pattern over it would cover nothing.
+const NOT_YET: &str = "mcp:";
 
-/// A pattern over methods: `HelloService/*`, `acme.**/Get*`, or over forwards: `tcp:*`. `*/*` is
-/// every RPC method of every service, and never a forward.
+/// A pattern over methods: `HelloService/*`, `acme.**/Get*`, or over forwards of one kind: `tcp:*`,
+/// `http:grafana`. `*/*` is every RPC method of every service, and never a forward.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodGlob {
     text: String,
@@ -173,9 +170,9 @@ impl MethodGlob {
                     && method.matches(path.method())
                     && labels_match(service, path.service().split('.'))
             }
-            Subject::Forward { name } => {
+            Subject::Forward { kind, name } => {
                 path.is_forward()
-                    && path.service() == "tcp"
+                    && path.service() == *kind
                     && labels_match(name, path.method().split('.'))
             }
         }
@@ -199,6 +196,11 @@ impl MethodGlob {
             && self.matches_some_of(service)
     }
 
+    /// True if the pattern covers HTTP forwards, and therefore nothing else.
+    pub fn is_http(&self) -> bool {
+        matches!(self.subject, Subject::Forward { kind: HTTP, .. })
+    }
+
     fn is_every_rpc(&self) -> bool {
         let Subject::Rpc { service, method } = &self.subject else { return false };
         service.iter().all(|label| *label == Label::Any)
@@ -211,16 +213,16 @@ impl MethodGlob {
     }
 
     fn subject(text: &str) -> Result<Subject, &'static str> {
-        if let Some(name) = text.strip_prefix("tcp:") {
-            return Ok(Subject::Forward { name: parse_labels(name, is_label_byte)? });
+        if let Some((kind, name)) = forward(text) {
+            return Ok(Subject::Forward { kind, name: parse_labels(name, is_label_byte)? });
         }
-        if NOT_YET.iter().any(|kind| text.starts_with(kind)) {
+        if text.starts_with(NOT_YET) {
             return Err(
-                "names a kind of forward that this version does not have, so that the rule would cover nothing; forwards of TCP are tcp:NAME",
+                "names a kind of forward that this version does not have, so that the rule would cover nothing; forwards are tcp:NAME and http:NAME",
             );
         }
         let (service, method) =
-            text.split_once('/').ok_or("is not written SERVICE/METHOD or tcp:NAME")?;
+            text.split_once('/').ok_or("is not written SERVICE/METHOD, tcp:NAME or http:NAME")?;
         if text == "*/*" {
             return Ok(Subject::Rpc {
                 service: vec![Label::Any],
@@ -236,6 +238,12 @@ impl MethodGlob {
             method => Ok(Subject::Rpc { service, method }),
         }
     }
+}
+
+/// The kind and the name of a text that begins as a forward does.
+fn forward(text: &str) -> Option<(&'static str, &str)> {
+    let (kind, name) = text.split_once(':')?;
+    FORWARDS.into_iter().find(|known| *known == kind).map(|kind| (kind, name))
 }
 
 /// `acme/v1/Stock` as `acme.v1/Stock`.
@@ -255,7 +263,9 @@ fn spellings(text: &str) -> Vec<String> {
             go.into_iter().chain([format!("{text}/*")]).collect()
         }
         Some((service, "**")) => vec![format!("{service}/*")],
-        Some(("tcp" | "TCP", name)) => vec![format!("tcp:{}", as_name(name))],
+        Some((kind, name)) if FORWARDS.contains(&&*kind.to_ascii_lowercase()) => {
+            vec![format!("{}:{}", kind.to_ascii_lowercase(), as_name(name))]
+        }
         Some(_) => text.rsplit_once('/').map(dotted).into_iter().collect(),
     }
 }
@@ -349,7 +359,10 @@ mod tests {
         for forward in ["tcp:db", "tcp:*", "tcp:**"] {
             check_method(forward, &[], &["http/grafana", "http:db", "tcp/db", "A/b"]);
         }
-        for methods in ["*/*", "**/*", "tcp/*", "*/db", "tcp/db"] {
+        for forward in ["http:db", "http:*", "http:**"] {
+            check_method(forward, &[], &["http/db", "tcp:db", "A/b"]);
+        }
+        for methods in ["*/*", "**/*", "tcp/*", "*/db", "tcp/db", "http/*", "http/db"] {
             check_method(methods, &[], &["tcp:db", "tcp:a.db", "http:db"]);
         }
     }
@@ -361,6 +374,13 @@ mod tests {
         check_method("tcp:db-*", &["tcp:db-1"], &["tcp:db", "tcp:db-1.x"]);
         check_method("tcp:**", &["tcp:db", "tcp:a.db"], &["http:db"]);
         check_method("tcp:acme.*", &["tcp:acme.db"], &["tcp:acme", "tcp:db"]);
+        check_method("http:grafana", &["http:grafana"], &["http:grafana-2", "tcp:grafana"]);
+        check_method("http:**", &["http:web", "http:acme.web"], &["tcp:web"]);
+        for (pattern, is_http) in
+            [("http:web", true), ("http:**", true), ("tcp:**", false), ("http/*", false)]
+        {
+            assert_eq!(pattern.parse::<MethodGlob>().expect(pattern).is_http(), is_http);
+        }
     }
 
     #[track_caller]
@@ -397,6 +417,8 @@ mod tests {
         check_covers("A/*", "A/*", true);
         check_covers("tcp:db", "tcp:db", true);
         check_covers("*/*", "tcp:db", false);
+        check_covers("*/*", "http:db", false);
+        check_covers("http:db", "tcp:db", false);
         check_covers("A/*", "*/*", false);
         check_covers("**/Get*", "A/*", false);
     }
@@ -412,7 +434,7 @@ mod tests {
 
     #[test]
     fn unknown_kinds_of_forwards_are_refused() {
-        for bad in ["http:grafana", "http:*", "mcp:tools", "mcp:tools/x"] {
+        for bad in ["mcp:tools", "mcp:tools/x"] {
             let fault = bad.parse::<MethodGlob>().expect_err(bad).to_string();
             assert!(fault.contains("does not have"), "{fault}");
         }
@@ -431,6 +453,8 @@ mod tests {
             ("acme/v1/Stock", Some("acme.v1/Stock")),
             ("tcp:DB_1", Some("tcp:db-1")),
             ("TCP:db", Some("tcp:db")),
+            ("HTTP:Web", Some("http:web")),
+            ("http:a/b", None),
             ("a-b/c", None),
             ("ftp:x", None),
             ("é", None),

@@ -78,10 +78,12 @@ impl ServiceName {
 text_name!(ServiceName, "service", service_fault);
 text_name!(MethodName, "method", method_fault);
 
-/// Prefix of the names of forwards.
-const FORWARDS: [&str; 2] = ["http", "tcp"];
+/// Kinds of forwards, the prefixes of their names.
+pub(super) const FORWARDS: [&str; 2] = [HTTP, "tcp"];
 
-/// A service and a method, `HelloService/Hello`, or a forward, `tcp:db`, as one text.
+pub(super) const HTTP: &str = "http";
+
+/// A service and a method, `HelloService/Hello`, or a forward, `tcp:db` or `http:web`, as one text.
 /// `HelloService.Hello`, Go's spelling, is split at the last dot. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MethodPath {
@@ -122,6 +124,11 @@ impl MethodPath {
         self.text.as_bytes()[self.split] == b':'
     }
 
+    /// True if it names an HTTP forward, `http:grafana`. Its calls have a verb and a path.
+    pub fn is_http(&self) -> bool {
+        self.is_forward() && self.service() == HTTP
+    }
+
     /// `tcp:db`, if the text begins as a forward does.
     fn forward(text: &str) -> Option<Result<Self, NameError>> {
         let (kind, name) = text.split_once(':').filter(|(kind, _)| FORWARDS.contains(kind))?;
@@ -143,7 +150,7 @@ impl FromStr for MethodPath {
         let fault = |why| NameError::new("method", text, why);
         let split = text.split_once('/').or_else(|| text.rsplit_once('.'));
         let (service, method) = split.ok_or_else(|| {
-            fault("is not written SERVICE/METHOD, as HelloService/Hello, or tcp:NAME")
+            fault("is not written SERVICE/METHOD, as HelloService/Hello, or tcp:NAME or http:NAME")
         })?;
         if let Some(why) = service_fault(service).or_else(|| method_fault(method)) {
             return Err(fault(why));
@@ -205,9 +212,13 @@ mod tests {
             let path: MethodPath = text.parse().expect("a forward");
             assert_eq!((path.as_str(), path.service(), path.method()), (text, kind, name));
             assert!(path.is_forward(), "{text}");
+            assert_eq!(path.is_http(), kind == "http", "{text}");
         }
-        let rpc: MethodPath = "tcp/db".parse().expect("a method");
-        assert!(!rpc.is_forward() && rpc != "tcp:db".parse().expect("a forward"));
+        for text in ["tcp/db", "http/web"] {
+            let rpc: MethodPath = text.parse().expect("a method");
+            assert!(!rpc.is_forward() && !rpc.is_http(), "{text}");
+            assert_ne!(Ok(rpc), text.replace('/', ":").parse());
+        }
         assert_eq!(MethodPath::tcp(&"db".parse().expect("a name")).as_str(), "tcp:db");
     }
 

@@ -91,9 +91,20 @@ fn patterns_of_rpc_methods_cover_no_forward_and_the_reverse() {
     ] {
         check_both(["ops", "store", forward], ["caller/ops", "store", "tcp:db"], passes);
     }
+    for (forward, passes) in [
+        ("http:web", true),
+        ("http:*", true),
+        ("http:**", true),
+        ("tcp:web", false),
+        ("tcp:**", false),
+        ("*/*", false),
+        ("http/*", false),
+    ] {
+        check_both(["ops", "store", forward], ["caller/ops", "store", "http:web"], passes);
+    }
     // A rule for all methods would have to cover these to open a forward.
     let every: crate::name::MethodGlob = "*/*".parse().expect("a pattern");
-    for forward in ["tcp:db", "tcp:**"] {
+    for forward in ["tcp:db", "tcp:**", "http:web", "http:**"] {
         assert!(!every.covers(&forward.parse().expect("a pattern")), "{forward} is opened by */*");
     }
 }
