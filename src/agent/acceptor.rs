@@ -5,7 +5,7 @@ use crate::{
     call::{CallAcceptor, Head, PendingRequest, Permits, Reply, Requester, Target},
     limits::Limits,
     link::Link,
-    name::{Name, PeerName, Role},
+    name::{HttpSuffix, HttpTarget, Name, PeerName, Role},
     observe::{CallRecord, Event},
     status::{Code, Status},
     suspend_guard::SuspendGuard,
@@ -50,22 +50,29 @@ impl AgentAcceptor {
         }
     }
 
-    fn authorise(&self, requester: &PeerName, head: &Head) -> Result<(), Status> {
+    /// Authorises a call by the owner's rules. Calls of HTTP forwards have an HTTP target.
+    fn authorise(
+        &self,
+        requester: &PeerName,
+        head: &Head,
+        http: Option<&HttpTarget>,
+    ) -> Result<(), Status> {
         let policy = self.state.policy.get();
-        let decision = policy.decide(&self.node, requester, &head.meta.method);
+        let decision = policy.decide(&self.node, requester, &head.meta.method, http);
         if decision.is_allowed() {
             return Ok(());
         }
+        let http = HttpSuffix(http);
         self.state.observer.report(Event::CallRefused {
             caller: requester,
             target: Some(&self.state.peer),
             via: Some(&self.node),
             method: &head.meta.method,
             code: Code::PermissionDenied,
-            reason: &decision,
+            reason: &format_args!("{decision}{http}"),
         });
         let text = format!(
-            "{requester} may not call {} on this agent; an [[allow]] rule of the agent would have to say so",
+            "{requester} may not call {}{http} on this agent; an [[allow]] rule of the agent would have to say so",
             head.meta.method
         );
         Err(Status::not_executed(Code::PermissionDenied, text))
@@ -89,7 +96,7 @@ impl CallAcceptor for AgentAcceptor {
             ));
         }
         let requester = self.requester(head.claimed.as_deref())?;
-        self.authorise(&requester, &head)?;
+        self.authorise(&requester, &head, None)?;
         let handler = self.state.services.find(&head.meta.method, head.meta.kind)?.clone();
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.state.memory.account(&requester));

@@ -85,6 +85,15 @@ impl fmt::Display for HttpTarget {
     }
 }
 
+/// Verb and path after the name of a method in a sentence, ` (GET /api/x)`, or nothing.
+pub(crate) struct HttpSuffix<'a>(pub(crate) Option<&'a HttpTarget>);
+
+impl fmt::Display for HttpSuffix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |target| write!(f, " ({target})"))
+    }
+}
+
 /// Fault of the verb or the path of a call of an HTTP forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -121,7 +130,8 @@ fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn check_verb(verb: &str) -> Result<(), HttpTargetError> {
+/// Checks that a verb is a token and may be forwarded.
+pub(crate) fn check_verb(verb: &str) -> Result<(), HttpTargetError> {
     if verb.len() > VERB_BYTES_MAX || !is_token(verb) {
         return Err(HttpTargetError::InvalidVerb(shortened(verb)));
     }
@@ -178,7 +188,7 @@ fn normalise_escapes(path: &str) -> Result<String, &'static str> {
 const BAD_ESCAPE: &str = "has a % that is not followed by two hexadecimal digits";
 
 /// The byte of an escape, after its `%`, and what follows.
-fn escaped_byte(text: &[u8]) -> Option<(u8, &[u8])> {
+pub(crate) fn escaped_byte(text: &[u8]) -> Option<(u8, &[u8])> {
     let [high, low, after @ ..] = text else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
@@ -308,6 +318,8 @@ mod tests {
         let target = HttpTarget::new("DELETE", "/a/./b").expect("a target");
         assert_eq!(target.to_string(), "DELETE /a/b");
         assert_eq!((target.verb(), target.path()), ("DELETE", "/a/b"));
+        assert_eq!(HttpSuffix(Some(&target)).to_string(), " (DELETE /a/b)");
+        assert_eq!(HttpSuffix(None).to_string(), "");
     }
 
     #[test]

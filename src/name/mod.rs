@@ -14,6 +14,7 @@ pub use call_id::CallId;
 pub(crate) use call_id::CallIds;
 pub use error::NameError;
 pub use glob::{MethodGlob, NameGlob, ServiceGlob};
+pub(crate) use http_target::{HttpSuffix, check_verb, decode_escapes, escaped_byte};
 pub use http_target::{HttpTarget, HttpTargetError};
 pub use method::{MethodName, MethodPath, ServiceName};
 pub use peer::{Name, PeerName, Role};

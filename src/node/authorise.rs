@@ -2,7 +2,7 @@
 
 use super::{quotas::InFlight, state::NodeState};
 use crate::{
-    name::{MethodPath, PeerName, Role},
+    name::{HttpSuffix, HttpTarget, MethodPath, PeerName, Role},
     observe::Event,
     policy::{Decision, Denied, Grant, PolicyTarget},
     status::{Code, Status},
@@ -48,17 +48,19 @@ pub(super) struct Authorised {
 
 /// Authorises the call of a peer and charges it to the quotas of its rule. A refusal is the same
 /// whether the agent exists or not. Without a target, the first rule that allows the method on any
-/// agent counts the call; the hosts that may answer are determined when one is picked.
+/// agent counts the call; the hosts that may answer are determined when one is picked. Calls of
+/// HTTP forwards have an HTTP target.
 pub(super) fn authorise(
     shared: &NodeState,
     requester: &PeerName,
     target: Option<PolicyTarget<'_>>,
     method: &MethodPath,
+    http: Option<&HttpTarget>,
 ) -> Result<Authorised, Status> {
-    let refused = RefusedCall { shared, caller: requester, target, method };
+    let refused = RefusedCall { shared, caller: requester, target, method, http };
     let policy = shared.policy.get();
     let decision = match target {
-        Some(target) => policy.decide(requester, target, method),
+        Some(target) => policy.decide(requester, target, method, http),
         None => policy
             .grant_anywhere(requester, method)
             .map_or(Decision::Deny(Denied::NoRule), Decision::Allow),
@@ -68,8 +70,9 @@ pub(super) fn authorise(
         Decision::Deny(denied) => {
             refused.report(Code::PermissionDenied, &denied);
             let on = target.map(|target| format!(" on {target}")).unwrap_or_default();
+            let http = HttpSuffix(http);
             let text = format!(
-                "{requester} may not call {method}{on}; no [[allow]] rule of the node permits it"
+                "{requester} may not call {method}{http}{on}; no [[allow]] rule of the node permits it"
             );
             return Err(Status::not_executed(Code::PermissionDenied, text));
         }
@@ -89,17 +92,24 @@ struct RefusedCall<'a> {
     caller: &'a PeerName,
     target: Option<PolicyTarget<'a>>,
     method: &'a MethodPath,
+    http: Option<&'a HttpTarget>,
 }
 
 impl RefusedCall<'_> {
     fn report(&self, code: Code, reason: &dyn fmt::Display) {
-        let Self { shared, caller, target, method } = *self;
+        let Self { shared, caller, target, method, http } = *self;
         let target = target.map(|target| match target {
             PolicyTarget::Agent(name) => PeerName::new(Role::Agent, name.clone()),
             PolicyTarget::Node(name) => PeerName::new(Role::Node, name.clone()),
         });
         let target = target.as_ref();
-        let refused = Event::CallRefused { caller, target, via: None, method, code, reason };
-        shared.observer.report(refused);
+        shared.observer.report(Event::CallRefused {
+            caller,
+            target,
+            via: None,
+            method,
+            code,
+            reason: &format_args!("{reason}{}", HttpSuffix(http)),
+        });
     }
 }

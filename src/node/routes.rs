@@ -240,5 +240,7 @@ pub(super) fn may_answer(
     let is_own = *requester == shared.peer;
     policy.may_host(agent, method.service())
         && (is_own
-            || policy.decide(requester, policy::PolicyTarget::Agent(agent), method).is_allowed())
+            || policy
+                .decide(requester, policy::PolicyTarget::Agent(agent), method, None)
+                .is_allowed())
 }

@@ -5,7 +5,10 @@
 
 mod agent;
 mod glob;
+mod http_scope;
 mod node;
+mod path_glob;
+mod path_reading;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -13,6 +16,9 @@ mod view;
 
 pub use agent::{AgentDecision, AgentPolicy};
 pub use glob::{PolicyTarget, RequesterGlob, TargetGlob};
+pub use http_scope::{HttpScope, HttpVerb};
 pub use node::{Decision, Denied, Grant, NodePolicy};
+pub use path_glob::PathGlob;
+pub use path_reading::other_readings;
 pub use rule::{AgentRule, AllowRule, DenyRule, HostRule, Origin, Rate, RateError};
 pub use view::PolicyView;

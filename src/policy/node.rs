@@ -1,13 +1,14 @@
 //! The node's rules: methods that requesters may call, and agents that may host a service.
 
 use super::{
-    AllowRule, DenyRule, HostRule, PolicyTarget, RequesterGlob, TargetGlob, rule::RuleLimits,
+    AllowRule, DenyRule, HostRule, PolicyTarget, RequesterGlob, TargetGlob,
+    path_reading::TargetReadings, rule::RuleLimits,
 };
-use crate::name::{MethodPath, Name, NameError, PeerName, Role};
+use crate::name::{HttpTarget, MethodPath, Name, NameError, PeerName, Role};
 use std::{fmt, time::Duration};
 
 /// Rules of a node. `Default` has no rules and denies everything. Every call costs one comparison
-/// of patterns per rule, in their order, and no allocation.
+/// of patterns per rule, in their order, and no allocation except to compare paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePolicy {
     /// Allow rules. If several cover a call, the **first** decides and its limits apply.
@@ -60,18 +61,26 @@ impl NodePolicy {
     }
 
     /// Decides one call: any deny rule that covers it decides, else the first allow rule that does.
+    /// Every call of an HTTP forward has an HTTP target; without one, decides whether some call of
+    /// the forward is allowed, as far as single rules show.
     pub fn decide(
         &self,
         requester: &PeerName,
         target: PolicyTarget<'_>,
         method: &MethodPath,
+        http: Option<&HttpTarget>,
     ) -> Decision<'_> {
-        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(requester, target, method)) {
+        let http = http.map(TargetReadings::new);
+        let covers = |rule: &&DenyRule| rule.covers(requester, target, method, http.as_ref());
+        if let Some(rule) = self.deny.iter().find(covers) {
             return Decision::Deny(Denied::ByRule(rule));
         }
-        match self.allow.iter().find(|rule| rule.covers(requester, target, method)) {
+        let first = |http: Option<&TargetReadings<'_>>| {
+            self.allow.iter().find(|rule| rule.covers(requester, target, method, http))
+        };
+        match first(http.as_ref()) {
             Some(rule) => Decision::Allow(Grant { rule }),
-            None => Decision::Deny(Denied::NoRule),
+            None => Decision::Deny(first(None).map_or(Denied::NoRule, Denied::ByScope)),
         }
     }
 
@@ -166,6 +175,8 @@ pub enum Denied<'a> {
     ByRule(&'a DenyRule),
     /// No allow rule covers it.
     NoRule,
+    /// No allow rule covers its verb and path; this one covers others.
+    ByScope(&'a AllowRule),
 }
 
 impl fmt::Display for Denied<'_> {
@@ -176,6 +187,11 @@ impl fmt::Display for Denied<'_> {
                 rule.origin.cite(f, "deny")
             }
             Self::NoRule => f.write_str("denied: no [[allow]] rule covers it"),
+            Self::ByScope(rule) => {
+                f.write_str("denied: no [[allow]] rule covers its verb and path; ")?;
+                rule.origin.cite(f, "allow")?;
+                write!(f, " covers {}", rule.http)
+            }
         }
     }
 }
@@ -208,7 +224,7 @@ mod tests {
     fn check(policy: &NodePolicy, [requester, on, method]: [&str; 3], expected: &str) {
         let [requester, on] = [requester, on].map(|text| text.parse::<PeerName>().expect("a peer"));
         let method = method.parse().expect("a method");
-        assert_eq!(policy.decide(&requester, target(&on), &method).to_string(), expected);
+        assert_eq!(policy.decide(&requester, target(&on), &method, None).to_string(), expected);
     }
 
     #[track_caller]
@@ -283,7 +299,7 @@ mod tests {
             ("caller/billing".parse().expect("one"), "a".parse().expect("one"));
         let grant = |method: &str| {
             let method = method.parse().expect("a method");
-            match policy.decide(&requester, PolicyTarget::Agent(&agent), &method) {
+            match policy.decide(&requester, PolicyTarget::Agent(&agent), &method, None) {
                 Decision::Allow(grant) => grant,
                 Decision::Deny(denied) => panic!("{denied}"),
             }

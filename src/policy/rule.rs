@@ -1,6 +1,6 @@
 //! One rule of `[[allow]]`, `[[deny]]` or `[[host]]`, with its origin.
 
-use super::{PolicyTarget, RequesterGlob, TargetGlob};
+use super::{HttpScope, PolicyTarget, RequesterGlob, TargetGlob, path_reading::TargetReadings};
 use crate::{
     limits::RATE_CALLS_MAX,
     name::{MethodGlob, MethodPath, Name, NameError, NameGlob, PeerName, ServiceGlob},
@@ -130,6 +130,8 @@ pub struct AllowRule {
     pub agent: TargetGlob,
     /// The methods.
     pub method: MethodGlob,
+    /// Verbs and paths, of HTTP forwards only.
+    pub http: HttpScope,
     /// The longest deadline that a call under this rule may have; longer ones are reduced to it.
     pub timeout_max: Option<Duration>,
     /// True if an attempt that may have run may be repeated. Only the operator can know.
@@ -151,6 +153,7 @@ impl AllowRule {
             caller,
             agent,
             method,
+            http: HttpScope::default(),
             timeout_max: None,
             idempotent: false,
             message_bytes_max: None,
@@ -170,8 +173,12 @@ impl AllowRule {
         requester: &PeerName,
         target: PolicyTarget<'_>,
         method: &MethodPath,
+        http: Option<&TargetReadings<'_>>,
     ) -> bool {
-        self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
+        self.caller.matches(requester)
+            && self.agent.matches(target)
+            && self.method.matches(method)
+            && self.http.is_allowed(method, http)
     }
 
     /// True if it limits the calls that it allows, or lets them be repeated.
@@ -190,14 +197,24 @@ impl AllowRule {
     /// Hashes the identity of the rule for counting its calls: not its line, which changes with the
     /// lines above it, and not the limits of a single call.
     pub(crate) fn hash_identity(&self, state: &mut impl Hasher) {
-        let Self { caller, agent, method, rate, in_flight, .. } = self;
-        (caller, agent, method, rate, in_flight).hash(state);
+        let Self { caller, agent, method, http, rate, in_flight, .. } = self;
+        (caller, agent, method, http, rate, in_flight).hash(state);
     }
 }
 
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {} {}{}", self.caller, self.agent, self.method, RuleLimits(self))
+        let Self { caller, agent, method, http, .. } = self;
+        write!(f, "{caller} on {agent} {method}{}{}", ShownScope(http), RuleLimits(self))
+    }
+}
+
+/// ` (GET on /api)`, the scope after a method; empty for a scope over everything.
+struct ShownScope<'a>(&'a HttpScope);
+
+impl fmt::Display for ShownScope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_all() { Ok(()) } else { write!(f, " ({})", self.0) }
     }
 }
 
@@ -229,6 +246,8 @@ pub struct DenyRule {
     pub agent: TargetGlob,
     /// The methods.
     pub method: MethodGlob,
+    /// Verbs and paths, of HTTP forwards only.
+    pub http: HttpScope,
     /// Origin of the rule.
     pub origin: Origin,
 }
@@ -236,7 +255,7 @@ pub struct DenyRule {
 impl DenyRule {
     /// Denies; the origin may be set after.
     pub fn new(caller: RequesterGlob, agent: TargetGlob, method: MethodGlob) -> Self {
-        Self { caller, agent, method, origin: Origin::default() }
+        Self { caller, agent, method, http: HttpScope::default(), origin: Origin::default() }
     }
 
     /// Reads the three patterns as a rule in a file has them.
@@ -249,8 +268,12 @@ impl DenyRule {
         requester: &PeerName,
         target: PolicyTarget<'_>,
         method: &MethodPath,
+        http: Option<&TargetReadings<'_>>,
     ) -> bool {
-        self.caller.matches(requester) && self.agent.matches(target) && self.method.matches(method)
+        self.caller.matches(requester)
+            && self.agent.matches(target)
+            && self.method.matches(method)
+            && self.http.is_denied(method, http)
     }
 }
 
@@ -282,7 +305,7 @@ impl HostRule {
     }
 }
 
-/// An `[[allow]]` rule of an agent: node, caller and method patterns.
+/// An `[[allow]]` rule of an agent: node, caller and method patterns, verbs and paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AgentRule {
@@ -292,6 +315,8 @@ pub struct AgentRule {
     pub caller: RequesterGlob,
     /// The methods.
     pub method: MethodGlob,
+    /// Verbs and paths, of HTTP forwards only.
+    pub http: HttpScope,
     /// Origin of the rule.
     pub origin: Origin,
 }
@@ -299,7 +324,7 @@ pub struct AgentRule {
 impl AgentRule {
     /// Allows; the origin may be set after.
     pub fn new(node: NameGlob, caller: RequesterGlob, method: MethodGlob) -> Self {
-        Self { node, caller, method, origin: Origin::default() }
+        Self { node, caller, method, http: HttpScope::default(), origin: Origin::default() }
     }
 
     /// Reads the three patterns as a rule in a file has them.
@@ -307,8 +332,17 @@ impl AgentRule {
         Ok(Self::new(node.parse()?, caller.parse()?, method.parse()?))
     }
 
-    pub(super) fn covers(&self, node: &Name, requester: &PeerName, method: &MethodPath) -> bool {
-        self.node.matches(node) && self.caller.matches(requester) && self.method.matches(method)
+    pub(super) fn covers(
+        &self,
+        node: &Name,
+        requester: &PeerName,
+        method: &MethodPath,
+        http: Option<&TargetReadings<'_>>,
+    ) -> bool {
+        self.node.matches(node)
+            && self.caller.matches(requester)
+            && self.method.matches(method)
+            && self.http.is_allowed(method, http)
     }
 }
 
@@ -378,10 +412,11 @@ mod tests {
         moved.message_bytes_max = Some(10);
         moved.idempotent = true;
         assert_eq!(identity(&moved), identity(&rule()));
-        let changes: [fn(&mut AllowRule); 5] = [
+        let changes: [fn(&mut AllowRule); 6] = [
             |rule| rule.caller = "ops".parse().expect("a pattern"),
             |rule| rule.agent = "node/acme".parse().expect("a pattern"),
             |rule| rule.method = "Stock/List".parse().expect("a pattern"),
+            |rule| rule.http = HttpScope::parse(&["GET"], &[]).expect("a scope"),
             |rule| rule.rate = Some(Rate::per_second(6)),
             |rule| rule.in_flight = Some(1),
         ];
@@ -405,6 +440,11 @@ mod tests {
         let expected = "billing on acme.* Stock/*: timeout_max 30s, message_max 1024B, rate 6000/m, in_flight 4, idempotent";
         assert_eq!(rule.to_string(), expected);
         assert!(rule.counts_calls());
+        let mut rule = AllowRule::parse("ops", "a", "http:web").expect("a rule");
+        rule.http = HttpScope::parse(&["GET", "HEAD"], &["/api/**"]).expect("a scope");
+        rule.in_flight = Some(4);
+        let expected = "ops on a http:web (GET, HEAD on /api/**): in_flight 4";
+        assert_eq!(rule.to_string(), expected);
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! Tests of both policies together: the same patterns over callers and methods, and the decision of
 //! each side with several rules.
 
-use super::{AgentPolicy, AgentRule, AllowRule, DenyRule, NodePolicy, Origin, PolicyTarget};
-use crate::name::{MethodPath, Name, PeerName};
+use super::{
+    AgentPolicy, AgentRule, AllowRule, DenyRule, HttpScope, NodePolicy, Origin, PolicyTarget,
+};
+use crate::name::{HttpTarget, MethodPath, Name, PeerName};
 
 /// Decision of the rules on one side: the line of the rule that decides, or nothing.
 type Deciding = Result<u32, &'static str>;
 
 fn node(policy: &NodePolicy, requester: &PeerName, on: &Name, method: &MethodPath) -> Deciding {
-    match policy.decide(requester, PolicyTarget::Agent(on), method) {
+    match policy.decide(requester, PolicyTarget::Agent(on), method, None) {
         super::Decision::Allow(grant) => Ok(grant.rule().origin.line),
         super::Decision::Deny(super::Denied::ByRule(_)) => Err("denied"),
-        super::Decision::Deny(super::Denied::NoRule) => Err("no rule"),
+        super::Decision::Deny(_) => Err("no rule"),
     }
 }
 
 fn agent(policy: &AgentPolicy, by: &Name, requester: &PeerName, method: &MethodPath) -> Deciding {
-    match policy.decide(by, requester, method) {
+    match policy.decide(by, requester, method, None) {
         super::AgentDecision::AllowedBy(rule) => Ok(rule.origin.line),
         super::AgentDecision::AllowedWithoutRules => Ok(0),
-        super::AgentDecision::Denied => Err("no rule"),
+        _ => Err("no rule"),
     }
 }
 
@@ -166,5 +168,93 @@ fn deny_wins_on_the_node_wherever_it_stands_and_an_agent_has_none() {
                 "{requester} {on} {method}"
             );
         }
+    }
+}
+
+/// A policy of a node with these rules over `http:web` of all callers, at lines 1 and following.
+fn scoped(allow: &[[&[&str]; 2]], deny: &[[&[&str]; 2]]) -> NodePolicy {
+    let scope = |[verbs, paths]: [&[&str]; 2]| HttpScope::parse(verbs, paths).expect("a scope");
+    let mut policy = NodePolicy::default();
+    for (line, http) in (1..).zip(allow) {
+        let mut rule = AllowRule::parse("**", "**", "http:*").expect("a rule");
+        (rule.http, rule.origin) = (scope(*http), Origin::at("f", line));
+        policy = policy.allow(rule);
+    }
+    for (line, http) in (1..).zip(deny) {
+        let mut rule = DenyRule::parse("**", "**", "http:web").expect("a rule");
+        (rule.http, rule.origin) = (scope(*http), Origin::at("f", line));
+        policy = policy.deny(rule);
+    }
+    policy
+}
+
+#[track_caller]
+fn check_request(policy: &NodePolicy, request: Option<[&str; 2]>, expected: &str) {
+    let http = request.map(|[verb, path]| HttpTarget::new(verb, path).expect("a target"));
+    let (requester, on) = ("caller/ops".parse().expect("a peer"), name("store"));
+    let (on, method) = (PolicyTarget::Agent(&on), "http:web".parse().expect("a method"));
+    let decision = policy.decide(&requester, on, &method, http.as_ref());
+    assert_eq!(decision.to_string(), expected, "{request:?}");
+}
+
+#[test]
+fn the_first_rule_whose_scope_covers_a_request_decides() {
+    let policy = scoped(&[[&["GET"], &["/api"]], [&["GET", "PUT"], &["/api/x"]]], &[]);
+    let by = |line| format!("allowed by the [[allow]] rule at f:{line}");
+    check_request(&policy, Some(["GET", "/api/x"]), &by(1));
+    check_request(&policy, Some(["PUT", "/api/x"]), &by(2));
+    let none = "denied: no [[allow]] rule covers its verb and path; the [[allow]] rule at f:1 covers GET on /api";
+    check_request(&policy, Some(["PUT", "/api"]), none);
+    check_request(&policy, Some(["GET", "/"]), none);
+    check_request(&policy, None, &by(1));
+}
+
+#[test]
+fn a_deny_with_a_scope_wins_for_its_requests_alone() {
+    let policy = scoped(&[[&[], &[]]], &[[&["DELETE"], &[]], [&[], &["/admin"]]]);
+    let denied = |line| format!("denied by the [[deny]] rule at f:{line}");
+    let allowed = "allowed by the [[allow]] rule at f:1";
+    check_request(&policy, Some(["GET", "/api"]), allowed);
+    check_request(&policy, Some(["DELETE", "/api"]), &denied(1));
+    check_request(&policy, Some(["GET", "/admin/x"]), &denied(2));
+    check_request(&policy, Some(["GET", "/admin;x"]), &denied(2));
+    check_request(&policy, Some(["GET", "/x/../admin"]), &denied(2));
+    check_request(&policy, None, allowed);
+}
+
+#[test]
+fn a_forward_is_seen_unless_one_deny_covers_all_that_is_allowed() {
+    let api: [&[&str]; 2] = [&["GET"], &["/api"]];
+    for (allow, deny, expected) in [
+        (api, [&[][..], &[]], false),
+        (api, api, false),
+        (api, [&["GET", "HEAD"], &["/x", "/api"]], false),
+        (api, [&["GET"], &["/api/x"]], true),
+        ([&[], &[]], [&["GET"], &[]], true),
+    ] {
+        let policy = scoped(&[allow], &[deny]);
+        // The denied forward has the name that the allowed pattern has.
+        let deny =
+            DenyRule { method: "http:*".parse().expect("a pattern"), ..policy.deny[0].clone() };
+        let policy = NodePolicy { deny: vec![deny], ..policy };
+        let requester = "caller/ops".parse().expect("a peer");
+        let sees = policy.may_see(&requester, PolicyTarget::Agent(&name("store")));
+        assert_eq!(sees, expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn the_scope_of_a_rule_over_other_methods_is_ignored() {
+    let http = HttpScope::parse(&["GET"], &["/api"]).expect("a scope");
+    let mut allow = AllowRule::parse("**", "**", "*/*").expect("a rule");
+    let mut deny = DenyRule::parse("**", "**", "A/*").expect("a rule");
+    (allow.http, deny.http) = (http.clone(), http);
+    let policy = NodePolicy::default().allow(allow).deny(deny);
+    let (ops, on) = ("caller/ops".parse().expect("a peer"), name("store"));
+    for (method, passes) in [("A/b", Err("denied")), ("B/c", Ok(0))] {
+        let method = method.parse().expect("a method");
+        assert_eq!(node(&policy, &ops, &on, &method), passes);
+        let view = policy.view(&ops).on(PolicyTarget::Agent(&on));
+        assert_eq!(view.allows(&method), passes.is_ok());
     }
 }

@@ -34,10 +34,11 @@ impl PolicyView<'_> {
         }
     }
 
-    /// True if the method is allowed.
+    /// True if the method is allowed; of an HTTP forward, if some call of it may be.
     pub fn allows(&self, method: &MethodPath) -> bool {
-        !self.deny.iter().any(|rule| rule.method.matches(method))
-            && self.allow.iter().any(|rule| rule.method.matches(method))
+        let denies =
+            |rule: &&DenyRule| rule.method.matches(method) && rule.http.is_denied(method, None);
+        !self.deny.iter().any(denies) && self.allow.iter().any(|rule| rule.method.matches(method))
     }
 
     /// True if something is open, RPC or forward, as far as patterns show: some rule opens it, and
@@ -56,18 +57,22 @@ impl PolicyView<'_> {
     }
 
     fn is_closed(&self, open: &AllowRule) -> bool {
-        self.deny.iter().any(|rule| rule.method.covers(&open.method))
+        let includes = |rule: &DenyRule| !rule.method.is_http() || rule.http.includes(&open.http);
+        self.deny.iter().any(|rule| rule.method.covers(&open.method) && includes(rule))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::HttpScope, *};
+    use crate::name::HttpTarget;
     use proptest::prelude::*;
 
     const CALLERS: [&str; 4] = ["ops", "**", "intern.*", "agent/a"];
     const AGENTS: [&str; 4] = ["a", "**", "acme.*", "node/a"];
-    const METHODS: [&str; 5] = ["*/*", "S/*", "S/A", "acme.**/Get*", "tcp:x"];
+    const METHODS: [&str; 7] = ["*/*", "S/*", "S/A", "acme.**/Get*", "tcp:x", "http:x", "http:**"];
+    const SCOPES: [[&[&str]; 2]; 4] =
+        [[&[], &[]], [&["GET"], &[]], [&[], &["/api/*"]], [&["GET", "PUT"], &["/", "/api/*"]]];
 
     fn peer(text: &str) -> PeerName {
         text.parse().expect("a peer")
@@ -76,27 +81,39 @@ mod tests {
     proptest! {
         #[test]
         fn a_view_decides_methods_as_the_policy_does(
-            allow in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..4),
-            deny in prop::collection::vec((0..4_usize, 0..4_usize, 0..5_usize), 0..3),
+            allow in prop::collection::vec((0..4_usize, 0..4_usize, 0..7_usize, 0..4_usize), 0..4),
+            deny in prop::collection::vec((0..4_usize, 0..4_usize, 0..7_usize, 0..4_usize), 0..3),
         ) {
             let mut policy = NodePolicy::default();
-            for (caller, agent, method) in allow {
+            let scope = |n: usize| HttpScope::parse(SCOPES[n][0], SCOPES[n][1]).expect("a scope");
+            for (caller, agent, method, http) in allow {
                 let rule = AllowRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
-                policy = policy.allow(rule.expect("a rule"));
+                policy = policy.allow(AllowRule { http: scope(http), ..rule.expect("a rule") });
             }
-            for (caller, agent, method) in deny {
+            for (caller, agent, method, http) in deny {
                 let rule = DenyRule::parse(CALLERS[caller], AGENTS[agent], METHODS[method]);
-                policy = policy.deny(rule.expect("a rule"));
+                policy = policy.deny(DenyRule { http: scope(http), ..rule.expect("a rule") });
             }
+            let requests = [("GET", "/api/a"), ("GET", "/api/a%2Fb"), ("PUT", "/x"), ("POST", "/")]
+                .map(|(verb, path)| HttpTarget::new(verb, path).expect("a target"));
             for requester in ["caller/ops", "caller/intern.bob", "agent/a"].map(peer) {
                 for on in ["a", "acme.b"].map(|name| name.parse().expect("a name")) {
                     let (target, mut is_any_open) = (PolicyTarget::Agent(&on), false);
                     let view = policy.view(&requester).on(target);
                     for method in ["S/A", "S/B", "T/A", "acme.v1.X/GetOne"] {
                         let method: MethodPath = method.parse().expect("a method");
-                        let is_open = policy.decide(&requester, target, &method).is_allowed();
+                        let is_open = policy.decide(&requester, target, &method, None).is_allowed();
                         prop_assert_eq!(view.allows(&method), is_open);
                         prop_assert!(!is_open || view.allows_some_of(method.service()));
+                        is_any_open |= is_open;
+                    }
+                    for method in ["http:x", "http:y"] {
+                        let method: MethodPath = method.parse().expect("a method");
+                        let decide = |http| policy.decide(&requester, target, &method, http);
+                        let is_seen = view.allows(&method);
+                        prop_assert_eq!(is_seen, decide(None).is_allowed());
+                        let is_open = requests.iter().any(|http| decide(Some(http)).is_allowed());
+                        prop_assert!(!is_open || is_seen, "{} is open and not seen", method);
                         is_any_open |= is_open;
                     }
                     prop_assert!(!is_any_open || view.allows_something());

@@ -98,7 +98,7 @@ fn test(
         Role::Node => PolicyTarget::Node(&agent.name),
         _ => PolicyTarget::Agent(&agent.name),
     };
-    let decision = policy.decide(caller, target, method);
+    let decision = policy.decide(caller, target, method, None);
     print(&escape(&decision.to_string()))?;
     if decision.is_allowed() { Ok(()) } else { Err(Failure::Reported(DENIED)) }
 }

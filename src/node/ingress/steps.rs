@@ -166,7 +166,7 @@ impl<R: Routes> Ingress<R> {
             Target::Agent(name) => Some(PolicyTarget::Agent(name)),
             Target::Service => None,
         };
-        authorise(shared, requester, target, method)
+        authorise(shared, requester, target, method, None)
     }
 
     /// Handler of a call of the node's own services; `None` for a call of an agent.
