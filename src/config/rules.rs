@@ -9,8 +9,8 @@ use crate::{
     limits::{TIMEOUT_CEILING, TIMEOUT_MIN},
     name::MethodGlob,
     policy::{
-        AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate, RequesterGlob,
-        TargetGlob,
+        AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, HttpScope, HttpVerb, NodePolicy,
+        PathGlob, Rate, RequesterGlob, TargetGlob,
     },
 };
 use std::ops::RangeInclusive;
@@ -36,6 +36,7 @@ pub(super) fn read_agent_policy(file: &mut Table<'_>) -> AgentPolicy {
 
 fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
     let matchers = read_matchers(&mut rule);
+    let http = read_rule_scope(&mut rule, matchers.as_ref().map(|(_, _, method)| method));
     let timeout_max = rule.optional("timeout_max", duration(TIMEOUT_MIN..=TIMEOUT_CEILING));
     let idempotent = rule.optional("idempotent", flag).unwrap_or(false);
     let message_bytes_max = rule.optional("message_max", bytes(MESSAGE_RANGE));
@@ -45,17 +46,19 @@ fn read_allow(mut rule: Table<'_>) -> Option<AllowRule> {
     let in_flight = in_flight.and_then(|calls| u32::try_from(calls).ok());
     let origin = rule.finish();
     let (caller, agent, method) = matchers?;
-    let allow = AllowRule::new(caller, agent, method);
-    Some(AllowRule { timeout_max, idempotent, message_bytes_max, rate, in_flight, origin, ..allow })
+    let mut allow = AllowRule::new(caller, agent, method);
+    (allow.http, allow.origin) = (http, origin);
+    Some(AllowRule { timeout_max, idempotent, message_bytes_max, rate, in_flight, ..allow })
 }
 
 fn read_deny(mut rule: Table<'_>) -> Option<DenyRule> {
     let matchers = read_matchers(&mut rule);
+    let http = read_rule_scope(&mut rule, matchers.as_ref().map(|(_, _, method)| method));
     let bounds = ["timeout_max", "idempotent", "message_max", "rate", "in_flight"];
     rule.refuse(&bounds, "has no meaning in a [[deny]]; it is for [[allow]]");
     let origin = rule.finish();
     let (caller, agent, method) = matchers?;
-    Some(DenyRule { origin, ..DenyRule::new(caller, agent, method) })
+    Some(DenyRule { http, origin, ..DenyRule::new(caller, agent, method) })
 }
 
 /// The three that every rule on calls must have, each read even when another has a fault.
@@ -64,6 +67,28 @@ fn read_matchers(rule: &mut Table<'_>) -> Option<(RequesterGlob, TargetGlob, Met
     let agent = rule.required("agent", "acme.*");
     let method = rule.required("method", "HelloService/*");
     Some((caller?, agent?, method?))
+}
+
+/// Reads the scope of a rule over this method. Only calls of HTTP forwards have a verb and a path.
+fn read_rule_scope(rule: &mut Table<'_>, method: Option<&MethodGlob>) -> HttpScope {
+    if method.is_some_and(|method| !method.is_http()) {
+        rule.refuse(
+            &["verbs", "paths"],
+            "limits rules over HTTP forwards; write method = \"http:NAME\", or remove it",
+        );
+        return HttpScope::default();
+    }
+    read_http_scope(rule)
+}
+
+/// Reads `verbs` and `paths`: the scope of a rule, or of an HTTP forward itself.
+pub(super) fn read_http_scope(table: &mut Table<'_>) -> HttpScope {
+    let remedy = "remove the key for all of them";
+    let verbs = table.each_of_some("verbs", text::<HttpVerb>("GET"), remedy).unwrap_or_default();
+    let paths = table.each_of_some("paths", text::<PathGlob>("/api"), remedy).unwrap_or_default();
+    table.fault_repeats("verbs", &verbs);
+    table.fault_repeats("paths", &paths);
+    HttpScope { verbs, paths }
 }
 
 fn read_host(mut rule: Table<'_>) -> Option<HostRule> {
@@ -77,10 +102,11 @@ fn read_agent_rule(mut rule: Table<'_>) -> Option<AgentRule> {
     let node = rule.required("node", "edge-*");
     let caller = rule.required("caller", "billing");
     let method = rule.required("method", "HelloService/*");
+    let http = read_rule_scope(&mut rule, method.as_ref());
     rule.refuse(
         &["agent", "timeout_max", "idempotent", "message_max", "rate", "in_flight"],
         "belongs in a node's rule; an agent's rule has node, caller and method",
     );
     let origin = rule.finish();
-    Some(AgentRule { origin, ..AgentRule::new(node?, caller?, method?) })
+    Some(AgentRule { http, origin, ..AgentRule::new(node?, caller?, method?) })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::Congestion;
-use crate::policy::{AllowRule, Origin};
+use crate::policy::{AllowRule, HttpScope, Origin};
 use crate::tls::CrlScope;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -373,6 +373,66 @@ fn the_limits_of_a_rule_are_read() {
     assert_eq!((allow.idempotent, allow.message_bytes_max), (true, Some(8 << 20)));
     assert_eq!(allow.rate.map(|rate| rate.to_string()).as_deref(), Some("6000/m"));
     assert_eq!(allow.in_flight, Some(4));
+}
+
+#[test]
+fn rules_over_http_forwards_may_name_verbs_and_paths() {
+    let of_node =
+        rule("verbs = ['GET', 'HEAD']\npaths = ['/api/**', '/a b']").replace("C/d", "http:*");
+    let of_agent = of_node.replace("agent =", "node =");
+    let scope = HttpScope::parse(&["GET", "HEAD"], &["/api/**", "/a b"]).expect("a scope");
+    let config = NodeConfig::parse(&of_node, "f").expect("a config");
+    assert_eq!(config.policy.allow[0].http, scope);
+    let config = NodeConfig::parse(&of_node.replace("allow", "deny"), "f").expect("a config");
+    assert_eq!(config.policy.deny[0].http, scope);
+    let config = AgentConfig::parse(&of_agent, "f").expect("a config");
+    assert_eq!(config.policy.allow[0].http, scope);
+
+    let files = [(node_faults as fn(&str) -> String, of_node), (agent_faults, of_agent)];
+    for (faults, good) in files {
+        let check = |from: &str, to: &str, why: &str| {
+            let bad = good.replace(from, to);
+            check(faults, &good, &bad, why);
+        };
+        check(
+            "'GET'",
+            "'get'",
+            "f:5: `verbs`: verb \"get\" is not in upper case; verbs are case-sensitive; write GET",
+        );
+        check("'GET'", "'TRACE'", "f:5: `verbs`: verb \"TRACE\" is never forwarded");
+        check("['GET', 'HEAD']", "[]", "f:5: `verbs`: is empty; remove the key for all of them");
+        check("['GET', 'HEAD']", "'GET'", "f:5: `verbs`: must be an array");
+        check("'HEAD'", "'GET'", "f:5: `verbs`: duplicate entry GET");
+        check("'HEAD'", "5", "f:5: `verbs`: must be a text in quotes, as \"GET\"");
+        check(
+            "['/api/**', '/a b']",
+            "[]",
+            "f:6: `paths`: is empty; remove the key for all of them",
+        );
+        check("'/a b'", "'/a%20b'", "f:6: `paths`: path pattern \"/a%20b\" has an escape");
+        check("'/a b'", "'/api/**'", "f:6: `paths`: duplicate entry /api/**");
+        check("verbs", "verb", "did you mean `verbs`?");
+    }
+}
+
+#[test]
+fn rules_over_other_methods_have_no_verbs_and_no_paths() {
+    let own = |line: &str| rule(line).replace("agent =", "node =");
+    for (key, line) in [("verbs", "verbs = ['GET']"), ("paths", "paths = ['/api']")] {
+        let why = format!(
+            "f:5: `{key}` limits rules over HTTP forwards; write method = \"http:NAME\", or remove it"
+        );
+        for method in ["C/d", "*/*", "tcp:web", "tcp:**"] {
+            let [bad, own] = [rule(line), own(line)].map(|text| text.replace("C/d", method));
+            let http = |text: &str| text.replace(method, "http:web");
+            check(node_faults, &http(&bad), &bad, &why);
+            check(agent_faults, &http(&own), &own, &why);
+            let [good, bad] = [http(&bad), bad].map(|text| text.replace("allow", "deny"));
+            check(node_faults, &good, &bad, &why);
+        }
+        let host = "[[host]]\nagent = 'a'\nservice = 'C'\n";
+        check(node_faults, host, &format!("{host}{line}"), "unknown key");
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ use crate::{
 };
 use clap::Subcommand;
 use dialback::{
-    MethodPath, NameError, NodePolicy, PeerName, Role,
+    HttpTarget, MethodPath, NameError, NodePolicy, PeerName, Role,
     config::{NodeConfig, PolicyFile},
-    policy::PolicyTarget,
+    policy::{AllowRule, Decision, DenyRule, Grant, PolicyTarget, other_readings},
 };
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,7 @@ pub(crate) enum PolicyCommand {
 Examples:
   dialback policy test ops warehouse HelloService/Hello --config examples/first/node.toml
   dialback policy test agent/kiosk node/edge-1 Stock/List --policy rules.toml
+  dialback policy test ops warehouse http:web --verb GET --path /api/x --config node.toml
 Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
     Test {
         /// Requester, as in rules: ops is a caller; agent/NAME and node/NAME name a role
@@ -34,8 +35,14 @@ Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
         /// Target: an agent's name, or node/NAME for services of the node
         #[arg(value_parser = parse_target)]
         agent: PeerName,
-        /// Method, as HelloService/Hello
+        /// Method, as HelloService/Hello, tcp:db or http:web
         method: MethodPath,
+        /// Verb of the request, for an HTTP forward
+        #[arg(long, requires = "path")]
+        verb: Option<String>,
+        /// Path of the request, for an HTTP forward
+        #[arg(long, requires = "verb")]
+        path: Option<String>,
         /// Config file of the node
         #[arg(long, value_name = "FILE", required_unless_present = "policy")]
         config: Option<PathBuf>,
@@ -53,19 +60,23 @@ pub(crate) fn run(command: PolicyCommand) -> Result<(), Failure> {
         PolicyCommand::Check { file } => {
             let policy = PolicyFile::read(&file)?.policy;
             print(&format!("{}: {}", show_path(&file), count_rules(&policy)))?;
-            // Limits of rules are easily misread in a long file.
-            let bounding = policy.allow.iter().filter(|rule| rule.has_bounds());
+            // Limits and scopes of rules are easily misread in a long file.
+            let is_shown = |rule: &&AllowRule| rule.has_bounds() || !rule.http.is_all();
+            let bounding = policy.allow.iter().filter(is_shown);
             bounding
                 .map(|rule| format!("{}: {rule}", rule.origin))
                 .try_for_each(|line| print(&escape(&line)))
         }
-        PolicyCommand::Test { caller, agent, method, config, policy } => {
+        PolicyCommand::Test { caller, agent, method, verb, path, config, policy } => {
+            let http = http_target(&method, verb.as_deref().zip(path.as_deref()))?;
             let file = match &policy {
                 // The rules of the config file do not apply.
                 Some(_) => NodeConfig::default(),
                 None => config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default(),
             };
-            test(&rules_of(policy.as_deref(), file.policy)?, &caller, &agent, &method)
+            let policy = rules_of(policy.as_deref(), file.policy)?;
+            let call = TestedCall { caller, target: agent, method, path, http };
+            call.test(&policy)
         }
     }
 }
@@ -88,19 +99,80 @@ pub(crate) fn count_rules(policy: &NodePolicy) -> String {
     format!("{rules}: {allow} allow, {deny} deny, {host} host")
 }
 
-fn test(
-    policy: &NodePolicy,
-    caller: &PeerName,
-    agent: &PeerName,
+/// Verb and path of the call to test.
+fn http_target(
     method: &MethodPath,
-) -> Result<(), Failure> {
-    let target = match agent.role {
-        Role::Node => PolicyTarget::Node(&agent.name),
-        _ => PolicyTarget::Agent(&agent.name),
-    };
-    let decision = policy.decide(caller, target, method, None);
-    print(&escape(&decision.to_string()))?;
-    if decision.is_allowed() { Ok(()) } else { Err(Failure::Reported(DENIED)) }
+    request: Option<(&str, &str)>,
+) -> Result<Option<HttpTarget>, Failure> {
+    let Some((verb, path)) = request else { return Ok(None) };
+    if !method.is_http() {
+        let text = format!("{method} is not an HTTP forward; --verb and --path are for http:NAME");
+        return Err(Failure::usage(text));
+    }
+    HttpTarget::new(verb, path).map(Some).map_err(|why| Failure::local(&why))
+}
+
+/// A call that is tested against rules.
+struct TestedCall {
+    caller: PeerName,
+    target: PeerName,
+    method: MethodPath,
+    /// The path as given.
+    path: Option<String>,
+    http: Option<HttpTarget>,
+}
+
+impl TestedCall {
+    fn test(&self, policy: &NodePolicy) -> Result<(), Failure> {
+        let http = self.http.as_ref();
+        let decision = policy.decide(&self.caller, self.target(), &self.method, http);
+        print(&escape(&decision.to_string()))?;
+        match (http, decision) {
+            (Some(http), _) => self.print_readings(http)?,
+            (None, Decision::Allow(grant)) => self.print_scopes(policy, &grant)?,
+            (None, Decision::Deny(_)) => {}
+        }
+        if decision.is_allowed() { Ok(()) } else { Err(Failure::Reported(DENIED)) }
+    }
+
+    const fn target(&self) -> PolicyTarget<'_> {
+        match self.target.role {
+            Role::Node => PolicyTarget::Node(&self.target.name),
+            _ => PolicyTarget::Agent(&self.target.name),
+        }
+    }
+
+    /// Prints the paths on which rules decide, as far as they differ from the given one.
+    fn print_readings(&self, http: &HttpTarget) -> Result<(), Failure> {
+        if self.path.as_deref() != Some(http.path()) {
+            print(&format!("the normalised path is {}", http.path()))?;
+        }
+        let readings = other_readings(http).into_iter();
+        readings
+            .map(|path| format!("some servers read the path as {path}"))
+            .try_for_each(|line| print(&escape(&line)))
+    }
+
+    /// Prints scopes that decide on single requests, if they allow some and not all.
+    fn print_scopes(&self, policy: &NodePolicy, grant: &Grant<'_>) -> Result<(), Failure> {
+        let allowed = &grant.rule().http;
+        let mut denying = policy.deny.iter().filter(|rule| self.is_denied_in_part(rule)).peekable();
+        if !self.method.is_http() || (allowed.is_all() && denying.peek().is_none()) {
+            return Ok(());
+        }
+        print(&escape(&format!("this rule covers {allowed}")))?;
+        for rule in denying {
+            print(&escape(&format!("the [[deny]] rule at {} covers {}", rule.origin, rule.http)))?;
+        }
+        print("test one request with --verb and --path")
+    }
+
+    fn is_denied_in_part(&self, rule: &DenyRule) -> bool {
+        rule.caller.matches(&self.caller)
+            && rule.agent.matches(self.target())
+            && rule.method.matches(&self.method)
+            && !rule.http.is_all()
+    }
 }
 
 /// `ops` is a caller, as in rules.

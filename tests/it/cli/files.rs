@@ -84,6 +84,83 @@ fn a_file_of_rules_replaces_the_rules_of_the_config_file() {
     }
 }
 
+const HTTP_RULES: &str = r#"[[allow]]
+caller = "ops"
+agent = "warehouse"
+method = "http:web"
+verbs = ["GET"]
+paths = ["/api/*", "/a b"]
+
+[[allow]]
+caller = "admin"
+agent = "**"
+method = "http:**"
+
+[[deny]]
+caller = "**"
+agent = "**"
+method = "http:*"
+paths = ["/api/secret"]
+"#;
+
+#[test]
+fn rules_are_tried_for_one_request_to_an_http_forward() {
+    let dir = WorkDir::empty();
+    dir.write("rules.toml", HTTP_RULES);
+    let test = |caller, method, request: &[&str]| {
+        let call = ["policy", "test", caller, "warehouse", method, "--policy", "rules.toml"];
+        dir.run(&[&call, request].concat())
+    };
+    let web = |caller, verb, path| test(caller, "http:web", &["--verb", verb, "--path", path]);
+    let allowed = "allowed by the [[allow]] rule at rules.toml:1\n";
+    web("ops", "GET", "/api/x").expect_out(allowed);
+    web("ops", "GET", "/api/./x/../%79")
+        .expect_out(&format!("{allowed}the normalised path is /api/y\n"));
+    for (caller, verb, path, shown) in [
+        ("ops", "PUT", "/api/x", ""),
+        ("ops", "GET", "/", ""),
+        ("ops", "GET", "/api/x%2Fy", "some servers read the path as /api/x/y\n"),
+    ] {
+        let denied = web(caller, verb, path).expect(1, &[]).stdout;
+        let expected = "denied: no [[allow]] rule covers its verb and path; the [[allow]] rule at rules.toml:1 covers GET on /api/*, /a b\n";
+        assert_eq!(denied, format!("{expected}{shown}"));
+    }
+    let denied = web("admin", "PUT", "//api/secret").expect(1, &[]).stdout;
+    let expected =
+        "denied by the [[deny]] rule at rules.toml:13\nsome servers read the path as /api/secret\n";
+    assert_eq!(denied, expected);
+    // Without a request, the scopes are shown.
+    let denied_in_part = "the [[deny]] rule at rules.toml:13 covers /api/secret\ntest one request with --verb and --path\n";
+    test("ops", "http:web", &[])
+        .expect_out(&format!("{allowed}this rule covers GET on /api/*, /a b\n{denied_in_part}"));
+    test("admin", "http:web", &[]).expect_out(&format!(
+        "allowed by the [[allow]] rule at rules.toml:8\nthis rule covers all verbs and paths\n{denied_in_part}"
+    ));
+    test("admin", "http:acme.web", &[])
+        .expect_out("allowed by the [[allow]] rule at rules.toml:8\n");
+    dir.run(&["policy", "check", "rules.toml"]).expect_out(
+        "rules.toml: 3 rules: 2 allow, 1 deny, 0 host\n\
+         rules.toml:1: ops on warehouse http:web (GET on /api/*, /a b)\n",
+    );
+}
+
+#[test]
+fn a_request_to_test_needs_verb_and_path_and_an_http_forward() {
+    let dir = WorkDir::empty();
+    dir.write("rules.toml", HTTP_RULES);
+    let test = |method, request: &[&str], expected: &str| {
+        let call = ["policy", "test", "ops", "warehouse", method, "--policy", "rules.toml"];
+        dir.run(&[&call, request].concat()).expect(2, &[expected]);
+    };
+    test("http:web", &["--verb", "GET"], "--path <PATH>");
+    test("http:web", &["--path", "/api"], "--verb <VERB>");
+    let get = |path| ["--verb", "GET", "--path", path];
+    test("tcp:web", &get("/"), "tcp:web is not an HTTP forward; --verb and --path are for http:");
+    test("http:web", &get("/../x"), "path \"/../x\" has .. segments that climb above /");
+    test("http:web", &get("/api?x=1"), "has a ? or #");
+    test("http:web", &["--verb", "G T", "--path", "/"], "verb \"G T\" is not a token");
+}
+
 #[test]
 fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
     let dir = WorkDir::new();
