@@ -15,39 +15,30 @@ use std::{
     convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
-#[cfg(feature = "tunnel")]
-use std::{
-    pin::Pin,
-    sync::{Mutex, PoisonError},
-};
-#[cfg(feature = "tunnel")]
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The bytes of a connection that has left HTTP.
-#[cfg(feature = "tunnel")]
 pub(crate) trait UpgradedIo: AsyncRead + AsyncWrite + Send + Unpin {}
 
-#[cfg(feature = "tunnel")]
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpgradedIo for S {}
 
-/// A connection that has left HTTP, and the bytes that were read behind its last request.
-#[cfg(feature = "tunnel")]
+/// A connection that has left HTTP, and the bytes that were read behind its last request. Its owner
+/// limits how long it may stall or be idle.
 pub(crate) type UpgradedStream = (Box<dyn UpgradedIo>, Vec<u8>);
 
-#[cfg(feature = "tunnel")]
 type Upgrade = Box<dyn FnOnce(UpgradedStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The local address to which it is connected.
-    #[cfg(feature = "tunnel")]
+    #[cfg_attr(not(feature = "tunnel"), allow(dead_code, reason = "only tunnels use it"))]
     pub(crate) local: Option<IpAddr>,
-    #[cfg(feature = "tunnel")]
     upgrade: Mutex<Option<Upgrade>>,
     pub(crate) shown: Option<ClientCertificate>,
     /// True if its connection ends after the current responses.
@@ -61,13 +52,9 @@ impl Peer {
         shown: Option<ClientCertificate>,
         owner: Arc<SlotOwner>,
     ) -> Self {
-        #[cfg(not(feature = "tunnel"))]
-        let _ = local;
         Self {
             address,
-            #[cfg(feature = "tunnel")]
             local,
-            #[cfg(feature = "tunnel")]
             upgrade: Mutex::default(),
             shown,
             is_done: AtomicBool::new(false),
@@ -76,8 +63,9 @@ impl Peer {
     }
 
     /// Runs this with the connection once HTTP/1.1 has left it: the answer must be `101 Switching
-    /// Protocols`. The connection keeps its slot meanwhile.
-    #[cfg(feature = "tunnel")]
+    /// Protocols`, to a request with `Upgrade`. With another answer it is dropped. The connection
+    /// keeps its slot meanwhile.
+    #[cfg_attr(not(feature = "tunnel"), allow(dead_code, reason = "only tunnels use it"))]
     pub(crate) fn upgrade<F>(&self, run: impl FnOnce(UpgradedStream) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -86,7 +74,6 @@ impl Peer {
         *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
     }
 
-    #[cfg(feature = "tunnel")]
     pub(super) fn take_upgrade(&self) -> Option<Upgrade> {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

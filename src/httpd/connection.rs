@@ -52,23 +52,20 @@ impl<A: Answers> Connection<A> {
         let keeps_alive = draining.is_some();
         // Waiting for the drain includes the last bytes of the connection.
         let [drain, _end] = draining.get_or_insert_default();
-        let is_to_linger = if self.is_h2 {
+        let ended = if self.is_h2 {
             stream.count_frames(self.activity.allowance.clone());
             self.serve_http_2(&mut stream, drain).await
         } else {
             let found = stream.look_at_heads();
-            let (left, read, is_to_linger) =
-                self.serve_http_1(stream, found, keeps_alive, drain).await;
+            let (left, read, ended) = self.serve_http_1(stream, found, keeps_alive, drain).await;
             stream = left;
-            #[cfg(feature = "tunnel")]
-            if let Some(upgrade) = self.peer.take_upgrade() {
+            if let Some(upgrade) = self.peer.take_upgrade().filter(|_| ended == Ended::Complete) {
                 // The drain does not wait for what is not HTTP any more.
                 drop(draining);
                 stream.leave_http();
                 return upgrade((Box::new(stream), read)).await;
             }
-            drop(read);
-            is_to_linger
+            ended
         };
         if stream.is_flooded() {
             log_closed("it sends HTTP/2 frames without end that carry no request forward");
@@ -77,7 +74,7 @@ impl<A: Answers> Connection<A> {
                 drop(timeout(HTTP_DISCARD_STEP, last).await);
             }
             drop(timeout(HTTP_DISCARD_STEP, stream.shutdown()).await);
-        } else if is_to_linger
+        } else if ended != Ended::Closed
             && let Ok(Ok(())) = timeout(HTTP_DISCARD_STEP, stream.shutdown()).await
             && let Some(unended) = stream.unended()
         {
@@ -85,12 +82,11 @@ impl<A: Answers> Connection<A> {
         }
     }
 
-    /// Returns true if the client may still be sending, and its bytes must be discarded.
     async fn serve_http_2<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         &self,
         stream: &mut Guarded<S>,
         drain: &mut SignalListener,
-    ) -> bool {
+    ) -> Ended {
         let streams = Streams { tasks: self.tasks.clone(), activity: self.activity.clone() };
         let mut http = conn::http2::Builder::new(streams);
         http.timer(TokioTimer::new())
@@ -109,15 +105,14 @@ impl<A: Answers> Connection<A> {
         until_over(connection, drain_by, state, Some(HTTP2_IDLE_MAX), drain).await
     }
 
-    /// Returns the stream, what was read of it behind the last request, and true if the client may
-    /// still be sending, and its bytes must be discarded.
+    /// Returns the stream, what was read of it behind the last request, and how HTTP ended.
     async fn serve_http_1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         &self,
         stream: Guarded<S>,
         found: Found,
         keeps_alive: bool,
         drain: &mut SignalListener,
-    ) -> (Guarded<S>, Vec<u8>, bool) {
+    ) -> (Guarded<S>, Vec<u8>, Ended) {
         let mut http = conn::http1::Builder::new();
         // Without a timer hyper silently ignores its limit on heads.
         http.timer(TokioTimer::new())
@@ -129,10 +124,9 @@ impl<A: Answers> Connection<A> {
         let mut connection = http.serve_connection(TokioIo::new(stream), service);
         let drain_by = conn::http1::Connection::graceful_shutdown;
         let state = (&*self.peer, &*self.activity);
-        let is_to_linger =
-            until_over(Pin::new(&mut connection), drain_by, state, None, drain).await;
+        let ended = until_over(Pin::new(&mut connection), drain_by, state, None, drain).await;
         let conn::http1::Parts { io, read_buf, .. } = connection.into_parts();
-        (io.into_inner(), read_buf.into(), is_to_linger)
+        (io.into_inner(), read_buf.into(), ended)
     }
 
     /// Answers one request. `found` has the framing of the heads of HTTP/1.
@@ -157,10 +151,11 @@ impl<A: Answers> Connection<A> {
                 std::future::pending::<()>().await;
             }
             let mut response = answer.await;
-            if let Some(persistence) = persistence
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            {
-                persistence.write(response.headers_mut(), body.is_kept_back());
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                drop(peer.take_upgrade());
+                if let Some(persistence) = persistence {
+                    persistence.write(response.headers_mut(), body.is_kept_back());
+                }
             }
             Ok(response.map(|answer| {
                 let watched = WatchedBody::new(answer, answered);
@@ -175,6 +170,13 @@ impl<A: Answers> Connection<A> {
                 })
             }))
         }
+    }
+}
+
+impl<A> Drop for Connection<A> {
+    /// An upgrade that has not run may own the peer, which owns the upgrade.
+    fn drop(&mut self) {
+        drop(self.peer.take_upgrade());
     }
 }
 
@@ -205,22 +207,37 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
     }
 }
 
-/// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout. Returns
-/// `true` if the client may still be sending, and its bytes must be discarded.
+/// End of HTTP on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// After a complete response. The client may still be sending, and its bytes must be discarded.
+    Complete,
+    /// By an error or a refusal, and the client may still be sending.
+    Early,
+    /// Nothing more is read or written.
+    Closed,
+}
+
+/// Drives a connection to its end: by itself, by a graceful shutdown, or by a timeout.
 async fn until_over<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     (peer, activity): (&Peer, &Activity),
     idle_max: Option<std::time::Duration>,
     drain: &mut SignalListener,
-) -> bool {
+) -> Ended {
     let mut look = tokio::time::interval(HTTP_CHECK_EVERY);
     let (mut has_left, mut was_idle) = (false, false);
     let mut done_by = None;
     loop {
         tokio::select! {
-            // After a protocol error of HTTP/2 nothing more is read.
-            ended = connection.as_mut() => return !was_idle && (idle_max.is_none() || ended.is_ok()),
+            ended = connection.as_mut() => return match ended {
+                _ if was_idle => Ended::Closed,
+                Ok(()) => Ended::Complete,
+                // After a protocol error of HTTP/2 nothing more is read.
+                Err(_) if idle_max.is_some() => Ended::Closed,
+                Err(_) => Ended::Early,
+            },
             () = drain.notified() => {
                 was_idle |= activity.idle_since().is_some();
                 graceful_shutdown(connection.as_mut());
@@ -230,20 +247,22 @@ async fn until_over<C: Future<Output = hyper::Result<()>>>(
             now = look.tick() => {
                 activity.allowance.waited();
                 if activity.is_stalled(now) {
-                    return false;
+                    return Ended::Closed;
                 }
                 if peer.is_done() {
                     let done_by = *done_by.get_or_insert(now + HTTP_DISCARD_WAIT_MAX);
                     if now >= done_by || activity.idle_since().is_some() {
-                        return true;
+                        return Ended::Early;
                     }
                 }
                 let Some(since) = activity.idle_since() else { continue };
                 if idle_max.is_some() && !activity.has_had_request() && now >= since + HTTP_HEAD_WAIT_MAX {
-                    return false;
+                    return Ended::Closed;
                 }
                 match idle_max {
-                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => return false,
+                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => {
+                        return Ended::Closed;
+                    }
                     Some(idle_max) if now >= since + idle_max && !has_left => {
                         was_idle = true;
                         graceful_shutdown(connection.as_mut());

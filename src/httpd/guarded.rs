@@ -29,6 +29,8 @@ pub(super) struct Guarded<S> {
     is_flooded: bool,
     /// The last write went whole, so that a frame can follow it.
     is_between_writes: bool,
+    /// Longest time without progress of a write; `None`: no limit.
+    stall_max: Option<Duration>,
     stalled: Option<Pin<Box<Sleep>>>,
     /// The client sends no more.
     is_ended: bool,
@@ -63,6 +65,7 @@ impl<S> Guarded<S> {
             frames: None,
             is_flooded: false,
             is_between_writes: true,
+            stall_max: Some(HTTP_STEP),
             stalled: None,
             is_ended: false,
         }
@@ -72,10 +75,10 @@ impl<S> Guarded<S> {
         self.heads.insert(Heads::default()).found()
     }
 
-    /// The bytes that come from now on are no longer HTTP.
-    #[cfg(feature = "tunnel")]
+    /// The bytes that come from now on are no longer HTTP, and no limit of it applies to them.
     pub(super) fn leave_http(&mut self) {
         self.heads = None;
+        self.stall_max = None;
     }
 
     /// Starts to count HTTP/2 frames. Reading ends at the limit.
@@ -102,11 +105,11 @@ impl<S> Guarded<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        let Some(stall_max) = self.stall_max.filter(|_| written.is_pending()) else {
             self.stalled = None;
             return written;
-        }
-        let until = || Box::pin(tokio::time::sleep_until(Instant::now() + HTTP_STEP));
+        };
+        let until = || Box::pin(tokio::time::sleep_until(Instant::now() + stall_max));
         ready!(self.stalled.get_or_insert_with(until).as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -12,6 +12,8 @@ mod persistence;
 mod request_body;
 mod server;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 pub(crate) use answers::{Answers, Peer};

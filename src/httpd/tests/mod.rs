@@ -1,0 +1,159 @@
+//! Tests of connections with a scripted owner, over streams in memory and on a paused clock where
+//! time decides.
+
+mod upgrades;
+
+use super::{
+    answers::{Answers, Peer},
+    connection::Connection,
+    guarded::Guarded,
+    request_body::RequestBody,
+    slots::Admission,
+    watched::Activity,
+};
+use crate::{
+    drain::{SignalListener, Tasks},
+    tls::HttpTls,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{Request, Response};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
+    time::Instant,
+};
+
+/// Room of a stream in memory where its size does not matter.
+const ROOM: usize = 1 << 20;
+
+type TestBody = UnsyncBoxBody<Bytes, Infallible>;
+type TestAnswer = Pin<Box<dyn Future<Output = Response<TestBody>> + Send>>;
+
+/// Answers with a function.
+struct Script {
+    answer: Box<dyn Fn(Request<RequestBody>, Arc<Peer>) -> TestAnswer + Send + Sync>,
+}
+
+impl Answers for Script {
+    const NAME: &'static str = "the test server";
+
+    type Body = TestBody;
+
+    fn admits(&self, _: IpAddr) -> Admission {
+        Admission::One
+    }
+
+    fn tls(&self) -> Option<HttpTls> {
+        None
+    }
+
+    fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {
+        panic!("the handshake of {from} failed: {fault}");
+    }
+
+    fn draining(&self) -> Option<[SignalListener; 2]> {
+        Some(<[SignalListener; 2]>::default())
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = Response<TestBody>> + Send {
+        (self.answer)(request, peer)
+    }
+}
+
+/// A server whose connections a test opens by itself.
+struct TestServer {
+    script: Arc<Script>,
+    tasks: Tasks,
+}
+
+impl TestServer {
+    fn new<F>(answer: impl Fn(Request<RequestBody>, Arc<Peer>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<TestBody>> + Send + 'static,
+    {
+        let answer =
+            Box::new(move |request, peer| -> TestAnswer { Box::pin(answer(request, peer)) });
+        Self { script: Arc::new(Script { answer }), tasks: Tasks::default() }
+    }
+
+    /// Serves a connection until its end, or until the tasks are stopped.
+    fn serve<S>(&self, stream: S, is_h2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let address = ([192, 0, 2, 7], 4_000).into();
+        let connection = Connection {
+            answers: self.script.clone(),
+            tasks: self.tasks.clone(),
+            peer: Arc::new(Peer::new((address, None), None, Arc::default())),
+            is_h2,
+            activity: Arc::new(Activity::new(Instant::now())),
+        };
+        let (stream, draining) = (Guarded::new(stream, Vec::new()), self.script.draining());
+        self.tasks.spawn_until_stopped(connection.serve(stream, draining, |_| ()));
+    }
+
+    /// Opens a connection of HTTP/1 with this room in each direction.
+    fn connect(&self, room: usize) -> RawClient<DuplexStream> {
+        let (near, far) = duplex(room);
+        self.serve(near, false);
+        RawClient::new(far)
+    }
+}
+
+/// A client of HTTP/1 that sends and reads text as it stands.
+struct RawClient<S> {
+    stream: S,
+    /// Bytes that were read beyond what was asked for.
+    ahead: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    const fn new(stream: S) -> Self {
+        Self { stream, ahead: Vec::new() }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.expect("room");
+    }
+
+    /// Reads to the end of this text.
+    async fn until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.ahead.windows(end.len()).position(|bytes| bytes == end.as_bytes());
+            if let Some(at) = found {
+                let text: Vec<u8> = self.ahead.drain(..at + end.len()).collect();
+                return String::from_utf8(text).expect("text");
+            }
+            let read = self.stream.read_buf(&mut self.ahead).await.expect("more");
+            assert!(read > 0, "the connection ended: {:?}", String::from_utf8_lossy(&self.ahead));
+        }
+    }
+
+    /// Reads the head of a response.
+    async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    /// Reads to the end of the connection.
+    async fn rest(&mut self) -> String {
+        self.stream.read_to_end(&mut self.ahead).await.expect("an end");
+        String::from_utf8(std::mem::take(&mut self.ahead)).expect("text")
+    }
+}
+
+/// A response with this body.
+fn response(text: &'static str) -> Response<TestBody> {
+    Response::new(Full::from(text).boxed_unsync())
+}
