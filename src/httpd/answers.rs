@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::{Request, Response};
 use std::{
-    convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -33,6 +32,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpgradedIo for S {}
 pub(crate) type UpgradedStream = (Box<dyn UpgradedIo>, Vec<u8>);
 
 type Upgrade = Box<dyn FnOnce(UpgradedStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// Error of a response that breaks off.
+pub(crate) type ResponseBodyError = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
@@ -98,7 +100,10 @@ pub(crate) trait Answers: Send + Sync + 'static {
     /// What the server is, for its log.
     const NAME: &'static str;
 
-    type Body: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static;
+    /// A body that fails cuts its response, so that the client does not take it for complete: the
+    /// connection of HTTP/1 is closed, and the stream of HTTP/2 reset with INTERNAL_ERROR. The
+    /// error itself is not sent.
+    type Body: Body<Data = Bytes, Error: Into<ResponseBodyError>> + Send + Unpin + 'static;
 
     fn admits(&self, from: IpAddr) -> Admission;
 

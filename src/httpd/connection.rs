@@ -234,8 +234,9 @@ async fn until_over<C: Future<Output = hyper::Result<()>>>(
             ended = connection.as_mut() => return match ended {
                 _ if was_idle => Ended::Closed,
                 Ok(()) => Ended::Complete,
-                // After a protocol error of HTTP/2 nothing more is read.
-                Err(_) if idle_max.is_some() => Ended::Closed,
+                // After a protocol error of HTTP/2 nothing more is read. A response that broke off
+                // must not end as one that is complete: TLS sends no close_notify.
+                Err(fault) if idle_max.is_some() || fault.is_user() => Ended::Closed,
                 Err(_) => Ended::Early,
             },
             () = drain.notified() => {

@@ -1,11 +1,10 @@
 //! Tracks pending responses of a connection, and resets those that the client does not read.
 
-use super::frames::Allowance;
+use super::{answers::ResponseBodyError, frames::Allowance};
 use crate::limits::{HTTP_PIECE_BYTES_MAX, HTTP_STEP};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
-    convert::Infallible,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -119,14 +118,21 @@ impl Drop for ResponseGuard {
 pub(super) struct WatchedBody<B: Body> {
     body: B,
     rest: Bytes,
-    /// It was polled to its end.
-    is_over: bool,
+    progress: BodyProgress,
     answered: Option<ResponseGuard>,
     /// Runs when the body is dropped after its end. The request counts as answered after it.
     afterwards: Option<Afterwards>,
 }
 
 type Afterwards = Box<dyn FnOnce(ResponseGuard) + Send>;
+
+enum BodyProgress {
+    Open,
+    /// It was polled to its end.
+    Complete,
+    /// It broke off. The error is returned by the next poll.
+    Failed(Option<ResponseBodyError>),
+}
 
 impl<B: Body> WatchedBody<B> {
     /// Counts as polled from the start: HTTP/2 polls nothing while the client grants no window.
@@ -135,13 +141,13 @@ impl<B: Body> WatchedBody<B> {
         Self {
             body,
             rest: Bytes::new(),
-            is_over: false,
+            progress: BodyProgress::Open,
             answered: Some(answered),
             afterwards: None,
         }
     }
 
-    /// Runs this after the end of the response.
+    /// Runs this after the end of the response, unless it breaks off.
     pub(super) fn then(mut self, afterwards: impl FnOnce(ResponseGuard) + Send + 'static) -> Self {
         self.afterwards = Some(Box::new(afterwards));
         self
@@ -152,39 +158,66 @@ impl<B: Body> WatchedBody<B> {
             answered.given(since);
         }
     }
+
+    fn is_complete(&self) -> bool {
+        match self.progress {
+            BodyProgress::Open => self.rest.is_empty() && self.body.is_end_stream(),
+            BodyProgress::Complete => true,
+            BodyProgress::Failed(_) => false,
+        }
+    }
 }
 
 impl<B: Body> Drop for WatchedBody<B> {
     fn drop(&mut self) {
-        let is_over = self.is_over || (self.rest.is_empty() && self.body.is_end_stream());
         self.given(None);
         if let (true, Some(afterwards), Some(answered)) =
-            (is_over, self.afterwards.take(), self.answered.take())
+            (self.is_complete(), self.afterwards.take(), self.answered.take())
         {
             afterwards(answered);
         }
     }
 }
 
-impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for WatchedBody<B> {
+impl<B: Body<Data = Bytes, Error: Into<ResponseBodyError>> + Unpin> WatchedBody<B> {
+    /// Polls for the next frame that has bytes to send, or trailers, which end the body.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Some(Ok(frame)) if frame.is_data() => return Poll::Ready(Some(frame)),
+                Some(Err(fault)) => {
+                    // Hyper writes what it has before it polls again. After an error it would not.
+                    self.progress = BodyProgress::Failed(Some(fault.into()));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                end => {
+                    self.progress = BodyProgress::Complete;
+                    return Poll::Ready(end.and_then(Result::ok));
+                }
+            }
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<ResponseBodyError>> + Unpin> Body for WatchedBody<B> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         self.given(None);
+        if let BodyProgress::Failed(fault) = &mut self.progress {
+            return Poll::Ready(fault.take().map(Err));
+        }
         if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                },
-                None => {
-                    self.is_over = true;
-                    return Poll::Ready(None);
-                }
+            match ready!(self.poll_body(cx)).map(Frame::into_data) {
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                None => return Poll::Ready(None),
             }
         }
         let step = self.rest.len().min(HTTP_PIECE_BYTES_MAX);
@@ -194,7 +227,7 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for WatchedBody<B> 
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.is_complete()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -211,7 +244,9 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for WatchedBody<B> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Full, channel::Channel};
+    use hyper::HeaderMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[tokio::test(start_paused = true)]
     async fn response_is_sent_in_pieces_and_stalls_if_the_next_is_not_polled() {
@@ -252,6 +287,38 @@ mod tests {
         );
         kept.lock().expect("whole").clear();
         assert!(activity.idle_since().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trailers_end_a_body_and_an_error_breaks_it_off() {
+        let activity = Arc::new(Activity::new(Instant::now()));
+        for is_broken in [false, true] {
+            let (mut sender, body) = Channel::<Bytes, ResponseBodyError>::new(2);
+            let large = Bytes::from(vec![7; HTTP_PIECE_BYTES_MAX + 1]);
+            sender.try_send(Frame::data(large)).expect("room");
+            if is_broken {
+                sender.abort("lost".into());
+            } else {
+                sender.try_send(Frame::trailers(HeaderMap::new())).expect("room");
+            }
+            let is_complete = Arc::new(AtomicBool::new(false));
+            let complete = is_complete.clone();
+            let mut body = WatchedBody::new(body, activity.answered())
+                .then(move |_| complete.store(true, Ordering::Relaxed));
+            for bytes in [HTTP_PIECE_BYTES_MAX, 1] {
+                let piece = body.frame().await.expect("a piece").expect("a piece");
+                assert_eq!(piece.data_ref().map(Bytes::len), Some(bytes));
+            }
+            assert!(!body.is_end_stream());
+            let last = body.frame().await.expect("an end");
+            match is_broken {
+                false => assert!(last.expect("trailers").is_trailers() && body.is_end_stream()),
+                true => assert!(last.is_err() && !body.is_end_stream()),
+            }
+            drop(body);
+            assert_ne!(is_complete.load(Ordering::Relaxed), is_broken);
+            assert!(activity.idle_since().is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,11 @@
 //! Tests of connections with a scripted owner, over streams in memory and on a paused clock where
 //! time decides.
 
+mod broken;
 mod upgrades;
 
 use super::{
-    answers::{Answers, Peer},
+    answers::{Answers, Peer, ResponseBodyError},
     connection::Connection,
     guarded::Guarded,
     request_body::RequestBody,
@@ -16,10 +17,11 @@ use crate::{
     tls::HttpTls,
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, channel::Channel, combinators::UnsyncBoxBody};
+use hyper::{Request, Response, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
-    convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -33,7 +35,7 @@ use tokio::{
 /// Room of a stream in memory where its size does not matter.
 const ROOM: usize = 1 << 20;
 
-type TestBody = UnsyncBoxBody<Bytes, Infallible>;
+type TestBody = UnsyncBoxBody<Bytes, ResponseBodyError>;
 type TestAnswer = Pin<Box<dyn Future<Output = Response<TestBody>> + Send>>;
 
 /// Answers with a function.
@@ -112,6 +114,17 @@ impl TestServer {
     }
 }
 
+/// Sends a request of HTTP/2 on a connection of its own. The client reads it as far as the body is
+/// polled.
+async fn over_http_2(server: &TestServer, request: Request<TestBody>) -> Response<Incoming> {
+    let (near, far) = duplex(ROOM);
+    server.serve(near, true);
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(far));
+    let (mut sender, connection) = handshake.await.expect("HTTP/2");
+    server.tasks.spawn_until_stopped(async move { drop(connection.await) });
+    sender.send_request(request).await.expect("a response")
+}
+
 /// A client of HTTP/1 that sends and reads text as it stands.
 struct RawClient<S> {
     stream: S,
@@ -153,7 +166,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 }
 
+fn full(text: &'static str) -> TestBody {
+    Full::from(text).map_err(|never| match never {}).boxed_unsync()
+}
+
 /// A response with this body.
 fn response(text: &'static str) -> Response<TestBody> {
-    Response::new(Full::from(text).boxed_unsync())
+    Response::new(full(text))
+}
+
+/// A body of these pieces. It breaks off after them if there is an error.
+fn pieces(pieces: &[&'static str], error: Option<&str>) -> TestBody {
+    let (mut sender, body) = Channel::new(pieces.len().max(1));
+    for piece in pieces {
+        sender.try_send(Frame::data(Bytes::from_static(piece.as_bytes()))).expect("room");
+    }
+    match error {
+        Some(error) => sender.abort(error.into()),
+        None => drop(sender),
+    }
+    body.boxed_unsync()
 }
