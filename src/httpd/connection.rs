@@ -5,8 +5,8 @@ use super::{
     discard, frames,
     guarded::Guarded,
     head::{self, Found},
-    persistence::Persistence,
-    request_body::RequestBody,
+    pending_request::PendingRequest,
+    request_body::KeptBody,
     watched::{Activity, WatchedBody},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, body::Incoming, header, server::conn,
+    Request, Response, Version, body::Incoming, header, http::request::Parts, server::conn,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -136,39 +136,22 @@ impl<A: Answers> Connection<A> {
         found: Option<&Found>,
     ) -> impl Future<Output = Result<Response<WatchedBody<A::Body>>, Infallible>> + Send + use<A>
     {
-        let answered = self.activity.answered();
+        let guard = self.activity.answered();
         let (mut head, body) = request.into_parts();
         let framing = found.map_or_else(|| head::of_http_2(&head), Found::next);
         head.extensions.insert(framing);
-        let persistence = found.map(|_| Persistence::of(&head));
-        let is_awaited = found.is_some() && waits_for_continue(&head.headers);
-        let body = RequestBody::new(body, is_awaited, self.activity.allowance.clone());
-        let request = Request::from_parts(head, body.clone());
-        let answer = self.answers.clone().answer(request, self.peer.clone());
-        let (peer, tasks) = (self.peer.clone(), self.tasks.clone());
+        let is_awaited = found.is_some() && waits_for_continue(&head);
+        let body = KeptBody::new(body, is_awaited, self.activity.allowance.clone());
+        let reader = body.reader();
+        let peer = self.peer.clone();
+        let pending = PendingRequest::new(&head, (body, guard), peer.clone(), self.tasks.clone());
+        let request = Request::from_parts(head, reader);
+        let answer = self.answers.clone().answer(request, peer.clone());
         async move {
             if peer.is_done() {
                 std::future::pending::<()>().await;
             }
-            let mut response = answer.await;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                drop(peer.take_upgrade());
-                if let Some(persistence) = persistence {
-                    persistence.write(response.headers_mut(), body.is_kept_back());
-                }
-            }
-            Ok(response.map(|answer| {
-                let watched = WatchedBody::new(answer, answered);
-                if !body.has_rest() {
-                    return watched;
-                }
-                watched.then(move |answered| {
-                    tasks.spawn_until_stopped(async move {
-                        discard::body(body).await;
-                        drop(answered);
-                    });
-                })
-            }))
+            Ok(pending.answered::<A>(answer.await))
         }
     }
 }
@@ -180,9 +163,9 @@ impl<A> Drop for Connection<A> {
     }
 }
 
-/// `true` if an HTTP/1 client awaits `100 Continue` before the body (RFC 9110 section 10.1.1).
-fn waits_for_continue(headers: &HeaderMap) -> bool {
-    let expectation = headers.get(header::EXPECT);
+/// `true` if an HTTP/1.1 client awaits `100 Continue` before the body (RFC 9110 section 10.1.1).
+fn waits_for_continue(head: &Parts) -> bool {
+    let expectation = head.headers.get(header::EXPECT).filter(|_| head.version > Version::HTTP_10);
     expectation.is_some_and(|one| one.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 

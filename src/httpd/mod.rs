@@ -8,6 +8,7 @@ mod discard;
 mod frames;
 mod guarded;
 mod head;
+mod pending_request;
 mod persistence;
 mod request_body;
 mod server;

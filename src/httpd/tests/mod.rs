@@ -2,6 +2,7 @@
 //! time decides.
 
 mod broken;
+mod framing;
 mod upgrades;
 
 use super::{

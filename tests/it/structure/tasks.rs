@@ -25,6 +25,7 @@ const STARTERS: &[&str] = &[
     "src/enroll/renew.rs",
     "src/gateway/builder.rs",
     "src/httpd/connection.rs",
+    "src/httpd/pending_request.rs",
     "src/httpd/server.rs",
     "src/link/keeper/mod.rs",
     "src/link/path_watch.rs",
