@@ -7,10 +7,17 @@ use super::{
     watched::{ResponseGuard, WatchedBody},
 };
 use crate::drain::Tasks;
-use hyper::{Response, StatusCode, Version, http::request::Parts};
+use http_body::Body;
+use hyper::{
+    Method, Response, StatusCode, Version,
+    header::{self, HeaderValue},
+    http::request::Parts,
+};
 use std::sync::Arc;
 
 pub(super) struct PendingRequest {
+    method: Method,
+    version: Version,
     persistence: Option<Persistence>,
     body: KeptBody,
     guard: ResponseGuard,
@@ -25,8 +32,9 @@ impl PendingRequest {
         peer: Arc<Peer>,
         tasks: Tasks,
     ) -> Self {
-        let persistence = (head.version < Version::HTTP_2).then(|| Persistence::of(head));
-        Self { persistence, body, guard, peer, tasks }
+        let (method, version) = (head.method.clone(), head.version);
+        let persistence = (version < Version::HTTP_2).then(|| Persistence::of(head));
+        Self { method, version, persistence, body, guard, peer, tasks }
     }
 
     /// Adds to the response what HTTP needs. Discards the rest of the request after it.
@@ -34,15 +42,26 @@ impl PendingRequest {
         self,
         mut response: Response<A::Body>,
     ) -> Response<WatchedBody<A::Body>> {
+        let has_content = self.has_content(response.status());
+        if !has_content {
+            self.correct_length(&mut response);
+        }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             drop(self.peer.take_upgrade());
+            let closes =
+                self.body.is_kept_back() || (has_content && self.is_ended_by_close(&response));
             if let Some(persistence) = self.persistence {
-                persistence.write(response.headers_mut(), self.body.is_kept_back());
+                persistence.write(response.headers_mut(), closes);
             }
         }
+        // As the client says it, or hyper would add `keep-alive` to `close` for HTTP/1.0.
+        *response.version_mut() = self.version;
         let Self { body, guard, tasks, .. } = self;
         response.map(|answer| {
-            let watched = WatchedBody::new(answer, guard);
+            let watched = match has_content {
+                true => WatchedBody::new(answer, guard),
+                false => WatchedBody::without_content(answer, guard),
+            };
             if !body.has_rest() {
                 return watched;
             }
@@ -53,5 +72,33 @@ impl PendingRequest {
                 });
             })
         })
+    }
+
+    /// Returns `true` if a response with this status may have a body (RFC 9110 section 6.4.1).
+    fn has_content(&self, status: StatusCode) -> bool {
+        let is_without = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.method != Method::HEAD && !is_without
+    }
+
+    /// The length of a response without its body is that of the response to GET (RFC 9110 section
+    /// 8.6), and 204 has none.
+    fn correct_length(&self, response: &mut Response<impl Body>) {
+        if response.status() == StatusCode::NO_CONTENT {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        } else if self.method == Method::HEAD
+            && let Some(bytes) = response.body().size_hint().exact().filter(|bytes| *bytes > 0)
+        {
+            let length = HeaderValue::from(bytes);
+            response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length);
+        }
+    }
+
+    /// Returns `true` if only the end of the connection ends the response: HTTP/1.0 has no chunks.
+    fn is_ended_by_close(&self, response: &Response<impl Body>) -> bool {
+        let body = response.body();
+        self.version < Version::HTTP_11
+            && !response.headers().contains_key(header::CONTENT_LENGTH)
+            && !body.is_end_stream()
+            && body.size_hint().exact().is_none()
     }
 }

@@ -26,13 +26,14 @@ impl Persistence {
         Self(!has_option("close") && (is_default || has_option("keep-alive")))
     }
 
-    /// Writes it into the head of the response. A body that the client withholds, and may still
-    /// send, is indistinguishable from the next request.
-    pub(super) fn write(self, answer: &mut HeaderMap, is_body_kept_back: bool) {
+    /// Writes it into the head of the response. The connection closes after a request whose body the
+    /// client withholds, and may still send: it is indistinguishable from the next request. And
+    /// after a response whose end only the end of the connection shows.
+    pub(super) fn write(self, answer: &mut HeaderMap, closes: bool) {
         if !self.0 || has_option(answer, "close") {
             return;
         }
-        if is_body_kept_back {
+        if closes {
             answer.insert(header::CONNECTION, HeaderValue::from_static("close"));
             return;
         }
@@ -53,12 +54,7 @@ mod tests {
 
     /// Headers of the response to a request of this version, both with these options, as
     /// `connection` and `keep-alive`.
-    fn written(
-        version: Version,
-        requested: &[&str],
-        answered: &[&str],
-        is_kept_back: bool,
-    ) -> String {
+    fn written(version: Version, requested: &[&str], answered: &[&str], closes: bool) -> String {
         let mut request = hyper::Request::new(());
         *request.version_mut() = version;
         let mut answer = HeaderMap::new();
@@ -67,7 +63,7 @@ mod tests {
                 headers.append(header::CONNECTION, HeaderValue::from_str(option).expect("one"));
             }
         }
-        Persistence::of(&request.into_parts().0).write(&mut answer, is_kept_back);
+        Persistence::of(&request.into_parts().0).write(&mut answer, closes);
         let text = |name| answer.get(name).map_or("", |value| value.to_str().expect("text"));
         format!("{}|{}", text(header::CONNECTION), text(KEEP_ALIVE))
     }

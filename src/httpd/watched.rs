@@ -147,6 +147,13 @@ impl<B: Body> WatchedBody<B> {
         }
     }
 
+    /// Sends nothing of the body: the response has none.
+    pub(super) fn without_content(body: B, answered: ResponseGuard) -> Self {
+        let mut watched = Self::new(body, answered);
+        watched.progress = BodyProgress::Complete;
+        watched
+    }
+
     /// Runs this after the end of the response, unless it breaks off.
     pub(super) fn then(mut self, afterwards: impl FnOnce(ResponseGuard) + Send + 'static) -> Self {
         self.afterwards = Some(Box::new(afterwards));
