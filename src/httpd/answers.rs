@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     drain::SignalListener,
+    limits::HTTP_STEP,
     tls::{ClientCertificate, HttpTls},
 };
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -121,4 +123,9 @@ pub(crate) trait Answers: Send + Sync + 'static {
         request: Request<RequestBody>,
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Longest time for which the client may take nothing of this response. Then it is reset.
+    fn stall_max(&self, _response: &Response<Self::Body>) -> Duration {
+        HTTP_STEP
+    }
 }

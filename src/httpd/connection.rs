@@ -52,6 +52,7 @@ impl<A: Answers> Connection<A> {
         let keeps_alive = draining.is_some();
         // Waiting for the drain includes the last bytes of the connection.
         let [drain, _end] = draining.get_or_insert_default();
+        stream.limit_stalls(self.activity.clone());
         let ended = if self.is_h2 {
             stream.count_frames(self.activity.allowance.clone());
             self.serve_http_2(&mut stream, drain).await
@@ -146,12 +147,13 @@ impl<A: Answers> Connection<A> {
         let peer = self.peer.clone();
         let pending = PendingRequest::new(&head, (body, guard), peer.clone(), self.tasks.clone());
         let request = Request::from_parts(head, reader);
-        let answer = self.answers.clone().answer(request, peer.clone());
+        let answers = self.answers.clone();
+        let answer = answers.clone().answer(request, peer.clone());
         async move {
             if peer.is_done() {
                 std::future::pending::<()>().await;
             }
-            Ok(pending.answered::<A>(answer.await))
+            Ok(pending.answered(&*answers, answer.await))
         }
     }
 }
@@ -244,7 +246,8 @@ async fn until_over<C: Future<Output = hyper::Result<()>>>(
                     return Ended::Closed;
                 }
                 match idle_max {
-                    Some(idle_max) if now >= since + idle_max + HTTP_HEAD_WAIT_MAX => {
+                    // The client may still have to take the end of a response.
+                    Some(idle_max) if now >= since + idle_max + activity.stall_max() => {
                         return Ended::Closed;
                     }
                     Some(idle_max) if now >= since + idle_max && !has_left => {

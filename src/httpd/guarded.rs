@@ -3,8 +3,8 @@
 use super::{
     frames::{Allowance, Frames},
     head::{Found, Heads},
+    watched::Activity,
 };
-use crate::limits::HTTP_STEP;
 use std::{
     io,
     pin::Pin,
@@ -29,9 +29,9 @@ pub(super) struct Guarded<S> {
     is_flooded: bool,
     /// The last write went whole, so that a frame can follow it.
     is_between_writes: bool,
-    /// Longest time without progress of a write; `None`: no limit.
-    stall_max: Option<Duration>,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Says how long a write may make no progress; `None`: for ever.
+    activity: Option<Arc<Activity>>,
+    stalled: Option<Stalled>,
     /// The client sends no more.
     is_ended: bool,
 }
@@ -65,7 +65,7 @@ impl<S> Guarded<S> {
             frames: None,
             is_flooded: false,
             is_between_writes: true,
-            stall_max: Some(HTTP_STEP),
+            activity: None,
             stalled: None,
             is_ended: false,
         }
@@ -78,7 +78,12 @@ impl<S> Guarded<S> {
     /// The bytes that come from now on are no longer HTTP, and no limit of it applies to them.
     pub(super) fn leave_http(&mut self) {
         self.heads = None;
-        self.stall_max = None;
+        self.activity = None;
+    }
+
+    /// Ends writes from now on that stall for longer than the responses may.
+    pub(super) fn limit_stalls(&mut self, activity: Arc<Activity>) {
+        self.activity = Some(activity);
     }
 
     /// Starts to count HTTP/2 frames. Reading ends at the limit.
@@ -105,13 +110,38 @@ impl<S> Guarded<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let Some(stall_max) = self.stall_max.filter(|_| written.is_pending()) else {
+        let Some(activity) = self.activity.as_ref().filter(|_| written.is_pending()) else {
             self.stalled = None;
             return written;
         };
-        let until = || Box::pin(tokio::time::sleep_until(Instant::now() + stall_max));
-        ready!(self.stalled.get_or_insert_with(until).as_mut().poll(cx));
+        let stalled = self.stalled.get_or_insert_with(|| Stalled::new(activity.stall_max()));
+        ready!(stalled.poll(|| activity.stall_max(), cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// A write that makes no progress.
+struct Stalled {
+    since: Instant,
+    until: Pin<Box<Sleep>>,
+}
+
+impl Stalled {
+    fn new(stall_max: Duration) -> Self {
+        let since = Instant::now();
+        Self { since, until: Box::pin(tokio::time::sleep_until(since + stall_max)) }
+    }
+
+    /// Ready when it has lasted too long. A response may have begun meanwhile that may last longer.
+    fn poll(&mut self, stall_max: impl Fn() -> Duration, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.until.as_mut().poll(cx));
+            let until = self.since + stall_max();
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.until.as_mut().reset(until);
+        }
     }
 }
 
@@ -189,12 +219,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::HTTP_STEP;
     use tokio::io::{AsyncWriteExt, duplex};
 
     #[tokio::test(start_paused = true)]
     async fn reader_stalled_for_ten_seconds_is_disconnected_and_a_slow_one_is_not() {
         let (near, mut far) = duplex(16);
         let mut guarded = Guarded::new(near, Vec::new());
+        guarded.limit_stalls(Arc::new(Activity::new(Instant::now())));
         let slow = async {
             let mut taken = [0; 16];
             for _ in 0..3 {

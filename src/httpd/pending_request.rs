@@ -40,6 +40,7 @@ impl PendingRequest {
     /// Adds to the response what HTTP needs. Discards the rest of the request after it.
     pub(super) fn answered<A: Answers>(
         self,
+        answers: &A,
         mut response: Response<A::Body>,
     ) -> Response<WatchedBody<A::Body>> {
         let has_content = self.has_content(response.status());
@@ -57,6 +58,7 @@ impl PendingRequest {
         // As the client says it, or hyper would add `keep-alive` to `close` for HTTP/1.0.
         *response.version_mut() = self.version;
         let Self { body, guard, tasks, .. } = self;
+        guard.may_stall(answers.stall_max(&response));
         response.map(|answer| {
             let watched = match has_content {
                 true => WatchedBody::new(answer, guard),

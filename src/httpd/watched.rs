@@ -8,8 +8,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
+
+/// Longer than any connection lasts, and short enough to be added to a time.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
@@ -22,12 +26,15 @@ struct ActivityState {
     /// Requests without a complete response: one for each stream, so few.
     answered: Vec<PendingResponse>,
     idle_since: Instant,
+    /// Longest time for which one of the responses so far may stall.
+    stall_max: Duration,
 }
 
 struct PendingResponse {
     id: u64,
     /// Time since which a piece was returned and no other was polled.
     given: Option<Instant>,
+    stall_max: Duration,
     /// Set for what HTTP/2 may have to reset.
     reset: Option<Arc<Notify>>,
 }
@@ -40,7 +47,8 @@ impl ActivityState {
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
-        let state = ActivityState { next: 0, answered: Vec::new(), idle_since: now };
+        let (answered, stall_max) = (Vec::new(), HTTP_STEP);
+        let state = ActivityState { next: 0, answered, idle_since: now, stall_max };
         Self { state: Mutex::new(state), allowance: Arc::default() }
     }
 
@@ -54,7 +62,8 @@ impl Activity {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.answered.push(PendingResponse { id, given: None, reset: None });
+        let pending = PendingResponse { id, given: None, stall_max: HTTP_STEP, reset: None };
+        state.answered.push(pending);
         ResponseGuard { activity: self.clone(), id }
     }
 
@@ -82,10 +91,16 @@ impl Activity {
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let state = self.state();
         let is_stalled =
-            |one: &&PendingResponse| one.given.is_some_and(|since| since + HTTP_STEP <= now);
+            |one: &&PendingResponse| one.given.is_some_and(|since| now - since >= one.stall_max);
         let (stalled, others): (Vec<_>, Vec<_>) = state.answered.iter().partition(is_stalled);
         stalled.iter().filter_map(|one| one.reset.as_ref()).for_each(|reset| reset.notify_one());
         !stalled.is_empty() && others.is_empty()
+    }
+
+    /// Longest time for which the connection may stall. The end of a response is sent after its body
+    /// is gone, so this is of all responses so far, and not of the pending ones.
+    pub(super) fn stall_max(&self) -> Duration {
+        self.state().stall_max
     }
 }
 
@@ -96,6 +111,16 @@ pub(super) struct ResponseGuard {
 }
 
 impl ResponseGuard {
+    /// Lets the response stall for as long.
+    pub(super) fn may_stall(&self, stall_max: Duration) {
+        let stall_max = stall_max.min(FOREVER);
+        let mut state = self.activity.state();
+        state.stall_max = state.stall_max.max(stall_max);
+        if let Some(pending) = state.pending(self.id) {
+            pending.stall_max = stall_max;
+        }
+    }
+
     fn given(&self, since: Option<Instant>) {
         if since.is_some() {
             self.activity.allowance.moved();
@@ -342,5 +367,29 @@ mod tests {
         assert!(waits.is_err(), "it has done nothing");
         drop(going_on);
         assert!(activity.is_stalled(Instant::now() + HTTP_STEP), "nothing else is left on it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_response_stalls_for_as_long_as_it_may() {
+        let (activity, now) = (Arc::new(Activity::new(Instant::now())), Instant::now());
+        let stalled = |stall_max| {
+            let guard = activity.answered();
+            guard.may_stall(stall_max);
+            let is_reset = activity.last_reset();
+            (WatchedBody::new(Full::new(Bytes::from_static(b"x")), guard), is_reset)
+        };
+        assert_eq!(activity.stall_max(), HTTP_STEP);
+        let (brief, brief_is_reset) = stalled(HTTP_STEP);
+        let (patient, patient_is_reset) = stalled(HTTP_STEP * 100);
+        let (endless, _) = stalled(Duration::MAX);
+        assert_eq!(activity.stall_max(), FOREVER);
+        assert!(!activity.is_stalled(now + HTTP_STEP));
+        brief_is_reset.await;
+        drop(brief);
+        assert!(!activity.is_stalled(now + HTTP_STEP * 99));
+        assert!(!activity.is_stalled(now + HTTP_STEP * 100));
+        patient_is_reset.await;
+        drop((patient, endless));
+        assert_eq!(activity.stall_max(), FOREVER, "its end may not be sent yet");
     }
 }

@@ -3,6 +3,7 @@
 
 mod broken;
 mod framing;
+mod stalls;
 mod upgrades;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     drain::{SignalListener, Tasks},
+    limits::HTTP_STEP,
     tls::HttpTls,
 };
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
@@ -35,6 +38,8 @@ use tokio::{
 
 /// Room of a stream in memory where its size does not matter.
 const ROOM: usize = 1 << 20;
+/// Bytes of a response that a client of HTTP/2 takes ahead.
+const WINDOW: u32 = 4 << 10;
 
 type TestBody = UnsyncBoxBody<Bytes, ResponseBodyError>;
 type TestAnswer = Pin<Box<dyn Future<Output = Response<TestBody>> + Send>>;
@@ -42,6 +47,7 @@ type TestAnswer = Pin<Box<dyn Future<Output = Response<TestBody>> + Send>>;
 /// Answers with a function.
 struct Script {
     answer: Box<dyn Fn(Request<RequestBody>, Arc<Peer>) -> TestAnswer + Send + Sync>,
+    stall_max: Duration,
 }
 
 impl Answers for Script {
@@ -72,6 +78,10 @@ impl Answers for Script {
     ) -> impl Future<Output = Response<TestBody>> + Send {
         (self.answer)(request, peer)
     }
+
+    fn stall_max(&self, _: &Response<TestBody>) -> Duration {
+        self.stall_max
+    }
 }
 
 /// A server whose connections a test opens by itself.
@@ -87,7 +97,14 @@ impl TestServer {
     {
         let answer =
             Box::new(move |request, peer| -> TestAnswer { Box::pin(answer(request, peer)) });
-        Self { script: Arc::new(Script { answer }), tasks: Tasks::default() }
+        let script = Arc::new(Script { answer, stall_max: HTTP_STEP });
+        Self { script, tasks: Tasks::default() }
+    }
+
+    /// Lets its responses stall for as long.
+    fn may_stall(mut self, stall_max: Duration) -> Self {
+        Arc::get_mut(&mut self.script).expect("no connection yet").stall_max = stall_max;
+        self
     }
 
     /// Serves a connection until its end, or until the tasks are stopped.
@@ -115,13 +132,14 @@ impl TestServer {
     }
 }
 
-/// Sends a request of HTTP/2 on a connection of its own. The client reads it as far as the body is
-/// polled.
+/// Sends a request of HTTP/2 on a connection of its own. The client takes the response as far as
+/// its body is polled, and a window ahead.
 async fn over_http_2(server: &TestServer, request: Request<TestBody>) -> Response<Incoming> {
     let (near, far) = duplex(ROOM);
     server.serve(near, true);
-    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(far));
-    let (mut sender, connection) = handshake.await.expect("HTTP/2");
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(WINDOW);
+    let (mut sender, connection) = client.handshake(TokioIo::new(far)).await.expect("HTTP/2");
     server.tasks.spawn_until_stopped(async move { drop(connection.await) });
     sender.send_request(request).await.expect("a response")
 }
