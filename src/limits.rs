@@ -650,7 +650,8 @@ pub const HTTP2_FRAMES_EARNED_MAX: usize = 65_536;
 pub const HTTP2_FRAMES_PER_READ: usize = 2;
 
 /// Interval between two PINGs of HTTP/2, and the wait for the answer to one. A peer in the middle
-/// of a head cannot answer, so this limits slow heads too.
+/// of a head cannot answer, so this limits slow heads too. Time in which writes stall, because the
+/// client does not read, has its own limit and does not count.
 pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
 
 /// Time after which an HTTP/2 connection without a request is closed; clients open another.

@@ -6,6 +6,7 @@ use super::{
     guarded::Guarded,
     head::{self, Found},
     pending_request::PendingRequest,
+    ping_timer::PingTimer,
     request_body::KeptBody,
     watched::{Activity, WatchedBody},
 };
@@ -90,7 +91,7 @@ impl<A: Answers> Connection<A> {
     ) -> Ended {
         let streams = Streams { tasks: self.tasks.clone(), activity: self.activity.clone() };
         let mut http = conn::http2::Builder::new(streams);
-        http.timer(TokioTimer::new())
+        http.timer(PingTimer(self.activity.clone()))
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)

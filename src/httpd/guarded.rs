@@ -110,11 +110,17 @@ impl<S> Guarded<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let Some(activity) = self.activity.as_ref().filter(|_| written.is_pending()) else {
-            self.stalled = None;
+        let Some(activity) = &self.activity else { return written };
+        if written.is_ready() {
+            if self.stalled.take().is_some() {
+                activity.set_write_stalled(false);
+            }
             return written;
-        };
-        let stalled = self.stalled.get_or_insert_with(|| Stalled::new(activity.stall_max()));
+        }
+        let stalled = self.stalled.get_or_insert_with(|| {
+            activity.set_write_stalled(true);
+            Stalled::new(activity.stall_max())
+        });
         ready!(stalled.poll(|| activity.stall_max(), cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

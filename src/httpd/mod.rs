@@ -10,6 +10,7 @@ mod guarded;
 mod head;
 mod pending_request;
 mod persistence;
+mod ping_timer;
 mod request_body;
 mod server;
 mod slots;

@@ -28,6 +28,9 @@ struct ActivityState {
     idle_since: Instant,
     /// Longest time for which one of the responses so far may stall.
     stall_max: Duration,
+    is_write_stalled: bool,
+    /// Time when a write last began or ceased to stall.
+    write_stalled_at: Option<Instant>,
 }
 
 struct PendingResponse {
@@ -47,8 +50,14 @@ impl ActivityState {
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
-        let (answered, stall_max) = (Vec::new(), HTTP_STEP);
-        let state = ActivityState { next: 0, answered, idle_since: now, stall_max };
+        let state = ActivityState {
+            next: 0,
+            answered: Vec::new(),
+            idle_since: now,
+            stall_max: HTTP_STEP,
+            is_write_stalled: false,
+            write_stalled_at: None,
+        };
         Self { state: Mutex::new(state), allowance: Arc::default() }
     }
 
@@ -101,6 +110,18 @@ impl Activity {
     /// is gone, so this is of all responses so far, and not of the pending ones.
     pub(super) fn stall_max(&self) -> Duration {
         self.state().stall_max
+    }
+
+    pub(super) fn set_write_stalled(&self, is_stalled: bool) {
+        let mut state = self.state();
+        state.is_write_stalled = is_stalled;
+        state.write_stalled_at = Some(Instant::now());
+    }
+
+    /// Last time when a write made no progress: now, if one does not.
+    pub(super) fn last_write_stall(&self) -> Option<Instant> {
+        let state = self.state();
+        state.write_stalled_at.map(|at| if state.is_write_stalled { Instant::now() } else { at })
     }
 }
 
