@@ -5,7 +5,7 @@
 //! so that neither is accepted as the other.
 
 #[cfg(feature = "tunnel")]
-use super::http::ServerCertificate;
+use super::server_certificate::ServerCertificate;
 use super::{
     certificate_info::CertificateInfo,
     config,

@@ -7,16 +7,15 @@ use super::{
     config::HTTP_1,
     credentials::Credentials,
     error::CredentialsError,
-    files,
     identity::Identity,
     revalidation::RevalidationError,
     sections,
+    server_certificate::ServerCertificate,
 };
-use rustls::{ServerConfig, sign::CertifiedKey};
+use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use std::{
-    fmt, io,
-    path::Path,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -24,66 +23,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 const H2: &[u8] = b"h2";
-
-/// A certificate that a node's gateway shows, or a listener of tunnels: one that browsers trust,
-/// for a public name.
-///
-/// Cloning is cheap. `Debug` shows where it was read and no key.
-#[derive(Clone)]
-pub struct ServerCertificate {
-    own: Arc<CertifiedKey>,
-    location: String,
-}
-
-impl ServerCertificate {
-    /// Loads a chain, the leaf first, and its key.
-    ///
-    /// # Errors
-    /// A file is missing, unreadable, damaged or, for the key, exposed; or they are not a pair.
-    pub fn from_files(
-        cert: impl AsRef<Path>,
-        key: impl AsRef<Path>,
-    ) -> Result<Self, CredentialsError> {
-        let (cert, key) = (cert.as_ref(), key.as_ref());
-        let (chain, key_pem) = (files::read(cert)?, files::read_key(key)?);
-        Self::load(&chain, &key_pem, [cert, key].map(|path| path.display().to_string()))
-    }
-
-    /// Loads PEM texts in memory.
-    ///
-    /// # Errors
-    /// As [`ServerCertificate::from_files`].
-    pub fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
-        Self::load(cert, key, ["the certificate text", "the key text"].map(str::to_owned))
-    }
-
-    fn load(
-        cert: &[u8],
-        key: &[u8],
-        [cert_location, key_location]: [String; 2],
-    ) -> Result<Self, CredentialsError> {
-        let chain = sections::certificates(cert, &cert_location)?;
-        let own = sections::certified_key(chain, key, &cert_location, &key_location)?;
-        Ok(Self::of(own, cert_location))
-    }
-
-    /// The certificate of a peer.
-    #[cfg(feature = "tunnel")]
-    pub(crate) fn of_peer(credentials: &Credentials) -> Self {
-        Self::of(credentials.certified_key(), credentials.cert_location().into())
-    }
-
-    pub(super) const fn of(own: Arc<CertifiedKey>, location: String) -> Self {
-        Self { own, location }
-    }
-}
-
-impl fmt::Debug for ServerCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { own: _, location } = self;
-        f.debug_struct("ServerCertificate").field("place", location).finish()
-    }
-}
 
 /// The server's side of one TLS connection below HTTP.
 pub(crate) struct HttpTls {
@@ -107,14 +46,18 @@ impl HttpTls {
     #[cfg(feature = "gateway")]
     pub(crate) fn with_clients(own: Option<&ServerCertificate>, credentials: Credentials) -> Self {
         let slot = ClaimSlot::default();
-        let config = credentials.http_config(own.map(|own| &own.own), &[H2, HTTP_1], &slot);
+        let config = credentials.http_config(
+            own.map(ServerCertificate::certified_key),
+            &[H2, HTTP_1],
+            &slot,
+        );
         Self { config, clients: Some((credentials, slot)) }
     }
 
     /// For tunnels: no certificate is asked for.
     #[cfg(feature = "tunnel")]
     pub(crate) fn of_tunnels(own: &ServerCertificate) -> Self {
-        let config = super::config::accepting_tunnels(own.own.clone(), &[HTTP_1]);
+        let config = super::config::accepting_tunnels(own.certified_key().clone(), &[HTTP_1]);
         Self { config: config.map_err(CredentialsError::from), clients: None }
     }
 

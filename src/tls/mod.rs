@@ -36,6 +36,8 @@ mod pem;
 mod pem_error;
 mod revalidation;
 mod sections;
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+mod server_certificate;
 mod trust;
 #[cfg(feature = "tunnel")]
 mod tunnel;
@@ -52,10 +54,10 @@ pub use error::CredentialsError;
 pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
 #[cfg(feature = "gateway")]
 pub use gateway_client::{GatewayClientTls, GatewayClientTlsError};
-#[cfg(any(feature = "gateway", feature = "tunnel"))]
-pub use http::ServerCertificate;
 pub use identity::{Identity, IdentityError};
 pub use pem_error::PemError;
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub use server_certificate::ServerCertificate;
 
 #[cfg(feature = "gateway")]
 pub(crate) use self::hex::push_hex;
