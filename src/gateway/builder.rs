@@ -201,6 +201,7 @@ impl GatewayBuilder {
             tokens: SharedValue::new(self.tokens),
             has_tls: self.has_tls,
             certificate: SharedValue::new(self.certificate),
+            host_certificates: SharedValue::default(),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
             #[cfg(feature = "tunnel")]

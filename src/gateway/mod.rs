@@ -33,7 +33,7 @@ use crate::{
     observe::Event,
     shared_value::SharedValue,
     status::{Code, Status},
-    tls::{Claim, HttpTls, RejectedCertificate, ServerCertificate},
+    tls::{Claim, HostCertificates, HttpTls, RejectedCertificate, ServerCertificate},
 };
 use authentication::{AuthContext, AuthenticatedCaller, Authenticator};
 use body::Unread;
@@ -119,6 +119,8 @@ struct GatewayState {
     has_tls: bool,
     /// The certificate that TLS shows instead of the node's own.
     certificate: SharedValue<Option<ServerCertificate>>,
+    /// The certificates that TLS shows to clients that name these hosts.
+    host_certificates: SharedValue<HostCertificates>,
     anonymous: Option<PeerName>,
     proxies: Vec<IpRange>,
     #[cfg(feature = "tunnel")]
@@ -151,9 +153,9 @@ impl Answers for GatewayState {
     }
 
     fn tls(&self) -> Option<HttpTls> {
-        let own = self.certificate.get();
-        let tls = || HttpTls::with_clients(own.as_ref().as_ref(), self.ingress.credentials());
-        self.has_tls.then(tls)
+        let (own, by_host) = (self.certificate.get(), self.host_certificates.get());
+        let own = own.as_ref().as_ref();
+        self.has_tls.then(|| HttpTls::with_clients(own, by_host, self.ingress.credentials()))
     }
 
     fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {

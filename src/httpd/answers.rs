@@ -45,6 +45,10 @@ pub(crate) struct Peer {
     pub(crate) local: Option<IpAddr>,
     upgrade: Mutex<Option<Upgrade>>,
     pub(crate) shown: Option<ClientCertificate>,
+    /// The host that it named in its TLS handshake, in lower case (SNI). A connection may carry
+    /// requests to other hosts too.
+    #[allow(dead_code, reason = "requests to sites are compared with it")]
+    pub(crate) sni: Option<Box<str>>,
     /// True if its connection ends after the current responses.
     is_done: AtomicBool,
     owner: Arc<SlotOwner>,
@@ -53,7 +57,7 @@ pub(crate) struct Peer {
 impl Peer {
     pub(super) fn new(
         (address, local): (SocketAddr, Option<IpAddr>),
-        shown: Option<ClientCertificate>,
+        (shown, sni): (Option<ClientCertificate>, Option<Box<str>>),
         owner: Arc<SlotOwner>,
     ) -> Self {
         Self {
@@ -61,6 +65,7 @@ impl Peer {
             local,
             upgrade: Mutex::default(),
             shown,
+            sni,
             is_done: AtomicBool::new(false),
             owner,
         }

@@ -109,10 +109,10 @@ async fn connection<A: Answers>(
     // Stalled writes then show a client that reads nothing, and a slow reader is not taken for one.
     system::limit_unsent(&stream, HTTP_UNSENT_BYTES_MAX);
     let local = stream.local_addr().ok().map(|local| local.ip());
-    let connection = |is_h2, shown| Connection {
+    let connection = |is_h2, named| Connection {
         answers: answers.clone(),
         tasks: tasks.clone(),
-        peer: Arc::new(Peer::new((address, local), shown, owner)),
+        peer: Arc::new(Peer::new((address, local), named, owner)),
         is_h2,
         activity: Arc::new(Activity::new(Instant::now())),
     };
@@ -121,7 +121,7 @@ async fn connection<A: Answers>(
         None => {
             let first = guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await;
             let Some((first, is_h2)) = first else { return };
-            connection(is_h2, None).serve(first, draining, log_closed).await;
+            connection(is_h2, (None, None)).serve(first, draining, log_closed).await;
         }
         Some(tls) => {
             let handshake = tls.accept(stream);
@@ -129,7 +129,7 @@ async fn connection<A: Answers>(
             match timeout(HANDSHAKE_WAIT_MAX, handshake).await.unwrap_or_else(late) {
                 Ok(accepted) => {
                     let stream = Guarded::new(accepted.stream, Vec::new());
-                    connection(accepted.is_h2, accepted.shown)
+                    connection(accepted.is_h2, (accepted.shown, accepted.sni))
                         .serve(stream, draining, log_closed)
                         .await;
                 }

@@ -14,7 +14,7 @@ use rustls::version::TLS12;
 use rustls::{
     ClientConfig, Error, ServerConfig,
     client::{Resumption, danger::ServerCertVerifier},
-    server::{NoServerSessionStorage, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
@@ -32,10 +32,20 @@ pub(super) fn accepting(
     post_quantum: bool,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
+    accepting_with(Arc::new(SingleCertAndKey::from(own)), verifier, post_quantum, alpn)
+}
+
+/// Makes the configuration of the side that accepts, which selects its certificate by handshake.
+pub(super) fn accepting_with(
+    shown: Arc<dyn ResolvesServerCert>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    post_quantum: bool,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, Error> {
     let config = ServerConfig::builder_with_provider(provider_with(post_quantum))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        .with_cert_resolver(shown);
     Ok(without_resumption(config, alpn))
 }
 

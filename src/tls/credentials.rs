@@ -15,6 +15,8 @@ use super::{
     trust::{CaTrust, CaTrustParts},
 };
 use crate::name::{PeerName, Role};
+#[cfg(feature = "gateway")]
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, ServerConfig, server::VerifierBuilderError, sign::CertifiedKey};
 use rustls_pki_types::CertificateDer;
 use std::{
@@ -268,13 +270,12 @@ impl Credentials {
     #[cfg(feature = "gateway")]
     pub(super) fn http_config(
         &self,
-        own: Option<&Arc<CertifiedKey>>,
+        shown: Arc<dyn ResolvesServerCert>,
         alpn: &[&[u8]],
         slot: &ClaimSlot,
     ) -> Result<ServerConfig, CredentialsError> {
-        let Material { own: node, trust, .. } = &*self.material;
-        let clients = trust.client_verifier(false, slot.clone());
-        Ok(config::accepting(own.unwrap_or(node).clone(), clients, true, alpn)?)
+        let clients = self.material.trust.client_verifier(false, slot.clone());
+        Ok(config::accepting_with(shown, clients, true, alpn)?)
     }
 
     /// The file or text of the own certificate.

@@ -1,6 +1,8 @@
 //! TLS below HTTP: of tunnels, and of the gateway, where a caller's certificate is optional and
 //! verified as on links.
 
+#[cfg(feature = "gateway")]
+use super::host_certificates::{CertificateByHost, HostCertificates};
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
@@ -40,17 +42,20 @@ pub(crate) struct RejectedCertificate {
 }
 
 impl HttpTls {
-    /// For HTTP/1.1 and HTTP/2, with a certificate of the client's choice: shows this certificate,
-    /// or that of the credentials. Costs a few allocations, because each handshake has a slot of
-    /// its own.
+    /// For HTTP/1.1 and HTTP/2, with a certificate of the client's choice: shows the certificate of
+    /// the host that the client names, or else this one, or else that of the credentials. Costs a
+    /// few allocations, because each handshake has a slot of its own.
     #[cfg(feature = "gateway")]
-    pub(crate) fn with_clients(own: Option<&ServerCertificate>, credentials: Credentials) -> Self {
+    pub(crate) fn with_clients(
+        own: Option<&ServerCertificate>,
+        by_host: Arc<HostCertificates>,
+        credentials: Credentials,
+    ) -> Self {
         let slot = ClaimSlot::default();
-        let config = credentials.http_config(
-            own.map(ServerCertificate::certified_key),
-            &[H2, HTTP_1],
-            &slot,
-        );
+        let own = own.map(|own| own.certified_key().clone());
+        let default = own.unwrap_or_else(|| credentials.certified_key());
+        let shown = Arc::new(CertificateByHost { default, by_host });
+        let config = credentials.http_config(shown, &[H2, HTTP_1], &slot);
         Self { config, clients: Some((credentials, slot)) }
     }
 
@@ -75,13 +80,14 @@ impl HttpTls {
             None => fault,
         })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        let sni = stream.get_ref().1.server_name().map(Box::from);
         let chain = stream.get_ref().1.peer_certificates();
         let shown = chain.zip(self.clients.as_ref()).map(|(chain, (credentials, _))| {
             let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
             ClientCertificate::new(chain, credentials)
         });
         let shown = shown.transpose().map_err(io::Error::other)?;
-        Ok(Accepted { stream, shown, is_h2 })
+        Ok(Accepted { stream, shown, sni, is_h2 })
     }
 }
 
@@ -89,6 +95,8 @@ pub(crate) struct Accepted<S> {
     pub(crate) stream: TlsStream<S>,
     /// The caller's certificate, if it has shown one.
     pub(crate) shown: Option<ClientCertificate>,
+    /// The host that the client has named, in lower case (SNI).
+    pub(crate) sni: Option<Box<str>>,
     /// True if the two agreed on HTTP/2.
     pub(crate) is_h2: bool,
 }

@@ -23,6 +23,8 @@ mod gateway_client;
 #[cfg(all(test, feature = "certs"))]
 mod tests;
 mod hex;
+#[cfg(feature = "gateway")]
+mod host_certificates;
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels authenticate no client"))]
 mod http;
@@ -88,6 +90,8 @@ pub(crate) use self::{
 pub(crate) use files::exposed_mode;
 #[cfg(any(feature = "config", feature = "gateway", feature = "tunnel"))]
 pub(crate) use files::open_regular;
+#[cfg(feature = "gateway")]
+pub(crate) use host_certificates::HostCertificates;
 #[cfg(feature = "gateway")]
 pub(crate) use http::RejectedCertificate;
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

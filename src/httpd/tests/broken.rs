@@ -65,7 +65,7 @@ mod over_tls {
         httpd::tests::RawClient,
         tls::{CredentialPem, Credentials, GatewayClientTls, HttpTls},
     };
-    use std::{io, time::SystemTime};
+    use std::{io, sync::Arc, time::SystemTime};
     use tokio::io::{AsyncReadExt, duplex};
 
     fn credentials() -> Credentials {
@@ -90,7 +90,8 @@ mod over_tls {
         let tls = GatewayClientTls::of_node("localhost", &credentials).expect("a client");
         for (path, ended) in [("/whole", Ok(11)), ("/broken", Err(io::ErrorKind::UnexpectedEof))] {
             let (near, far) = duplex(ROOM);
-            let accept = HttpTls::with_clients(None, credentials.clone()).accept(near);
+            let accept =
+                HttpTls::with_clients(None, Arc::default(), credentials.clone()).accept(near);
             let (accepted, stream) = tokio::join!(accept, tls.connect(far));
             server.serve(accepted.expect("a handshake").stream, false);
             let mut client = RawClient::new(stream.expect("a handshake"));

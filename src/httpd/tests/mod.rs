@@ -116,7 +116,7 @@ impl TestServer {
         let connection = Connection {
             answers: self.script.clone(),
             tasks: self.tasks.clone(),
-            peer: Arc::new(Peer::new((address, None), None, Arc::default())),
+            peer: Arc::new(Peer::new((address, None), (None, None), Arc::default())),
             is_h2,
             activity: Arc::new(Activity::new(Instant::now())),
         };

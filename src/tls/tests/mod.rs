@@ -2,6 +2,8 @@
 //! pairs.
 
 mod chains;
+#[cfg(feature = "gateway")]
+mod host_certificates;
 mod separate_cas;
 
 use super::explain::Explanation;
