@@ -5,9 +5,9 @@ use super::{
     discard, frames,
     guarded::Guarded,
     head::{self, Found},
-    pending_request::PendingRequest,
     ping_timer::PingTimer,
     request_body::KeptBody,
+    unanswered_request::UnansweredRequest,
     watched::{Activity, WatchedBody},
 };
 use crate::{
@@ -146,7 +146,8 @@ impl<A: Answers> Connection<A> {
         let body = KeptBody::new(body, is_awaited, self.activity.allowance.clone());
         let reader = body.reader();
         let peer = self.peer.clone();
-        let pending = PendingRequest::new(&head, (body, guard), peer.clone(), self.tasks.clone());
+        let pending =
+            UnansweredRequest::new(&head, (body, guard), peer.clone(), self.tasks.clone());
         let request = Request::from_parts(head, reader);
         let answers = self.answers.clone();
         let answer = answers.clone().answer(request, peer.clone());

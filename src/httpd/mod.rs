@@ -8,7 +8,6 @@ mod discard;
 mod frames;
 mod guarded;
 mod head;
-mod pending_request;
 mod persistence;
 mod ping_timer;
 mod request_body;
@@ -16,6 +15,7 @@ mod server;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod unanswered_request;
 mod watched;
 
 pub(crate) use answers::{Answers, Peer};

@@ -26,8 +26,8 @@ impl Persistence {
         Self(!has_option("close") && (is_default || has_option("keep-alive")))
     }
 
-    /// Writes it into the head of the response. The connection closes after a request whose body the
-    /// client withholds, and may still send: it is indistinguishable from the next request. And
+    /// Writes it into the head of the response. The connection closes after a request whose body
+    /// the client withholds, and may still send: it is indistinguishable from the next request. And
     /// after a response whose end only the end of the connection shows.
     pub(super) fn write(self, answer: &mut HeaderMap, closes: bool) {
         if !self.0 || has_option(answer, "close") {

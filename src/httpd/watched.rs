@@ -106,8 +106,8 @@ impl Activity {
         !stalled.is_empty() && others.is_empty()
     }
 
-    /// Longest time for which the connection may stall. The end of a response is sent after its body
-    /// is gone, so this is of all responses so far, and not of the pending ones.
+    /// Longest time for which the connection may stall. The end of a response is sent after its
+    /// body is gone, so this is of all responses so far, and not of the pending ones.
     pub(super) fn stall_max(&self) -> Duration {
         self.state().stall_max
     }

@@ -121,8 +121,8 @@ async fn an_http_2_connection_is_not_closed_as_idle_before_the_end_of_a_response
     assert!(answer.into_body().collect().await.is_err(), "it is cut");
 }
 
-/// A server of one response of these pieces, which has no end if `sender` is kept. The receiver ends
-/// with the response.
+/// A server of one response of these pieces, which has no end if `sender` is kept. The receiver
+/// ends with the response.
 fn streaming(
     count: usize,
 ) -> (TestServer, Sender<Bytes, ResponseBodyError>, oneshot::Receiver<()>) {

@@ -2,7 +2,7 @@
 //! pairs.
 
 mod chains;
-#[cfg(feature = "gateway")]
+#[cfg(all(test, feature = "gateway"))]
 mod host_certificates;
 mod separate_cas;
 

@@ -1,4 +1,4 @@
-//! A request that has no response yet: completes the head of the response, and watches its body.
+//! A request without a response: completes the head of the response, and watches its body.
 
 use super::{
     answers::{Answers, Peer},
@@ -15,7 +15,7 @@ use hyper::{
 };
 use std::sync::Arc;
 
-pub(super) struct PendingRequest {
+pub(super) struct UnansweredRequest {
     method: Method,
     version: Version,
     persistence: Option<Persistence>,
@@ -25,7 +25,7 @@ pub(super) struct PendingRequest {
     tasks: Tasks,
 }
 
-impl PendingRequest {
+impl UnansweredRequest {
     pub(super) fn new(
         head: &Parts,
         (body, guard): (KeptBody, ResponseGuard),
