@@ -195,6 +195,13 @@ mod tests {
         }
     }
 }
+/// Lets the end of a connection be a reset, so that its peer sees an error. What was not sent yet
+/// is lost.
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(crate) fn reset_on_close(stream: &tokio::net::TcpStream) {
+    drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)));
+}
+
 /// Limits the bytes that wait unsent in the operating system, which would be a second queue. Not
 /// available on every system.
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

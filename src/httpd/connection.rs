@@ -67,6 +67,9 @@ impl<A: Answers> Connection<A> {
                 stream.leave_http();
                 return upgrade((Box::new(stream), read)).await;
             }
+            if ended == Ended::Complete {
+                self.activity.set_truncated(false);
+            }
             ended
         };
         if stream.is_flooded() {
@@ -77,6 +80,7 @@ impl<A: Answers> Connection<A> {
             }
             drop(timeout(HTTP_DISCARD_STEP, stream.shutdown()).await);
         } else if ended != Ended::Closed
+            && !self.activity.is_truncated()
             && let Ok(Ok(())) = timeout(HTTP_DISCARD_STEP, stream.shutdown()).await
             && let Some(unended) = stream.unended()
         {

@@ -22,6 +22,8 @@ const HTTP_2_BEGINS: &[u8] = b"PRI ";
 
 pub(super) struct Guarded<S> {
     stream: S,
+    /// Lets the stream end with an error of the client.
+    reset: fn(&S),
     /// Bytes read to detect the protocol.
     first: Vec<u8>,
     heads: Option<Heads>,
@@ -60,6 +62,7 @@ impl<S> Guarded<S> {
     pub(super) fn new(stream: S, first: Vec<u8>) -> Self {
         Self {
             stream,
+            reset: |_| (),
             first,
             heads: None,
             frames: None,
@@ -79,6 +82,11 @@ impl<S> Guarded<S> {
     pub(super) fn leave_http(&mut self) {
         self.heads = None;
         self.activity = None;
+    }
+
+    /// Resets the stream by this when it is dropped before a response whose end is its own.
+    pub(super) fn reset_by(&mut self, reset: fn(&S)) {
+        self.reset = reset;
     }
 
     /// Ends writes from now on that stall for longer than the responses may.
@@ -123,6 +131,14 @@ impl<S> Guarded<S> {
         });
         ready!(stalled.poll(|| activity.stall_max(), cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S> Drop for Guarded<S> {
+    fn drop(&mut self) {
+        if self.activity.as_ref().is_some_and(|activity| activity.is_truncated()) {
+            (self.reset)(&self.stream);
+        }
     }
 }
 

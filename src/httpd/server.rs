@@ -120,7 +120,9 @@ async fn connection<A: Answers>(
     match answers.tls() {
         None => {
             let first = guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await;
-            let Some((first, is_h2)) = first else { return };
+            let Some((mut first, is_h2)) = first else { return };
+            // With TLS the missing close_notify says it.
+            first.reset_by(system::reset_on_close);
             connection(is_h2, (None, None)).serve(first, draining, log_closed).await;
         }
         Some(tls) => {

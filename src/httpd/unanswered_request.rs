@@ -47,10 +47,13 @@ impl UnansweredRequest {
         if !has_content {
             self.correct_length(&mut response);
         }
+        let ends_by_close = has_content && self.is_ended_by_close(&response);
+        if ends_by_close {
+            self.guard.ends_by_close();
+        }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             drop(self.peer.take_upgrade());
-            let closes =
-                self.body.is_kept_back() || (has_content && self.is_ended_by_close(&response));
+            let closes = ends_by_close || self.body.is_kept_back();
             if let Some(persistence) = self.persistence {
                 persistence.write(response.headers_mut(), closes);
             }

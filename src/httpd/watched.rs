@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,6 +20,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
+    /// The end of the connection is the end of its last response, which is not complete.
+    is_truncated: AtomicBool,
     /// Frames of HTTP/2 that the client may send.
     pub(super) allowance: Arc<Allowance>,
 }
@@ -58,7 +63,8 @@ impl Activity {
             is_write_stalled: false,
             write_stalled_at: None,
         };
-        Self { state: Mutex::new(state), allowance: Arc::default() }
+        let is_truncated = AtomicBool::default();
+        Self { state: Mutex::new(state), is_truncated, allowance: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, ActivityState> {
@@ -112,6 +118,15 @@ impl Activity {
         self.state().stall_max
     }
 
+    /// Records that only the end of the connection ends its last response, or that this is sent.
+    pub(super) fn set_truncated(&self, is_truncated: bool) {
+        self.is_truncated.store(is_truncated, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_truncated(&self) -> bool {
+        self.is_truncated.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_write_stalled(&self, is_stalled: bool) {
         let mut state = self.state();
         state.is_write_stalled = is_stalled;
@@ -132,6 +147,11 @@ pub(super) struct ResponseGuard {
 }
 
 impl ResponseGuard {
+    /// Records that only the end of the connection ends the response.
+    pub(super) fn ends_by_close(&self) {
+        self.activity.set_truncated(true);
+    }
+
     /// Lets the response stall for as long.
     pub(super) fn may_stall(&self, stall_max: Duration) {
         let stall_max = stall_max.min(FOREVER);
@@ -299,7 +319,6 @@ mod tests {
     use super::*;
     use http_body_util::{BodyExt, Full, channel::Channel};
     use hyper::HeaderMap;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[tokio::test(start_paused = true)]
     async fn response_is_sent_in_pieces_and_stalls_if_the_next_is_not_polled() {

@@ -1,12 +1,13 @@
 //! Tests of responses that break off.
 
-use super::{TestServer, full, over_http_2, pieces};
-use http_body_util::BodyExt;
+use super::{RawClient, TestServer, full, over_http_2, pieces};
+use http_body_util::{BodyExt, channel::Channel};
 use hyper::{
     Request, Response,
     header::{self, HeaderValue},
 };
-use std::error::Error;
+use std::{error::Error, io::ErrorKind, sync::Mutex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 const GET: &str = "GET /broken HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -57,51 +58,50 @@ async fn over_http_2_the_stream_of_a_broken_response_is_reset() {
     assert!(cause.contains("unexpected internal error"), "{cause}");
 }
 
+/// The rest of a response to HTTP/1.0, which has no chunks, and the error after it.
+async fn rest_of_http_1_0<S>(client: &mut RawClient<S>, path: &str) -> (Vec<u8>, Option<ErrorKind>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    client.send(&GET.replace("/broken", path).replace("1.1", "1.0")).await;
+    let head = client.head().await;
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    let mut rest = std::mem::take(&mut client.ahead);
+    let end = client.stream.read_to_end(&mut rest).await;
+    (rest, end.err().map(|fault| fault.kind()))
+}
+
+#[tokio::test]
+async fn the_connection_of_a_broken_response_to_http_1_0_is_reset() {
+    let server = server(None);
+    for (path, error) in [("/whole", None), ("/broken", Some(ErrorKind::ConnectionReset))] {
+        let (rest, found) = rest_of_http_1_0(&mut server.connect_tcp().await, path).await;
+        assert_eq!((rest.as_slice(), found), (&b"firstsecond"[..], error), "{path}");
+    }
+}
+
 #[cfg(all(feature = "gateway", feature = "certs"))]
-mod over_tls {
-    use super::{super::ROOM, GET, server};
-    use crate::{
-        certs::{Ca, LeafProfile},
-        httpd::tests::RawClient,
-        tls::{CredentialPem, Credentials, GatewayClientTls, HttpTls},
-    };
-    use std::{io, sync::Arc, time::SystemTime};
-    use tokio::io::{AsyncReadExt, duplex};
-
-    fn credentials() -> Credentials {
-        let now = SystemTime::now();
-        let ca = Ca::generate("dialback.local", now).expect("a CA");
-        let peer = "node/edge-1".parse().expect("a name");
-        let leaf = ca.leaf(&LeafProfile::new(ca.trust_domain(), &peer, &["localhost"], now));
-        let leaf = leaf.expect("a leaf");
-        let pem = CredentialPem {
-            cert: leaf.cert.as_bytes(),
-            key: leaf.key.as_bytes(),
-            ca: ca.pem().as_bytes(),
-            ..CredentialPem::default()
-        };
-        Credentials::from_pem(&pem).expect("credentials")
+#[tokio::test]
+async fn tls_of_a_broken_response_ends_without_close_notify() {
+    let server = server(None);
+    for (path, error) in [("/whole", None), ("/broken", Some(ErrorKind::UnexpectedEof))] {
+        let (rest, found) = rest_of_http_1_0(&mut server.connect_tls().await, path).await;
+        assert_eq!((rest.as_slice(), found), (&b"firstsecond"[..], error), "{path}");
     }
+}
 
-    /// HTTP/1.0 has no chunks: without an incomplete close the response would look complete.
-    #[tokio::test]
-    async fn tls_of_a_broken_response_ends_without_close_notify() {
-        let (server, credentials) = (server(None), credentials());
-        let tls = GatewayClientTls::of_node("localhost", &credentials).expect("a client");
-        for (path, ended) in [("/whole", Ok(11)), ("/broken", Err(io::ErrorKind::UnexpectedEof))] {
-            let (near, far) = duplex(ROOM);
-            let accept =
-                HttpTls::with_clients(None, Arc::default(), credentials.clone()).accept(near);
-            let (accepted, stream) = tokio::join!(accept, tls.connect(far));
-            server.serve(accepted.expect("a handshake").stream, false);
-            let mut client = RawClient::new(stream.expect("a handshake"));
-            client.send(&GET.replace("/broken", path).replace("1.1", "1.0")).await;
-            let head = client.head().await;
-            assert!(!head.contains("transfer-encoding"), "{head}");
-            let mut rest = std::mem::take(&mut client.ahead);
-            let end = client.stream.read_to_end(&mut rest).await;
-            assert_eq!(end.map(|_| rest.len()).map_err(|fault| fault.kind()), ended, "{path}");
-            assert_eq!(rest, b"firstsecond");
-        }
-    }
+#[tokio::test]
+async fn a_response_to_http_1_0_is_also_reset_where_its_connection_is_dropped() {
+    let (_sender, body) = Channel::new(1);
+    let body = Mutex::new(Some(body.boxed_unsync()));
+    let server = TestServer::new(move |_, _| {
+        let body = body.lock().expect("whole").take().expect("one request");
+        async { Response::new(body) }
+    });
+    let mut client = server.connect_tcp().await;
+    client.send(&GET.replace("1.1", "1.0")).await;
+    client.head().await;
+    server.tasks.stop();
+    let end = client.stream.read_to_end(&mut client.ahead).await;
+    assert_eq!(end.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
 }

@@ -11,8 +11,14 @@ use super::{
     connection::Connection,
     guarded::Guarded,
     request_body::RequestBody,
+    server,
     slots::Admission,
     watched::Activity,
+};
+#[cfg(all(feature = "gateway", feature = "certs"))]
+use crate::{
+    certs::{Ca, LeafProfile},
+    tls::{CredentialPem, Credentials, GatewayClientTls},
 };
 use crate::{
     drain::{SignalListener, Tasks},
@@ -33,6 +39,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
+    net::{TcpListener, TcpStream},
     time::Instant,
 };
 
@@ -124,12 +131,48 @@ impl TestServer {
         self.tasks.spawn_until_stopped(connection.serve(stream, draining, |_| ()));
     }
 
+    /// Opens a connection of TCP to a listener.
+    async fn connect_tcp(&self) -> RawClient<TcpStream> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let (script, tasks) = (self.script.clone(), self.tasks.clone());
+        self.tasks.spawn_until_stopped(server::serve(listener, script, tasks));
+        RawClient::new(TcpStream::connect(address).await.expect("a connection"))
+    }
+
+    /// Opens a connection of HTTP/1 with TLS.
+    #[cfg(all(feature = "gateway", feature = "certs"))]
+    async fn connect_tls(&self) -> RawClient<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let ((near, far), credentials) = (duplex(ROOM), credentials());
+        let tls = GatewayClientTls::of_node("localhost", &credentials).expect("a client");
+        let accept = HttpTls::with_clients(None, Arc::default(), credentials).accept(near);
+        let (accepted, stream) = tokio::join!(accept, tls.connect(far));
+        self.serve(accepted.expect("a handshake").stream, false);
+        RawClient::new(stream.expect("a handshake"))
+    }
+
     /// Opens a connection of HTTP/1 with this room in each direction.
     fn connect(&self, room: usize) -> RawClient<DuplexStream> {
         let (near, far) = duplex(room);
         self.serve(near, false);
         RawClient::new(far)
     }
+}
+
+#[cfg(all(feature = "gateway", feature = "certs"))]
+fn credentials() -> Credentials {
+    let now = std::time::SystemTime::now();
+    let ca = Ca::generate("dialback.local", now).expect("a CA");
+    let peer = "node/edge-1".parse().expect("a name");
+    let leaf = ca.leaf(&LeafProfile::new(ca.trust_domain(), &peer, &["localhost"], now));
+    let leaf = leaf.expect("a leaf");
+    let pem = CredentialPem {
+        cert: leaf.cert.as_bytes(),
+        key: leaf.key.as_bytes(),
+        ca: ca.pem().as_bytes(),
+        ..CredentialPem::default()
+    };
+    Credentials::from_pem(&pem).expect("credentials")
 }
 
 /// Sends a request of HTTP/2 on a connection of its own. The client takes the response as far as

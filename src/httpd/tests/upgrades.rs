@@ -14,8 +14,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Notify, oneshot},
     time::{Duration, Instant},
 };
@@ -65,17 +64,13 @@ async fn shout((mut stream, first): UpgradedStream) {
     assert!(matches!(after, Ok(0)), "the client had ended");
 }
 
-#[tokio::test]
-async fn a_later_request_upgrades_and_the_bytes_behind_its_head_are_kept() {
-    let server = server(shout);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
-    let near = TcpStream::connect(listener.local_addr().expect("an address")).await;
-    let (far, _) = listener.accept().await.expect("a connection");
-    server.serve(far, false);
-    let mut client = RawClient::new(near.expect("a connection"));
+async fn upgrade_a_third_request<S>(mut client: RawClient<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     client.send("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
     client.until("answer of a").await;
-    // The second and the third in one segment, with bytes that are not HTTP behind.
+    // The second and the third in one write, with bytes that are not HTTP behind.
     let second = "POST /b HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nxyz";
     client.send(&format!("{second}{UPGRADE}early\n\n bytes;")).await;
     client.until("answer of others").await;
@@ -86,6 +81,13 @@ async fn a_later_request_upgrades_and_the_bytes_behind_its_head_are_kept() {
     assert_eq!(client.until("\r\n\r\n").await, "GET / HTTP/1.1\r\n\r\n");
     client.stream.shutdown().await.expect("a half-close");
     assert_eq!(client.rest().await, "the end");
+}
+
+#[tokio::test]
+async fn a_later_request_upgrades_and_the_bytes_behind_its_head_are_kept() {
+    upgrade_a_third_request(server(shout).connect_tcp().await).await;
+    #[cfg(all(feature = "gateway", feature = "certs"))]
+    upgrade_a_third_request(server(shout).connect_tls().await).await;
 }
 
 #[tokio::test(start_paused = true)]
