@@ -1,7 +1,7 @@
 //! Routes with scripted answers, on tokio's paused clock.
 
 use super::*;
-use crate::call::Messages;
+use crate::call::{Body, Messages};
 use bytes::Bytes;
 use std::{
     collections::VecDeque,
@@ -114,6 +114,10 @@ impl Routes for FakeRoutes {
                     return Err(Status::not_executed(Code::Unavailable, "late"));
                 }
             }
+        }
+        if matches!(request.body, Body::Messages(_)) {
+            // A link takes the stream.
+            drop(std::mem::take(&mut request.body));
         }
         tokio::time::sleep(takes).await;
         let mut state = self.state();

@@ -154,8 +154,9 @@ impl<R: Routes> Dispatch<R> {
             _ => false,
         };
         let is_in_time = Instant::now() < request.meta.deadline;
-        let has_attempts = request.meta.attempt < ATTEMPTS_MAX && request.body.can_be_sent_again();
-        is_safe && is_of_use && is_in_time && has_attempts && self.retries.spend()
+        let has_attempts = request.meta.attempt < ATTEMPTS_MAX;
+        let is_whole = request.body.can_be_sent_again() && !request.is_spent();
+        is_safe && is_of_use && is_in_time && has_attempts && is_whole && self.retries.spend()
     }
 
     async fn attempt(
