@@ -66,6 +66,8 @@ mod start_error;
 mod tunnel;
 pub mod testing;
 mod serve;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+mod http_call;
 mod call;
 mod suspend_guard;
 mod directory;
@@ -113,7 +115,9 @@ pub mod limits;
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, TcpForward, Upstream};
 #[cfg(feature = "forward")]
-pub use agent::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
+pub use agent::{
+    Forward, ForwardFormat, ForwardHandle, HttpForward, UpstreamAddress, UpstreamError,
+};
 pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, ByteStream, Call, CallFuture, CallMeta, Callee, ClientStream,
@@ -126,7 +130,8 @@ pub use config_update::{Applied, ConfigUpdate};
 pub use directory::{AgentInfo, DIRECTORY, Directory, ListedMethod, ListedService};
 #[cfg(feature = "gateway")]
 pub use gateway::{
-    Gateway, GatewayBuilder, GatewayError, TokenVerifier, agents_page, openapi, services_page,
+    Gateway, GatewayBuilder, GatewayError, Site, SiteHost, TokenVerifier, agents_page, openapi,
+    services_page,
 };
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub use httpd::{IpRange, IpRangeError};

@@ -433,11 +433,21 @@ pub const TCP_OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time without a byte either way after which a forwarded connection is reset; owners may set it.
 pub const TCP_IDLE_MAX: Duration = Duration::from_secs(300);
 
+/// Time without a byte either way after which a request to an HTTP upstream ends, while its
+/// response is awaited; owners may set it.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// The same once the response has begun: event streams and WebSockets may be silent for long.
+pub const HTTP_STREAM_IDLE_MAX: Duration = Duration::from_secs(3_600);
+
 /// Interval between two checks whether the other side has reset an idle connection.
 pub const TCP_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes read from a connection for one message: larger ones gain nothing and wait longer.
 pub const TCP_READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of one message of an HTTP call: a head, trailers, or a piece of a body.
+pub const HTTP_MESSAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// Free bytes below which a read buffer is replaced by a new one.
 pub const TCP_READ_BYTES_MIN: usize = 16 * 1024;
@@ -622,8 +632,10 @@ pub const HTTP2_STREAMS_MAX: u32 = 128;
 /// Bytes that an HTTP/2 stream may send ahead of its reader.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Bytes that all streams of an HTTP/2 connection together may send ahead.
-pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that all streams of an HTTP/2 connection together may send ahead: more than its streams
+/// fill, so that those which nobody reads do not hold up the others. h2 takes small frames for a
+/// flood in proportion to it, and clients of gRPC send one for each message.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Streams of one HTTP/2 connection that were reset before they were processed (CVE-2023-44487).
 /// One more ends the connection.
@@ -650,8 +662,7 @@ pub const HTTP2_FRAMES_EARNED_MAX: usize = 65_536;
 pub const HTTP2_FRAMES_PER_READ: usize = 2;
 
 /// Interval between two PINGs of HTTP/2, and the wait for the answer to one. A peer in the middle
-/// of a head cannot answer, so this limits slow heads too. Time in which writes stall, because the
-/// client does not read, has its own limit and does not count.
+/// of a head cannot answer, so this limits slow heads too.
 pub const HTTP2_PING_EVERY: Duration = Duration::from_secs(6);
 
 /// Time after which an HTTP/2 connection without a request is closed; clients open another.
@@ -737,6 +748,13 @@ pub const FORWARD_HABIT_KEPT: Duration = Duration::from_secs(10);
 
 /// Idle connections to one upstream. More are closed when their call has ended.
 pub const FORWARD_IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes that all streams of an HTTP/2 connection to an upstream may send ahead: 1,024 that nobody
+/// reads. The limit on calls in flight is what bounds them.
+pub const FORWARD_HTTP2_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+
+/// Time without a request after which an HTTP/2 connection to an upstream is not used again.
+pub const FORWARD_HTTP2_IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Bytes of the head of an upstream's reply, and bytes that are read ahead of its body. Common
 /// servers limit heads to 8 to 64 KiB.

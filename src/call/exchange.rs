@@ -230,9 +230,10 @@ fn encode(
         content_type: request.meta.kind.content_type(),
         caller_signature: None,
         wait: request.meta.wait,
+        http: request.meta.http.as_ref().map(|http| (http.verb(), http.path())),
     };
     match &request.body {
-        Body::Message(message) if !request.meta.kind.streams_requests() => {
+        Body::Message(message) if !(request.meta.kind.streams_requests() && message.is_empty()) => {
             request_chunks(&head, message)
         }
         Body::Parts(parts) => request_start(&head, parts.bytes()),

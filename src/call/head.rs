@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     limits::TIMEOUT_CEILING,
-    name::{CallId, MethodPath, NameError, PeerName},
+    name::{CallId, HttpTarget, MethodPath, NameError, PeerName},
     status::{Code, Status},
     wire::{CallKind, RequestHead, RouteKind, WireError},
 };
@@ -28,10 +28,6 @@ pub(crate) struct Head {
 impl Head {
     pub(super) fn decode(payload: &[u8], received_at: Instant) -> Result<Box<Self>, Status> {
         let mut head = RequestHead::decode(payload).map_err(|fault| malformed(&fault))?;
-        if head.kind == CallKind::Http {
-            let text = format!("{} calls are not supported by this version of dialback", head.kind);
-            return Err(Status::not_executed(Code::Unimplemented, text));
-        }
         let invalid =
             |fault: NameError| Status::not_executed(Code::InvalidArgument, fault.to_string());
         let target = match (head.route, head.agent) {
@@ -41,6 +37,9 @@ impl Head {
         };
         let method: MethodPath = head.method.parse().map_err(invalid)?;
         check_forward(&method, head.kind, &target)?;
+        let http = head.http.map(|(verb, path)| HttpTarget::from_wire(verb, path)).transpose();
+        let http =
+            http.map_err(|fault| Status::not_executed(Code::InvalidArgument, fault.to_string()))?;
         let timeout = Duration::from_millis(head.timeout_ms).min(TIMEOUT_CEILING);
         let meta = CallMeta {
             method,
@@ -53,6 +52,7 @@ impl Head {
             traceparent: head.traceparent.map(Into::into),
             metadata: head.take_metadata(),
             wait: head.wait,
+            http,
         };
         Ok(Box::new(Self { meta, claimed: head.caller.map(Into::into), picked: None }))
     }
@@ -72,7 +72,7 @@ fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result
     };
     let text = if !is_named_so {
         format!("a call of the kind {kind} does not go to {method}")
-    } else if kind.is_forward() && *target == Target::Service {
+    } else if kind == CallKind::Tcp && *target == Target::Service {
         format!("{method} is a forward of one agent: the call has to name the agent")
     } else {
         return Ok(());

@@ -58,8 +58,8 @@ pub(super) async fn initiate_stream(
     memory: Option<MemoryAccount>,
 ) -> Result<Reply, Status> {
     let mut stream = begin(link, request, limits).await?;
-    // Pieces of a TCP connection are few and small, and a refusal would break the connection.
-    if let Some(memory) = memory.filter(|_| request.meta.kind != CallKind::Tcp) {
+    // Pieces of a forward are few and small, and a refusal would break the connection.
+    if let Some(memory) = memory.filter(|_| !request.meta.kind.is_forward()) {
         stream.reader.count_in(memory);
     }
     let message_bytes_max = request.meta.kind.message_bytes_max(limits.message_bytes_max);
@@ -100,6 +100,7 @@ pub(super) async fn initiate_stream(
         stall_timer: StallTimer::default(),
         stall_policy,
         link_lost: None,
+        kind: request.meta.kind,
         is_stopped: false,
         deadline: Box::pin(tokio::time::sleep_until(request.meta.deadline)),
         grace: limits.grace,
@@ -200,6 +201,7 @@ struct ReplySource {
     stall_policy: StallPolicy,
     /// Completes when the link is closed; created by the first `poll_background`.
     link_lost: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    kind: CallKind,
     /// The peer stopped the request before its end.
     is_stopped: bool,
     deadline: Pin<Box<Sleep>>,
@@ -334,7 +336,8 @@ impl ReplySource {
             let fault = LinkFault::Broken("it was closed".into());
             return Poll::Ready(unavailable(&self.link, self.progress(), fault));
         }
-        if self.is_stopped {
+        // A peer that takes no more of an HTTP request may still answer it.
+        if self.is_stopped && self.kind == CallKind::Tcp {
             let text = "the other side reset the connection";
             return Poll::Ready(self.progress().failed(Code::Aborted, text));
         }

@@ -4,7 +4,7 @@ use super::{body::Body, messages::Messages};
 use crate::{
     limits::STREAM_PRIORITY,
     metadata::Metadata,
-    name::{CallId, MethodPath, Name, PeerName, Role},
+    name::{CallId, HttpTarget, MethodPath, Name, PeerName, Role},
     observe::CallInfo,
     status::{Code, Status},
     wire::CallKind,
@@ -55,6 +55,8 @@ pub struct CallMeta {
     pub metadata: Metadata,
     /// True if the call waits, within its deadline, for an agent to attach.
     pub wait: bool,
+    /// Verb and path of an HTTP call, and of no other.
+    pub http: Option<HttpTarget>,
 }
 
 impl CallMeta {
@@ -79,6 +81,7 @@ impl CallMeta {
             traceparent,
             metadata,
             wait: false,
+            http: None,
         }
     }
 
@@ -163,7 +166,8 @@ impl Request {
 
     /// Returns `true` if its stream of messages was taken, so that it cannot be sent again.
     pub(crate) fn is_spent(&self) -> bool {
-        self.meta.kind.streams_requests() && matches!(self.body, Body::Message(_))
+        let is_empty = matches!(&self.body, Body::Message(message) if message.is_empty());
+        self.meta.kind.streams_requests() && is_empty
     }
 }
 

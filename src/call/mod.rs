@@ -44,7 +44,7 @@ pub(crate) use head::Head;
 pub(crate) use initiator::{RelayedReply, ask, is_retryable_on_next_link};
 pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
 pub use messages::{MessageSender, Messages};
-pub(crate) use messages::{Next, Source};
+pub(crate) use messages::{Next, Source, with_background};
 pub use parts::MessageParts;
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use request_body::PendingRequest;
@@ -52,6 +52,8 @@ pub(crate) use responder::{CallAcceptor, answer};
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Bidirectional, ClientStream, ServerStream, Shape, Tcp, Unary};
 pub use streaming::Answer;
+#[cfg(feature = "gateway")]
+pub(crate) use streaming::driven;
 pub use tcp::{ByteStream, Socket};
 pub(crate) use tcp::{EndMark, SocketWriter, broken};
 pub(crate) use typed::{answer_once, answer_with_stream, inbound, typed_handler};

@@ -57,7 +57,7 @@ impl PendingRequest<'_> {
         let bytes_max = self.kind.message_bytes_max(bytes_max);
         let reader = self.reader.as_mut().ok_or_else(|| gone("the request was read before"))?;
         reader.allow_messages(bytes_max);
-        if let Some(memory) = self.memory.take().filter(|_| self.kind != CallKind::Tcp) {
+        if let Some(memory) = self.memory.take().filter(|_| !self.kind.is_forward()) {
             reader.count_in(memory);
         }
         let read = if self.kind.streams_requests() {

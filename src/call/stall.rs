@@ -21,14 +21,14 @@ const STEADY_BYTES_MIN: usize = 1024 * STALL_WAIT_MAX.as_secs() as usize;
 pub(super) enum StallPolicy {
     /// The call is reset unless the peer keeps reading.
     Reset,
-    /// It may stall for this long, as readers of TCP do.
+    /// It may stall for this long, as readers of TCP and HTTP do.
     Wait(Duration),
 }
 
 impl StallPolicy {
     pub(super) const fn of(kind: CallKind, stream_idle_max: Duration) -> Self {
         match kind {
-            CallKind::Tcp => Self::Wait(stream_idle_max),
+            CallKind::Http | CallKind::Tcp => Self::Wait(stream_idle_max),
             _ => Self::Reset,
         }
     }

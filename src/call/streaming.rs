@@ -9,6 +9,8 @@ use super::{
     messages::{MessageSender, Messages, Next, with_background},
     shapes::{Bidirectional, ClientStream, ServerStream, Shape},
 };
+#[cfg(feature = "gateway")]
+use crate::drain::Tasks;
 use crate::{
     limits::STREAM_MESSAGES_AHEAD,
     metadata::Metadata,
@@ -88,6 +90,14 @@ async fn drive(reply: ReplyFuture, replies: MessageSender) {
         // Only a unary call is answered with one.
         Body::Parts(_) => {}
     }
+}
+
+/// Lets a task move these messages: the other direction continues while nobody reads them.
+#[cfg(feature = "gateway")]
+pub(crate) fn driven(messages: Messages, tasks: &Tasks) -> Messages {
+    let (sender, driven) = Messages::channel(STREAM_MESSAGES_AHEAD);
+    tasks.spawn_until_stopped(async move { copy(messages, &sender).await });
+    driven
 }
 
 async fn copy(mut messages: Messages, replies: &MessageSender) {

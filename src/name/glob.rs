@@ -112,17 +112,22 @@ impl FromStr for NameGlob {
     }
 }
 
-/// A pattern over services: `HelloService`, `acme.**`.
+/// A pattern over services: `HelloService`, `acme.**`, or over HTTP forwards: `http:grafana`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServiceGlob {
     text: String,
+    is_http: bool,
     labels: Vec<Label>,
 }
 
 impl ServiceGlob {
-    /// True if the pattern covers the service.
+    /// True if the pattern covers the service, or the forward (`http:grafana`). None covers both.
     pub fn matches(&self, service: &str) -> bool {
-        labels_match(&self.labels, service.split('.'))
+        match service.split_once(':') {
+            Some((HTTP, name)) if self.is_http => labels_match(&self.labels, name.split('.')),
+            None if !self.is_http => labels_match(&self.labels, service.split('.')),
+            _ => false,
+        }
     }
 
     /// The pattern as it was written.
@@ -135,11 +140,15 @@ impl FromStr for ServiceGlob {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let labels = parse_labels(text, is_identifier_byte).map_err(|why| {
+        let (is_http, labels) = match text.split_once(':') {
+            Some((HTTP, name)) => (true, parse_labels(name, is_label_byte)),
+            _ => (false, parse_labels(text, is_identifier_byte)),
+        };
+        let labels = labels.map_err(|why| {
             let service = text.split('/').next().unwrap_or_default().to_owned();
             NameError::new("service pattern", text, why).or_write::<Self>(text, [service])
         })?;
-        Ok(Self { text: text.into(), labels })
+        Ok(Self { text: text.into(), is_http, labels })
     }
 }
 

@@ -103,6 +103,11 @@ impl MethodPath {
         Self { text: format!("tcp:{name}").into(), split: "tcp".len() }
     }
 
+    /// A forward of HTTP requests: `http:grafana`.
+    pub fn http(name: &Name) -> Self {
+        Self { text: format!("http:{name}").into(), split: "http".len() }
+    }
+
     /// `HelloService/Hello`, the form that travels.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -116,6 +121,11 @@ impl MethodPath {
     /// The method's part; of a forward its name.
     pub fn method(&self) -> &str {
         &self.text[self.split + 1..]
+    }
+
+    /// What host rules name: the service, or a forward as a whole.
+    pub(crate) fn hosted(&self) -> &str {
+        if self.is_forward() { self.as_str() } else { self.service() }
     }
 
     /// True if it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the

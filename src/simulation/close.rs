@@ -101,6 +101,7 @@ async fn a_gateway_takes_no_call_between_the_begin_of_a_shutdown_and_the_drain()
     let method = "Stage/Echo".parse().expect("a method");
     let meta = gateway.next_call(id, method, CallKind::Unary, Target::Service, Some(MINUTE));
     let call = GatewayCall { caller: "caller/web".parse().expect("a peer"), meta, bytes_min: 0 };
-    let body = std::future::ready(Ok(bytes::Bytes::from_static(b"\x61x")));
+    let message = crate::call::Body::Message(bytes::Bytes::from_static(b"\x61x"));
+    let body = std::future::ready(Ok(message));
     check_status(gateway.call(call, body).await, Code::Unavailable, Outcome::NotExecuted);
 }

@@ -188,7 +188,11 @@ async fn resets_right_after_a_suspend_of_the_node_are_not_counted() {
 /// Returns true if the gateway takes another call of a caller that hung up on as many as the limit.
 #[cfg(feature = "gateway")]
 async fn takes_calls_after_many_resets(after_pause: Duration) -> bool {
-    use crate::{call::Target, node::GatewayCall, wire::CallKind};
+    use crate::{
+        call::{Body, Target},
+        node::GatewayCall,
+        wire::CallKind,
+    };
     let world = World::new();
     let limits = Limits { resets_max: 3, ..Limits::default() };
     let node = world.node().limits(limits).start().await.expect("a node");
@@ -201,7 +205,8 @@ async fn takes_calls_after_many_resets(after_pause: Duration) -> bool {
         let meta = gateway.next_call(id, method, CallKind::Unary, target, Some(HOUR));
         let call =
             GatewayCall { caller: "caller/web".parse().expect("a peer"), meta, bytes_min: 0 };
-        gateway.call(call, std::future::ready(Ok(bytes::Bytes::from_static(b"\x61x"))))
+        let message = Body::Message(bytes::Bytes::from_static(b"\x61x"));
+        gateway.call(call, std::future::ready(Ok(message)))
     };
     scene.world.net.shared().suspend().add_pause(after_pause);
     for _ in 0..3 {

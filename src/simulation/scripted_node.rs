@@ -156,6 +156,7 @@ async fn a_call_that_an_agent_reads_after_it_has_begun_to_drain_starts_no_handle
         content_type: None,
         caller_signature: None,
         wait: false,
+        http: None,
     };
     let message = bytes::Bytes::from_static(b"\x61x");
     let chunks = || request_chunks(&head, &message).expect("a request");

@@ -86,6 +86,9 @@ pub(crate) struct RequestHead<'a> {
     /// 13: whether to wait, within the timeout, for an agent to attach.
     #[serde(default, deserialize_with = "or_absent", skip_serializing_if = "is_default")]
     pub(crate) wait: bool,
+    /// 14: verb and path of an HTTP call, and of no other.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<(&'a str, &'a str)>,
 }
 
 const fn first() -> u32 {
@@ -108,6 +111,9 @@ impl<'a> RequestHead<'a> {
         }
         if matches!(head.route, RouteKind::Agent) != head.agent.is_some() {
             return Err(WireError::Malformed("an agent without its route, or the reverse"));
+        }
+        if (head.kind == CallKind::Http) != head.http.is_some() {
+            return Err(WireError::Malformed("verb and path without an HTTP call, or the reverse"));
         }
         check_pairs(&head.metadata)?;
         Ok(head)
@@ -189,6 +195,7 @@ mod tests {
             content_type: None,
             caller_signature: None,
             wait: false,
+            http: None,
         }
     }
 
@@ -247,7 +254,7 @@ mod tests {
             ];
             parts.concat()
         };
-        for key in [1, 2, 6, 7, 8, 9, 10, 11, 12, 13] {
+        for key in [1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14] {
             let bytes = head(key, &[0xf6]);
             let read = RequestHead::decode(&bytes).unwrap_or_else(|fault| panic!("{key}: {fault}"));
             let absent = (RouteKind::Here, None, 1, 0, None, 0, false);
@@ -278,6 +285,22 @@ mod tests {
             let mut bytes = Vec::new();
             encode_fields(&mut bytes, &RequestHead { route, agent, ..head() }).expect("encodes");
             assert_eq!(RequestHead::decode(&bytes).is_ok(), is_good, "{route:?} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn verb_and_path_belong_to_http_calls_and_to_no_other() {
+        let target = Some(("GET", "/a"));
+        for (kind, http, is_good) in [
+            (CallKind::Http, target, true),
+            (CallKind::Http, None, false),
+            (CallKind::Unary, target, false),
+            (CallKind::Tcp, target, false),
+        ] {
+            let mut bytes = Vec::new();
+            encode_fields(&mut bytes, &RequestHead { kind, http, ..head() }).expect("encodes");
+            let read = RequestHead::decode(&bytes).map(|head| head.http);
+            assert_eq!(read.ok(), is_good.then_some(http), "{kind} {http:?}");
         }
     }
 

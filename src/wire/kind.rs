@@ -1,6 +1,6 @@
 //! Kind of a call, in lists and on the wire.
 
-use crate::limits::TCP_READ_BYTES_MAX;
+use crate::limits::{HTTP_MESSAGE_BYTES_MAX, TCP_READ_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 codes! {
@@ -29,18 +29,19 @@ impl CallKind {
         matches!(self, Self::Http | Self::Tcp)
     }
 
-    /// Maximum message size, given the limit of other kinds. TCP's is fixed and known to all peers.
-    pub(crate) const fn message_bytes_max(self, of_others: usize) -> usize {
+    /// Maximum message size, given the limit of RPC. That of forwards is fixed and known to all.
+    pub(crate) const fn message_bytes_max(self, of_rpc: usize) -> usize {
         match self {
             Self::Tcp => TCP_READ_BYTES_MAX,
-            _ => of_others,
+            Self::Http => HTTP_MESSAGE_BYTES_MAX,
+            _ => of_rpc,
         }
     }
 
     /// Content type of the messages; `None` is CBOR, one value each.
     pub(crate) const fn content_type(self) -> Option<&'static str> {
         match self {
-            Self::Tcp => Some("application/octet-stream"),
+            Self::Tcp | Self::Http => Some("application/octet-stream"),
             _ => None,
         }
     }

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod frame;
 mod head;
+mod http;
 #[cfg(feature = "certs")]
 mod join;
 #[cfg(feature = "json")]
@@ -31,6 +32,7 @@ pub(crate) use frame::{
     request_start, status_chunk,
 };
 pub(crate) use head::{ReplyHead, RequestHead, RouteKind, metadata_fault, pairs};
+pub(crate) use http::{HeaderPairs, HttpRequestHead, HttpResponseHead, HttpTrailers};
 #[cfg(feature = "certs")]
 pub(crate) use join::{Ask, JoinReply, JoinRequest};
 #[cfg(feature = "certs")]

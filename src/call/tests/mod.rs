@@ -205,6 +205,7 @@ fn request_head(method: &str, kind: CallKind, timeout: Duration) -> RequestHead<
         content_type: None,
         caller_signature: None,
         wait: false,
+        http: (kind == CallKind::Http).then_some(("GET", "/")),
     }
 }
 

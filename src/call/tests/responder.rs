@@ -193,18 +193,12 @@ async fn requests_that_break_the_protocol_start_no_handler_and_are_counted() {
         (Frames::default().request_head("S", CallKind::Unary, TIMEOUT), "S"),
         (Frames::default().request_head("tcp:db", CallKind::Unary, TIMEOUT), "of the kind unary"),
         (Frames::default().request_head("S/M", CallKind::Tcp, TIMEOUT), "of the kind tcp"),
+        (Frames::default().request_head("tcp:db", CallKind::Http, TIMEOUT), "of the kind http"),
     ] {
         let (replied, acceptor) = reply_to(Acceptor::default(), frames).await;
         check(replied.end, Code::InvalidArgument, Outcome::NotExecuted, text);
         assert_eq!(acceptor.counts(), [0, 0, 0, 1], "{text}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_kind_of_call_that_is_not_served_is_unimplemented() {
-    let frames = Frames::default().request_head("http:web", CallKind::Http, TIMEOUT);
-    let (replied, _) = reply_to(Acceptor::default(), frames).await;
-    check(replied.end, Code::Unimplemented, Outcome::NotExecuted, "not supported");
 }
 
 #[tokio::test(start_paused = true)]

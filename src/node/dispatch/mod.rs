@@ -4,7 +4,7 @@ use super::authorise::CallGrant;
 use crate::{
     call::{Reply, Request, RetryBudget, Target},
     limits::ATTEMPTS_MAX,
-    name::PeerName,
+    name::{HttpTarget, PeerName},
     status::{Code, Outcome, Status},
 };
 use std::sync::Arc;
@@ -139,7 +139,7 @@ impl<R: Routes> Dispatch<R> {
         let Some(route) = route else { return false };
         let is_safe = match failure.outcome() {
             Outcome::NotExecuted => true,
-            Outcome::Unknown => granted.is_idempotent,
+            Outcome::Unknown => granted.is_idempotent && is_repeatable(request.meta.http.as_ref()),
             Outcome::Ok | Outcome::AppError => false,
         };
         let is_for_any = request.meta.target == Target::Service;
@@ -230,6 +230,11 @@ impl<R: Routes> Dispatch<R> {
             }
         }
     }
+}
+
+/// True for all calls but HTTP requests whose verb is not idempotent (RFC 9110 section 9.2.2).
+fn is_repeatable(http: Option<&HttpTarget>) -> bool {
+    http.is_none_or(|http| matches!(http.verb(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"))
 }
 
 /// Waits until the whole message of a request has come.
