@@ -96,7 +96,7 @@ impl CallAcceptor for AgentAcceptor {
             ));
         }
         let requester = self.requester(head.claimed.as_deref())?;
-        self.authorise(&requester, &head, None)?;
+        self.authorise(&requester, &head, head.meta.http.as_ref())?;
         let handler = self.state.services.find(&head.meta.method, head.meta.kind)?.clone();
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.state.memory.account(&requester));

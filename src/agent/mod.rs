@@ -9,7 +9,9 @@ mod registration;
 mod state;
 
 #[cfg(feature = "forward")]
-pub use forward::{Forward, ForwardFormat, ForwardHandle, UpstreamAddress, UpstreamError};
+pub use forward::{
+    Forward, ForwardFormat, ForwardHandle, HttpForward, UpstreamAddress, UpstreamError,
+};
 pub use forward::{TcpForward, Upstream};
 
 #[cfg(feature = "tunnel")]
@@ -71,6 +73,12 @@ impl AgentBuilder {
 
     /// Adds a TCP forward to host: callers reach its upstream as `tcp:NAME`, if rules allow it.
     pub fn tcp(self, forward: TcpForward) -> Self {
+        self.serve(forward.into_service())
+    }
+
+    /// Adds an HTTP forward to host: callers reach its upstream as `http:NAME`, if rules allow it.
+    #[cfg(feature = "forward")]
+    pub fn http(self, forward: HttpForward) -> Self {
         self.serve(forward.into_service())
     }
 

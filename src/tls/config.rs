@@ -26,6 +26,10 @@ use std::sync::Arc;
 #[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
 pub(super) const HTTP_1: &[u8] = b"http/1.1";
 
+/// ALPN of HTTP/2.
+#[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
+pub(super) const H2: &[u8] = b"h2";
+
 pub(super) fn accepting(
     own: Arc<CertifiedKey>,
     verifier: Arc<dyn ClientCertVerifier>,

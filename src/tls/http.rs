@@ -6,7 +6,7 @@ use super::host_certificates::{CertificateByHost, HostCertificates};
 use super::{
     chain::ChainBound,
     claim::{Claim, ClaimSlot},
-    config::HTTP_1,
+    config::{H2, HTTP_1},
     credentials::Credentials,
     error::CredentialsError,
     identity::Identity,
@@ -23,8 +23,6 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-
-const H2: &[u8] = b"h2";
 
 /// The server's side of one TLS connection below HTTP.
 pub(crate) struct HttpTls {

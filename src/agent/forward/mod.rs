@@ -4,6 +4,10 @@
 mod connect;
 #[cfg(feature = "forward")]
 mod http;
+#[cfg(feature = "forward")]
+mod identity;
+#[cfg(feature = "forward")]
+mod proxy;
 mod tcp;
 mod upstream;
 
@@ -11,5 +15,7 @@ mod upstream;
 pub use connect::{Forward, ForwardFormat, ForwardHandle};
 #[cfg(feature = "forward")]
 pub use http::{UpstreamAddress, UpstreamError};
+#[cfg(feature = "forward")]
+pub use proxy::HttpForward;
 pub use tcp::TcpForward;
 pub use upstream::Upstream;

@@ -85,6 +85,14 @@ impl Live {
     }
 }
 
+/// Reads the CAs that vouch for the upstream `of` this name.
+pub(crate) fn read_cas(path: &Path, of: &str) -> Result<Vec<u8>, Failure> {
+    read(path).map_err(|error| {
+        let path = path.display();
+        Failure::usage(format!("upstream of {of}: cannot read CA certificates {path}: {error}"))
+    })
+}
+
 /// Reads a file up to a limit that no bundle of CAs reaches, should it be the wrong file.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -97,18 +105,12 @@ fn is_registered_alike(one: &ForwardConfig, other: &ForwardConfig) -> bool {
 }
 
 fn forward(config: &ForwardConfig) -> Result<Forward, Failure> {
-    let fault = |why: &dyn std::fmt::Display| {
-        Failure::usage(format!("upstream of {}: {why}", config.service))
-    };
-    let ca_pem = match &config.upstream_ca {
-        None => None,
-        Some(path) => Some(read(path).map_err(|error| {
-            fault(&format_args!("cannot read CA certificates {}: {error}", path.display()))
-        })?),
-    };
+    let service = config.service.as_str();
+    let ca_pem = config.upstream_ca.as_deref().map(|path| read_cas(path, service)).transpose()?;
     let made = Forward::new(config.upstream.clone(), ca_pem.as_deref());
     let forward =
-        made.map_err(|error| fault(&error))?.format(config.format).keep_alive(config.keep_alive);
+        made.map_err(|fault| Failure::usage(format!("upstream of {service}: {fault}")))?;
+    let forward = forward.format(config.format).keep_alive(config.keep_alive);
     let forward = match &config.metadata {
         None => forward,
         Some(names) => forward.metadata(names),

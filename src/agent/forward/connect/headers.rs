@@ -1,6 +1,7 @@
 //! Maps metadata to HTTP headers and back, and drops reserved names.
 
 use crate::{
+    http_call::as_variable,
     metadata::Metadata,
     status::{Code, Status},
 };
@@ -140,22 +141,17 @@ const ACTED_ON_STARTS: &[&str] = &[
 ];
 
 fn is_ours(name: &str) -> bool {
-    is_among(&as_cgi(name), &[OF_THE_MESSAGE, OF_IDENTITY], STARTS)
+    is_among(&as_variable(name), &[OF_THE_MESSAGE, OF_IDENTITY], STARTS)
 }
 
 /// Returns `true` if metadata of that name never becomes a header of a request.
 pub(super) fn never_travels(name: &str) -> bool {
-    is_ours(name) || is_among(&as_cgi(name), &[ACTED_ON], ACTED_ON_STARTS)
+    is_ours(name) || is_among(&as_variable(name), &[ACTED_ON], ACTED_ON_STARTS)
 }
 
 fn is_among(name: &str, lists: &[&[&str]], starts: &[&str]) -> bool {
     lists.iter().any(|list| list.contains(&name))
         || starts.iter().any(|start| name.starts_with(start))
-}
-
-/// The name as CGI, WSGI and PHP compare it: they read `_` as `-`, and PHP also `.`.
-fn as_cgi(name: &str) -> String {
-    name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 /// Returns `true` if a pair becomes a header. A name that is not ASCII is refused, not dropped.

@@ -13,7 +13,7 @@ mod stream;
 
 pub use format::ForwardFormat;
 
-use super::http::{Destination, Unreachable, UpstreamAddress, UpstreamError};
+use super::http::{Fault, UpstreamAddress, UpstreamError};
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
@@ -24,11 +24,9 @@ use crate::{
     serve::Service,
     shared_value::SharedValue,
     status::{Code, Outcome, Status},
-    tls::UpstreamTls,
     wire::CallKind,
 };
-use reply::broken_reply;
-use route::{Fault, Settings, UpstreamRoute};
+use route::{Settings, UpstreamRoute};
 use std::{
     fmt,
     sync::{Arc, LazyLock},
@@ -82,14 +80,7 @@ impl Forward {
     /// # Errors
     /// `https` without CAs, CAs without `https`, or invalid CAs.
     pub fn new(address: UpstreamAddress, ca_pem: Option<&[u8]>) -> Result<Self, UpstreamError> {
-        let tls = match (&address.destination, ca_pem) {
-            (Destination::Tcp { host, is_tls: true, .. }, Some(pem)) => {
-                Some(UpstreamTls::new(pem, host).map_err(UpstreamError::Tls)?)
-            }
-            (Destination::Tcp { is_tls: true, .. }, None) => return Err(UpstreamError::NoTrust),
-            (_, Some(_)) => return Err(UpstreamError::TrustUnused(address)),
-            (_, None) => None,
-        };
+        let tls = address.tls(ca_pem, false)?;
         let message_bytes_max = Limits::default().message_bytes_max;
         let format = ForwardFormat::default();
         let (keep_alive, metadata) = (true, None);
@@ -225,24 +216,10 @@ impl Forwarder {
     /// Status of a call without a reply. Details for the operator go to the log only.
     fn failed(&self, route: &UpstreamRoute, fault: Fault) -> Status {
         let service = &self.service;
-        let status = match &fault {
-            Fault::Unreachable(why) => {
-                let text = format!("the upstream of {service} {}", why.to_caller());
-                if matches!(why, Unreachable::Deadline) {
-                    return Status::not_executed(Code::DeadlineExceeded, text);
-                }
-                Status::not_executed(Code::Unavailable, text)
-            }
-            Fault::SendError(why) if why.is_parse() => broken_reply(
-                "is not HTTP/1.1, or its head is over the limits of 64 KiB and 100 headers",
-            ),
-            Fault::SendError(_) => {
-                let text = format!(
-                    "the upstream of {service} closed the connection after the request was sent"
-                );
-                Status::unknown(Code::Unavailable, text)
-            }
-        };
+        let status = fault.to_status(service);
+        if matches!(fault, Fault::Request(_)) || status.code() == Code::DeadlineExceeded {
+            return status;
+        }
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let (address, why) = (&route.settings.address, printable(&fault.to_string()));
             tracing::warn!("the upstream {address} of {service} {why}{suppressed}");

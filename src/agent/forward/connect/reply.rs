@@ -1,10 +1,11 @@
 //! Reads a unary reply of an upstream, and the errors of any call.
 
 use super::{
+    super::http::UpstreamResponse,
     errors::{ErrorBody, code_of_http},
     format::ForwardFormat,
     headers,
-    route::{UpstreamResponse, UpstreamRoute},
+    route::UpstreamRoute,
 };
 use crate::{
     call::Reply,
@@ -51,7 +52,7 @@ pub(super) async fn unary(
                 "the upstream closed the connection before the end of its reply",
             ),
         })?;
-    route.pool.keep(connection);
+    connection.keep();
     let message = format.decode(converter, bytes).await;
     let message = message.map_err(|why| not_of_format(format, why))?;
     let (metadata, trailing) = headers::into_metadata(&parts.headers);

@@ -1,12 +1,12 @@
 //! Reads a streamed reply of an upstream: Connect envelopes of messages, and the end envelope.
 
 use super::{
-    super::http::{Pool, UpstreamConnection},
+    super::http::{HeldConnection, UpstreamResponse},
     errors::EndOfStream,
     format::ForwardFormat,
     headers,
     reply::{accepted, broken_reply, format_of, not_of_format},
-    route::{UpstreamResponse, UpstreamRoute},
+    route::UpstreamRoute,
 };
 use crate::{
     call::{Messages, Next, Reply, Source},
@@ -19,7 +19,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -50,20 +49,18 @@ pub(super) async fn server_stream(
     let envelopes =
         Envelopes { bytes_max: route.settings.message_bytes_max, ..Envelopes::default() };
     let open = Some((body, connection));
-    let pool = route.pool.clone();
-    let replies = Replies { open, envelopes, format, converter, decoding: None, pool };
+    let replies = Replies { open, envelopes, format, converter, decoding: None };
     Ok(Reply { metadata, ..Reply::stream(Messages::new(replies)) })
 }
 
 /// Replies, read on demand: not polling delays the upstream, and dropping closes the connection.
 struct Replies {
     /// Taken out with the message that ends the stream.
-    open: Option<(Incoming, UpstreamConnection)>,
+    open: Option<(Incoming, HeldConnection)>,
     envelopes: Envelopes,
     format: ForwardFormat,
     converter: Converter,
     decoding: Option<Converting<Bytes>>,
-    pool: Arc<Pool>,
 }
 
 impl Source for Replies {
@@ -111,7 +108,7 @@ fn closed_early() -> Status {
 impl Replies {
     fn end(&mut self, end: &Bytes) -> Next {
         if let Some((body, connection)) = self.open.take() {
-            self.pool.tasks().spawn(hang_up_softly(body, connection, self.pool.clone()));
+            connection.tasks().spawn(hang_up_softly(body, connection));
         }
         match EndOfStream::read(end).map(EndOfStream::into_result) {
             Ok(Ok(trailing)) => Next::End(trailing),
@@ -125,10 +122,10 @@ impl Replies {
 
 /// Reads to the end of the body after the last message; closing earlier makes servers log an error.
 /// Then the connection can be reused.
-async fn hang_up_softly(mut body: Incoming, connection: UpstreamConnection, pool: Arc<Pool>) {
+async fn hang_up_softly(mut body: Incoming, connection: HeldConnection) {
     let rest = async { while let Some(Ok(_)) = body.frame().await {} };
     if tokio::time::timeout(FORWARD_IDLE_MAX, rest).await.is_ok() {
-        pool.keep(connection);
+        connection.keep();
     }
 }
 

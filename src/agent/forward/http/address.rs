@@ -1,5 +1,6 @@
 //! Address of an upstream: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, with a prefix.
 
+use crate::tls::UpstreamTls;
 use hyper::Uri;
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -7,18 +8,21 @@ use std::{fmt, path::PathBuf, str::FromStr};
 ///
 /// `http://127.0.0.1:9000`, `https://app.internal:8443`, both with a path of their own behind them
 /// if need be (`http://127.0.0.1/api`), or a Unix socket: `unix:/run/app.sock`,
-/// `unix:/run/app.sock:/api`. Without a port it is 80 or 443.
+/// `unix:/run/app.sock:/api`. Without a port it is 80 or 443. `h2c://HOST:PORT` and `h2c+unix:/PATH`
+/// speak HTTP/2 without TLS, as gRPC servers do; with TLS the upstream chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamAddress {
-    pub(in crate::agent::forward) destination: Destination,
+    pub(super) destination: Destination,
     /// Value of the `host` header.
     pub(in crate::agent::forward) authority: String,
     /// Prefix of `/Service/Method`; empty, or with a leading slash and no trailing one.
     pub(in crate::agent::forward) prefix: String,
+    /// True for `h2c://` and `h2c+unix:`: HTTP/2 without TLS.
+    pub(in crate::agent::forward) is_http2: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent::forward) enum Destination {
+pub(super) enum Destination {
     Tcp { host: String, port: u16, is_tls: bool },
     Unix(PathBuf),
 }
@@ -56,6 +60,23 @@ impl UpstreamAddress {
         matches!(self.destination, Destination::Tcp { is_tls: true, .. })
     }
 
+    /// TLS to it, with these CAs (PEM); `None` for an upstream without.
+    pub(in crate::agent::forward) fn tls(
+        &self,
+        ca_pem: Option<&[u8]>,
+        offers_http2: bool,
+    ) -> Result<Option<UpstreamTls>, UpstreamError> {
+        match (&self.destination, ca_pem) {
+            (Destination::Tcp { host, is_tls: true, .. }, Some(pem)) => {
+                let tls = UpstreamTls::new(pem, host, offers_http2);
+                tls.map(Some).map_err(UpstreamError::Tls)
+            }
+            (Destination::Tcp { is_tls: true, .. }, None) => Err(UpstreamError::NoTrust),
+            (_, Some(_)) => Err(UpstreamError::TrustUnused(self.clone())),
+            (_, None) => Ok(None),
+        }
+    }
+
     fn of_socket(text: &str) -> Result<Self, &'static str> {
         let (path, prefix) = text.split_once(':').unwrap_or((text, ""));
         if !path.starts_with('/') || path.contains('\0') {
@@ -65,7 +86,8 @@ impl UpstreamAddress {
             return Err("is a Unix socket, and this system has none");
         }
         let destination = Destination::Unix(path.into());
-        Ok(Self { destination, authority: "localhost".into(), prefix: prefix_of(prefix)? })
+        let (authority, prefix) = ("localhost".into(), prefix_of(prefix)?);
+        Ok(Self { destination, authority, prefix, is_http2: false })
     }
 
     fn of_url(text: &str) -> Result<Self, &'static str> {
@@ -74,7 +96,7 @@ impl UpstreamAddress {
             return Err(HOW);
         };
         let (is_tls, port_default) = match scheme {
-            "http" => (false, 80),
+            "http" | "h2c" => (false, 80),
             "https" => (true, 443),
             _ => return Err(HOW),
         };
@@ -93,6 +115,7 @@ impl UpstreamAddress {
             destination,
             authority: authority.as_str().to_owned(),
             prefix: prefix_of(uri.path())?,
+            is_http2: scheme == "h2c",
         })
     }
 }
@@ -122,6 +145,8 @@ impl FromStr for UpstreamAddress {
             Err("has a query or a fragment, and a method has no place for one")
         } else if let Some(socket) = text.strip_prefix("unix:") {
             Self::of_socket(socket)
+        } else if let Some(socket) = text.strip_prefix("h2c+unix:") {
+            Self::of_socket(socket).map(|address| Self { is_http2: true, ..address })
         } else {
             Self::of_url(text)
         };
@@ -131,12 +156,16 @@ impl FromStr for UpstreamAddress {
 
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { destination, authority, prefix } = self;
-        match destination {
-            Destination::Tcp { is_tls: false, .. } => write!(f, "http://{authority}{prefix}"),
-            Destination::Tcp { is_tls: true, .. } => write!(f, "https://{authority}{prefix}"),
-            Destination::Unix(path) if prefix.is_empty() => write!(f, "unix:{}", path.display()),
-            Destination::Unix(path) => write!(f, "unix:{}:{prefix}", path.display()),
+        let Self { destination, authority, prefix, is_http2 } = self;
+        let separator = if prefix.is_empty() { "" } else { ":" };
+        match (destination, is_http2) {
+            (Destination::Tcp { is_tls: true, .. }, _) => write!(f, "https://{authority}{prefix}"),
+            (Destination::Tcp { .. }, false) => write!(f, "http://{authority}{prefix}"),
+            (Destination::Tcp { .. }, true) => write!(f, "h2c://{authority}{prefix}"),
+            (Destination::Unix(path), _) => {
+                let scheme = if *is_http2 { "h2c+unix" } else { "unix" };
+                write!(f, "{scheme}:{}{separator}{prefix}", path.display())
+            }
         }
     }
 }
@@ -159,6 +188,7 @@ mod tests {
         check("http://127.0.0.1:9000/", "http://127.0.0.1:9000", "127.0.0.1:9000", "");
         check("http://app/api/v1/", "http://app/api/v1", "app", "/api/v1");
         check("https://[::1]:8443/x", "https://[::1]:8443/x", "[::1]:8443", "/x");
+        check("h2c://app:50051", "h2c://app:50051", "app:50051", "");
         let address: UpstreamAddress = "https://[::1]".parse().expect("an address");
         let destination = Destination::Tcp { host: "::1".into(), port: 443, is_tls: true };
         assert_eq!(address.destination, destination);
@@ -169,6 +199,7 @@ mod tests {
     fn a_socket_is_named_by_its_path_and_may_have_a_path_of_its_own() {
         check("unix:/run/app.sock", "unix:/run/app.sock", "localhost", "");
         check("unix:/run/app.sock:/api/", "unix:/run/app.sock:/api", "localhost", "/api");
+        check("h2c+unix:/run/a", "h2c+unix:/run/a", "localhost", "");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 use super::{
     address::Destination,
+    body::UpstreamBody,
     reuse,
     socket::{Exchange, WatchedSocket},
 };
 use crate::{
-    convert::Text,
     drain::Tasks,
     limits::{
         FORWARD_AGE_MAX, FORWARD_CONNECT_WAIT_MAX, FORWARD_HEAD_BYTES_MAX, FORWARD_HEADERS_MAX,
@@ -19,6 +19,7 @@ use hyper::{
     Request, Response,
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
+    header::AUTHORIZATION,
 };
 use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -28,10 +29,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(in crate::agent::forward) type Outgoing = Request<Text>;
+pub(in crate::agent::forward) type Outgoing = Request<UpstreamBody>;
 
 pub(in crate::agent::forward) struct UpstreamConnection {
-    sender: SendRequest<Text>,
+    sender: SendRequest<UpstreamBody>,
     exchange: Arc<Exchange>,
     /// Time after which no call uses it.
     expires_at: Instant,
@@ -58,7 +59,7 @@ pub(in crate::agent::forward) enum Unreachable {
     Connect(io::Error),
     #[error("did not pass the TLS handshake: {0}")]
     Tls(io::Error),
-    #[error("does not speak HTTP/1.1: {0}")]
+    #[error("does not speak this version of HTTP: {0}")]
     Http(hyper::Error),
     #[error("did not take a connection within {FORWARD_CONNECT_WAIT_MAX:?}")]
     Slow,
@@ -82,36 +83,18 @@ impl Unreachable {
 }
 
 /// Byte stream to an upstream over TCP, TLS or a Unix socket.
-trait UpstreamStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait UpstreamStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpstreamStream for S {}
 
 impl UpstreamConnection {
-    /// Connects within the deadline and five seconds. `chance`, 0 to 1, shortens its maximum age.
-    pub(in crate::agent::forward) async fn connect(
-        destination: &Destination,
-        tls: Option<&UpstreamTls>,
-        tasks: &Tasks,
-        deadline: Instant,
-        chance: f64,
-    ) -> Result<Self, Unreachable> {
-        let wait_until = Instant::now() + FORWARD_CONNECT_WAIT_MAX;
-        let slow = if deadline < wait_until { Unreachable::Deadline } else { Unreachable::Slow };
-        let exchange = Arc::<Exchange>::default();
-        let stream = timeout_at(deadline.min(wait_until), dial(destination, tls, &exchange));
-        let stream = stream.await.map_err(|_elapsed| slow)??;
-        if tls.is_none() {
-            // With TLS, unread bytes may belong to the handshake.
-            exchange.look_first();
-        }
-        Self::over(stream, exchange, tasks, expiry(Instant::now(), chance)).await
-    }
-
-    async fn over(
+    /// Begins HTTP/1.1. `chance`, 0 to 1, shortens its maximum age.
+    pub(super) async fn over(
         stream: Box<dyn UpstreamStream>,
         exchange: Arc<Exchange>,
         tasks: &Tasks,
-        expires_at: Instant,
+        chance: f64,
     ) -> Result<Self, Unreachable> {
+        let expires_at = expiry(Instant::now(), chance);
         let handshake = Builder::new()
             .max_buf_size(FORWARD_HEAD_BYTES_MAX)
             .max_header_size(FORWARD_HEAD_BYTES_MAX)
@@ -124,7 +107,7 @@ impl UpstreamConnection {
         tasks.spawn(async move {
             tokio::select! {
                 // A pending reply fails.
-                _ended = connection => drop(ends.send(Instant::now())),
+                _ended = connection.with_upgrades() => drop(ends.send(Instant::now())),
                 _hung_up = hung_up => {}
             }
         });
@@ -167,6 +150,9 @@ impl UpstreamConnection {
             self.exchange.look_first();
         }
         let (written, copy) = (self.exchange.written(), request.clone());
+        let credential = request.headers().get(AUTHORIZATION).and_then(|one| one.to_str().ok());
+        let is_of_connection = credential.is_some_and(reuse::is_of_connection);
+        request.body().is_on(&self.exchange);
         let answered = self.sender.try_send_request(request).await;
         let response = answered.map_err(|fault| {
             // The connection has only this exchange, of which no byte was written.
@@ -177,7 +163,7 @@ impl UpstreamConnection {
             }
         })?;
         self.answers = self.answers.saturating_add(1);
-        self.idle_max = reuse::idle_max(&response);
+        self.idle_max = reuse::idle_max(&response).filter(|_| !is_of_connection);
         Ok(response)
     }
 }
@@ -187,11 +173,40 @@ fn expiry(now: Instant, chance: f64) -> Instant {
     now + FORWARD_AGE_MAX.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
 }
 
+/// A connection on which no request was sent.
+pub(super) struct Dialled {
+    pub(super) stream: Box<dyn UpstreamStream>,
+    pub(super) exchange: Arc<Exchange>,
+    /// True if TLS has agreed on HTTP/2.
+    pub(super) is_http2: bool,
+}
+
+/// Connects within the deadline and five seconds.
+pub(super) async fn dial_in_time(
+    destination: &Destination,
+    tls: Option<&UpstreamTls>,
+    may_be_http2: bool,
+    deadline: Instant,
+) -> Result<Dialled, Unreachable> {
+    let wait_until = Instant::now() + FORWARD_CONNECT_WAIT_MAX;
+    let slow = if deadline < wait_until { Unreachable::Deadline } else { Unreachable::Slow };
+    let exchange = Arc::<Exchange>::default();
+    let dialling = dial(destination, tls, may_be_http2, &exchange);
+    let dialled = timeout_at(deadline.min(wait_until), dialling).await;
+    let (stream, is_http2) = dialled.map_err(|_elapsed| slow)??;
+    if tls.is_none() && !may_be_http2 {
+        // With TLS, unread bytes may belong to the handshake; in HTTP/2 a server may speak first.
+        exchange.look_first();
+    }
+    Ok(Dialled { stream, exchange, is_http2 })
+}
+
 async fn dial(
     destination: &Destination,
     tls: Option<&UpstreamTls>,
+    may_be_http2: bool,
     exchange: &Arc<Exchange>,
-) -> Result<Box<dyn UpstreamStream>, Unreachable> {
+) -> Result<(Box<dyn UpstreamStream>, bool), Unreachable> {
     match destination {
         Destination::Tcp { host, port, .. } => {
             let stream = race::connect_tcp(host, *port).await;
@@ -199,15 +214,19 @@ async fn dial(
             stream.set_nodelay(true).map_err(Unreachable::Connect)?;
             let stream = WatchedSocket::new(stream, exchange.clone());
             match tls {
-                None => Ok(Box::new(stream)),
-                Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Unreachable::Tls)?)),
+                None => Ok((Box::new(stream), false)),
+                Some(tls) => {
+                    let secured = tls.connect(stream, may_be_http2).await;
+                    let (stream, is_http2) = secured.map_err(Unreachable::Tls)?;
+                    Ok((Box::new(stream), is_http2))
+                }
             }
         }
         #[cfg(unix)]
         Destination::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(path).await;
             let stream = stream.map_err(Unreachable::Connect)?;
-            Ok(Box::new(WatchedSocket::new(stream, exchange.clone())))
+            Ok((Box::new(WatchedSocket::new(stream, exchange.clone())), false))
         }
         #[cfg(not(unix))]
         Destination::Unix(_) => Err(Unreachable::Connect(io::ErrorKind::Unsupported.into())),
@@ -217,6 +236,7 @@ async fn dial(
 #[cfg(test)]
 mod tests {
     use super::{super::socket::Look, *};
+    use crate::convert::Text;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     impl Look for DuplexStream {
@@ -228,13 +248,12 @@ mod tests {
     async fn connection(tasks: &Tasks) -> (UpstreamConnection, DuplexStream) {
         let ((ours, theirs), exchange) = (duplex(4_096), Arc::<Exchange>::default());
         let ours = Box::new(WatchedSocket::new(ours, exchange.clone()));
-        let connection =
-            UpstreamConnection::over(ours, exchange, tasks, expiry(Instant::now(), 0.0)).await;
+        let connection = UpstreamConnection::over(ours, exchange, tasks, 0.0).await;
         (connection.unwrap_or_else(|fault| panic!("{fault}")), theirs)
     }
 
     fn request() -> Outgoing {
-        let mut request = Outgoing::new(Text::complete(b"message"[..].into()));
+        let mut request = Outgoing::new(Text::complete(b"message"[..].into()).into());
         *request.uri_mut() = "/a".parse().expect("a path");
         request
     }

@@ -3,7 +3,7 @@
 use crate::limits::{FORWARD_HABIT_KEPT, FORWARD_IDLE_MAX, FORWARD_REST};
 use hyper::{
     Response, Version,
-    header::{CONNECTION, HeaderMap, HeaderName},
+    header::{CONNECTION, HeaderMap, HeaderName, WWW_AUTHENTICATE},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
     let headers = response.headers();
     let is_last = response.version() <= Version::HTTP_10
         || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("close"));
-    if is_last {
+    if is_last || members(headers, &WWW_AUTHENTICATE).any(is_of_connection) {
         return None;
     }
     let mut idle_max = FORWARD_IDLE_MAX;
@@ -30,6 +30,12 @@ pub(super) fn idle_max<B>(response: &Response<B>) -> Option<Duration> {
         }
     }
     (!idle_max.is_zero()).then_some(idle_max)
+}
+
+/// True for credentials that authenticate a connection and not a request: it must not be shared.
+pub(super) fn is_of_connection(credential: &str) -> bool {
+    let scheme = credential.split(' ').next().unwrap_or_default();
+    ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one))
 }
 
 fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -101,6 +107,8 @@ mod tests {
             &[("connection", "keep-alive"), ("connection", "close")],
             &[("keep-alive", "timeout=5, max=0")],
             &[("keep-alive", "timeout=0")],
+            &[("www-authenticate", "Negotiate")],
+            &[("www-authenticate", "NTLM TlRMTVNTUAAC")],
         ] {
             assert_eq!(after(Version::HTTP_11, headers), None, "{headers:?}");
         }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Exchange {
+pub(in crate::agent::forward) struct Exchange {
     /// Bytes accepted by the operating system.
     written: AtomicU64,
     /// True if the next write starts a request.
@@ -30,6 +30,10 @@ impl Exchange {
     /// Checks the socket before the next write, which fails after a close or unexpected bytes.
     pub(super) fn look_first(&self) {
         self.is_first.store(true, Ordering::Release);
+    }
+
+    pub(super) fn count(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Release);
     }
 
     pub(super) fn written(&self) -> u64 {
@@ -66,15 +70,20 @@ fn is_silent(socket: &SockRef<'_>) -> bool {
 pub(super) struct WatchedSocket<S> {
     stream: S,
     exchange: Arc<Exchange>,
+    /// A byte of the request was written.
+    has_begun: bool,
+    /// The upstream takes no more of the request. Its response may be here all the same.
+    takes_no_more: bool,
 }
 
 impl<S: Look> WatchedSocket<S> {
     pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
-        Self { stream, exchange }
+        Self { stream, exchange, has_begun: false, takes_no_more: false }
     }
 
-    fn look(&self) -> io::Result<()> {
+    fn look(&mut self) -> io::Result<()> {
         let is_first = self.exchange.is_first.swap(false, Ordering::AcqRel);
+        self.has_begun &= !is_first;
         if is_first && !self.stream.is_silent() {
             return Err(ErrorKind::ConnectionAborted.into());
         }
@@ -83,12 +92,27 @@ impl<S: Look> WatchedSocket<S> {
 }
 
 impl<S> WatchedSocket<S> {
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.exchange.written.fetch_add(bytes as u64, Ordering::Release);
+    /// Counts what was written of `bytes`. Servers that refuse a body close the connection behind
+    /// their response, and a failed write must not hide that: it counts as written, and no other
+    /// ends. The read has the response, or the error.
+    fn count(&mut self, written: Poll<io::Result<usize>>, bytes: usize) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => {
+                self.has_begun |= *bytes > 0;
+                self.exchange.count(*bytes as u64);
+            }
+            Poll::Ready(Err(fault)) if self.has_begun && is_closed(fault) => {
+                self.takes_no_more = true;
+                return Poll::Ready(Ok(bytes));
+            }
+            _ => {}
         }
         written
     }
+}
+
+fn is_closed(fault: &io::Error) -> bool {
+    matches!(fault.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for WatchedSocket<S> {
@@ -108,8 +132,11 @@ impl<S: AsyncWrite + Look + Unpin> AsyncWrite for WatchedSocket<S> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.look()?;
+        if self.takes_no_more {
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, data);
-        self.count(written)
+        self.count(written, data.len())
     }
 
     fn poll_write_vectored(
@@ -118,8 +145,12 @@ impl<S: AsyncWrite + Look + Unpin> AsyncWrite for WatchedSocket<S> {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.look()?;
+        if self.takes_no_more {
+            return Poll::Pending;
+        }
+        let bytes = data.iter().map(|slice| slice.len()).sum();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
-        self.count(written)
+        self.count(written, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -181,6 +212,22 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
             assert_eq!(exchange.written(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn an_early_response_is_read_though_the_request_is_not_taken_any_more() {
+        let (mut ours, mut theirs, exchange) = pair().await;
+        exchange.look_first();
+        ours.write_all(b"head").await.expect("written");
+        theirs.read_exact(&mut [0; 4]).await.expect("read");
+        theirs.write_all(b"refused").await.expect("written");
+        // Unread bytes make the close a reset.
+        ours.write_all(b"body").await.expect("written");
+        drop(theirs);
+        while ours.write(b"more").await.is_ok() && !ours.takes_no_more {}
+        assert!(ours.takes_no_more, "the write did not fail");
+        let more = crate::lazy_timeout::poll_once(std::pin::pin!(ours.write(b"more"))).await;
+        assert!(more.is_pending(), "hyper reads meanwhile");
     }
 
     #[tokio::test]
