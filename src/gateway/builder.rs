@@ -3,6 +3,7 @@
 use super::{
     Gateway, GatewayState,
     authentication::{Authenticator, TokenVerifier},
+    site::{Site, Sites, host_certificates},
 };
 use crate::{
     convert::Conversions,
@@ -94,6 +95,7 @@ pub struct GatewayBuilder {
     anonymous: Option<Name>,
     proxies: Vec<IpRange>,
     origins: Vec<String>,
+    sites: Vec<Site>,
     has_tls: bool,
     certificate: Option<ServerCertificate>,
     #[cfg(feature = "tunnel")]
@@ -109,6 +111,7 @@ impl GatewayBuilder {
             anonymous: None,
             proxies: Vec::new(),
             origins: Vec::new(),
+            sites: Vec::new(),
             has_tls: false,
             certificate: None,
             #[cfg(feature = "tunnel")]
@@ -161,6 +164,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// Adds a site: a host name whose requests an HTTP forward of an agent answers.
+    pub fn site(mut self, site: Site) -> Self {
+        self.sites.push(site);
+        self
+    }
+
     /// Enables TLS 1.3 with the node's certificate. A client certificate is verified as on links.
     pub fn tls(mut self) -> Self {
         self.has_tls = true;
@@ -201,12 +210,13 @@ impl GatewayBuilder {
             tokens: SharedValue::new(self.tokens),
             has_tls: self.has_tls,
             certificate: SharedValue::new(self.certificate),
-            host_certificates: SharedValue::default(),
+            host_certificates: SharedValue::new(host_certificates(&self.sites)),
             anonymous: self.anonymous.map(|name| PeerName::new(Role::Caller, name)),
             proxies: self.proxies,
             #[cfg(feature = "tunnel")]
             tunnel_path: self.tunnel_path,
             origins: self.origins,
+            sites: SharedValue::new(Sites::new(self.sites)),
             authenticator: Authenticator::default(),
             page_turns: Arc::new(Semaphore::new(HTTP_PAGES_AT_ONCE_MAX)),
             conversions: Conversions::default(),
@@ -215,12 +225,17 @@ impl GatewayBuilder {
         tasks.spawn_until_stopped(serve);
         node_tasks.clone().spawn(end_with(node_tasks, tasks.clone()));
         tracing::info!("the gateway listens on {scheme}://{address}");
+        state.sites.get().iter().for_each(|site| site.announce(scheme, address.port()));
         #[cfg(feature = "tunnel")]
         if let Some(path) = &state.tunnel_path {
             let scheme = if self.has_tls { "wss" } else { "ws" };
             tracing::info!("tunnels are accepted at {scheme}://{address}{path}");
         }
         Ok(Gateway { state, address, tasks })
+    }
+
+    fn has_public_site(&self) -> bool {
+        self.sites.iter().any(|site| site.public.is_some())
     }
 
     fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {
@@ -232,7 +247,7 @@ impl GatewayBuilder {
             Some(name) if !is_loopback || !self.proxies.is_empty() => {
                 Err(GatewayError::AnonymousOutside { address, name: name.clone() })
             }
-            None if self.tokens.is_none() && !self.has_tls => {
+            None if self.tokens.is_none() && !self.has_tls && !self.has_public_site() => {
                 Err(GatewayError::NobodyMayAsk { address })
             }
             _ => Ok(()),

@@ -95,7 +95,9 @@ impl GatewayState {
                 })?;
                 let bytes = if extra > 0 { codec::opened(bytes)? } else { bytes };
                 let message = codec.decode(&converter, bytes).await?;
-                held.become_message(message).map_err(|why| why.into_status(Outcome::NotExecuted))
+                let message = held.become_message(message);
+                let message = message.map_err(|why| why.into_status(Outcome::NotExecuted))?;
+                Ok(Body::Message(message))
             };
             state.ingress.call(call_head, message).await
         });
@@ -154,7 +156,10 @@ impl GatewayState {
         Ok(answer)
     }
 
-    fn authentication_end(self: &Arc<Self>, caller: AuthenticatedCaller) -> AuthenticationEnd {
+    pub(super) fn authentication_end(
+        self: &Arc<Self>,
+        caller: AuthenticatedCaller,
+    ) -> AuthenticationEnd {
         if !caller.can_expire() {
             return Box::pin(std::future::pending());
         }

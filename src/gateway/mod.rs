@@ -8,6 +8,8 @@ mod builder;
 mod call;
 mod embed;
 mod openapi;
+mod proxy;
+mod site;
 mod codec;
 mod connect_error;
 mod page_bodies;
@@ -21,6 +23,7 @@ pub use authentication::TokenVerifier;
 pub use builder::{GatewayBuilder, GatewayError};
 pub use openapi::openapi;
 pub use page_bodies::{agents_page, services_page};
+pub use site::{Site, SiteHost};
 
 #[cfg(feature = "tunnel")]
 use crate::tunnel;
@@ -28,6 +31,7 @@ use crate::{
     convert::Conversions,
     drain::{SignalListener, Tasks},
     httpd::{Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address},
+    limits::HTTP_STEP,
     name::{CallId, PeerName},
     node::{GatewayIngress, Node},
     observe::Event,
@@ -43,13 +47,15 @@ use hyper::{
     header::{self, HeaderValue},
     http::request::Parts,
 };
+use proxy::ProxyRoute;
 use response::{GatewayResponse, Refusal, ResponseBody, finish, full_response, set_outcome};
 use route::RequestRoute;
+use site::{Sites, host_certificates};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::sync::Semaphore;
 
@@ -94,6 +100,12 @@ impl Gateway {
         self.state.tokens.set(verifier);
     }
 
+    /// Replaces the sites, for later requests, and their certificates, for later connections.
+    pub fn set_sites(&self, sites: Vec<Site>) {
+        self.state.host_certificates.set(host_certificates(&sites));
+        self.state.sites.set(Sites::new(sites));
+    }
+
     /// Replaces the TLS certificate for later connections. `None`: the node's own. No effect on a
     /// gateway without TLS.
     pub fn set_certificate(&self, certificate: Option<ServerCertificate>) {
@@ -126,6 +138,7 @@ struct GatewayState {
     #[cfg(feature = "tunnel")]
     tunnel_path: Option<String>,
     origins: Vec<String>,
+    sites: SharedValue<Sites>,
     authenticator: Authenticator,
     /// Permits for building pages.
     page_turns: Arc<Semaphore>,
@@ -165,6 +178,14 @@ impl Answers for GatewayState {
         self.refused(from.ip(), claim, &why);
     }
 
+    fn stall_max(&self, response: &GatewayResponse) -> Duration {
+        match response.body() {
+            // As long as a link lets its readers stall.
+            ResponseBody::Proxied(_) => self.ingress.limits().stream_idle_max,
+            _ => HTTP_STEP,
+        }
+    }
+
     fn draining(&self) -> Option<[SignalListener; 2]> {
         (!self.ingress.is_draining()).then(|| self.ingress.drain_signals())
     }
@@ -177,6 +198,17 @@ impl Answers for GatewayState {
         let (head, body) = request.into_parts();
         let call_id = self.ingress.next_call_id();
         let framing = head.extensions.get().copied().unwrap_or(Framing::Plain);
+        let site = self.sites.get().of(&head);
+        let proxied = match site {
+            Some(site) => Some(ProxyRoute::of_site(site, &head)),
+            None => ProxyRoute::of_path(&head),
+        };
+        if let Some(route) = proxied {
+            let request = GatewayRequest { head, framing, peer, call_id };
+            let mut answer = self.pass_on(route, &request, body).await;
+            self.end_connection(&request, &mut answer);
+            return answer;
+        }
         #[cfg(feature = "tunnel")]
         if framing == Framing::Plain
             && let Some(answer) = self.tunnel(&head, &peer)
@@ -193,24 +225,30 @@ impl Answers for GatewayState {
                     tokio::time::sleep(wait).await;
                     request.peer.be_done();
                 }
-                refusal.into_response()
+                proxy::grpc_refusal(refusal, &request.head).unwrap_or_else(Refusal::into_response)
             }
         };
         finish(&mut answer, call_id);
         if browser_origin == BrowserOrigin::Allowed {
             browser_origin::add_cors_headers(&request.head.headers, answer.headers_mut());
         }
-        // HTTP/2 has no `Connection` header.
-        if request.head.version >= Version::HTTP_2 {
-            answer.headers_mut().remove(header::CONNECTION);
-        } else if framing != Framing::Plain || self.ingress.is_draining() {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        self.end_connection(&request, &mut answer);
         answer
     }
 }
 
 impl GatewayState {
+    /// Ends the connection after a response where nothing may follow it.
+    fn end_connection(&self, request: &GatewayRequest, answer: &mut GatewayResponse) {
+        let headers = answer.headers_mut();
+        // HTTP/2 has no `Connection` header.
+        if request.head.version >= Version::HTTP_2 {
+            headers.remove(header::CONNECTION);
+        } else if request.framing != Framing::Plain || self.ingress.is_draining() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
     async fn respond(
         self: &Arc<Self>,
         request: &GatewayRequest,

@@ -145,7 +145,7 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
 }
 
 /// True if a text is a `traceparent` of W3C Trace Context, in lower-case hexadecimal.
-fn is_traceparent(text: &str) -> bool {
+pub(super) fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &&str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');

@@ -2,10 +2,12 @@
 
 use super::{
     connect_error::{CALL_ID, METADATA, OUTCOME, error_json, http_status},
+    proxy::ProxyBody,
     stream::StreamBody,
 };
 use crate::{
     convert::Text,
+    httpd::ResponseBodyError,
     metadata::Metadata,
     name::CallId,
     status::{Code, Outcome, Status},
@@ -18,7 +20,6 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
 };
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -29,20 +30,23 @@ pub(super) enum ResponseBody {
     /// JSON that is produced while it is sent.
     Text(Text),
     Stream(Box<StreamBody>),
+    /// Passed on as it comes.
+    Proxied(Box<ProxyBody>),
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         match &mut *self {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
-            Self::Text(text) => Pin::new(text).poll_frame(cx),
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(Into::into),
+            Self::Text(text) => Pin::new(text).poll_frame(cx).map_err(Into::into),
             Self::Stream(stream) => stream.poll_next(cx).map(|piece| Some(Ok(Frame::data(piece?)))),
+            Self::Proxied(body) => body.poll_next(cx),
         }
     }
 
@@ -51,6 +55,7 @@ impl Body for ResponseBody {
             Self::Whole(whole) => whole.is_end_stream(),
             Self::Text(text) => text.is_end_stream(),
             Self::Stream(stream) => stream.is_over(),
+            Self::Proxied(body) => body.is_over(),
         }
     }
 
@@ -58,7 +63,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(whole) => whole.size_hint(),
             Self::Text(text) => text.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Proxied(_) => SizeHint::default(),
         }
     }
 }
@@ -96,6 +101,12 @@ impl Refusal {
         self
     }
 
+    /// Replaces a header.
+    pub(super) fn only_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.header(name, value)
+    }
+
     /// Closes the connection after it: the rest of the request is unparsable or not worth reading.
     pub(super) fn closing(self) -> Self {
         self.header(header::CONNECTION, HeaderValue::from_static("close"))
@@ -112,6 +123,16 @@ impl Refusal {
             (Code::ResourceExhausted, Outcome::Unknown) => StatusCode::INTERNAL_SERVER_ERROR,
             (code, _) => http_status(code),
         })
+    }
+
+    /// HTTP status, status and headers, to be written in another format.
+    pub(super) fn into_parts(self) -> (StatusCode, Status, HeaderMap) {
+        let mut headers = HeaderMap::new();
+        let http = self.http_status();
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        (http, self.status, headers)
     }
 
     pub(super) fn into_response(self) -> GatewayResponse {

@@ -71,7 +71,7 @@ fn not_found() -> Refusal {
 }
 
 /// Parses a segment as a name. Double encoding and encoded slashes are not names.
-fn parsed<T: FromStr<Err = NameError>>(what: &str, segment: &str) -> Result<T, Refusal> {
+pub(super) fn parsed<T: FromStr<Err = NameError>>(what: &str, segment: &str) -> Result<T, Refusal> {
     let decoded = decoded(segment).ok_or_else(|| {
         Refusal::invalid(format!("the {what} in the path is not percent-encoded UTF-8"))
     })?;

@@ -57,12 +57,16 @@ pub(super) fn authorise(
     method: &MethodPath,
     http: Option<&HttpTarget>,
 ) -> Result<Authorised, Status> {
+    if method.is_http() && http.is_none() {
+        let text = format!("the call of {method} has no verb and no path");
+        return Err(Status::not_executed(Code::InvalidArgument, text));
+    }
     let refused = RefusedCall { shared, caller: requester, target, method, http };
     let policy = shared.policy.get();
     let decision = match target {
         Some(target) => policy.decide(requester, target, method, http),
         None => policy
-            .grant_anywhere(requester, method)
+            .grant_anywhere(requester, method, http)
             .map_or(Decision::Deny(Denied::NoRule), Decision::Allow),
     };
     let grant = match decision {

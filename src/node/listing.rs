@@ -5,7 +5,7 @@ use crate::{
     directory::{ListedMethod, ListedService},
     name::{MethodPath, Name, PeerName},
     policy::{NodePolicy, PolicyTarget, PolicyView},
-    wire::{MethodInfo, ServiceInfo},
+    wire::{CallKind, MethodInfo, ServiceInfo},
 };
 use std::collections::BTreeMap;
 
@@ -73,8 +73,15 @@ pub(super) fn list<'a>(
     let mut listed = BTreeMap::new();
     for (agent, services) in agents {
         for service in viewer.on(agent).services(services) {
-            let may_host = viewer.policy.may_host(agent, &service.name);
-            add(listed.entry(service.name.clone()).or_default(), agent, may_host, service);
+            let hosts_service = viewer.policy.may_host(agent, &service.name);
+            let name = service.name.clone();
+            let may_host = |method: &MethodInfo| match method.kind {
+                // A forward of TCP takes no call that names only a service.
+                CallKind::Tcp => false,
+                CallKind::Http => viewer.policy.may_host(agent, &method.path(&name)),
+                _ => hosts_service,
+            };
+            add(listed.entry(name.clone()).or_default(), agent, may_host, service);
         }
     }
     listed.into_iter().map(|(name, listed)| listed.finish(name)).collect()
@@ -93,11 +100,17 @@ impl Listing {
     }
 }
 
-fn add(listing: &mut Listing, agent: &Name, may_host: bool, service: ServiceInfo) {
+fn add(
+    listing: &mut Listing,
+    agent: &Name,
+    may_host: impl Fn(&MethodInfo) -> bool,
+    service: ServiceInfo,
+) {
     if listing.description.is_empty() {
         listing.description = service.description;
     }
     for method in service.methods {
+        let is_host = may_host(&method);
         let key = (method.name.clone(), method.kind.into());
         let listed = listing.methods.entry(key).or_insert_with(|| unsaid(&method));
         if is_unsaid(listed) {
@@ -110,8 +123,7 @@ fn add(listing: &mut Listing, agent: &Name, may_host: bool, service: ServiceInfo
             continue;
         }
         listed.agents.push(agent.to_string());
-        // A forward belongs to one agent and takes no call that names only a service.
-        if may_host && !listed.kind.is_forward() {
+        if is_host {
             listed.hosts.push(agent.to_string());
         }
     }

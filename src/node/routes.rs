@@ -9,7 +9,7 @@ use super::{
 use crate::{
     call::{InitiatorLimits, RelayedReply, Reply, Request, Target, ask},
     limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX, PASSED_ON_WAIT_MAX},
-    name::{MethodPath, Name, PeerName},
+    name::{HttpTarget, MethodPath, Name, PeerName},
     policy::{self, NodePolicy},
     status::Status,
     tls::random_bytes,
@@ -56,7 +56,7 @@ impl Routes for LinkRoutes {
                 })
             }
             _ => self.pick_any(request, failed).ok_or_else(|| {
-                let service = request.meta.method.service();
+                let service = request.meta.method.hosted();
                 let text = format!("no agent that is attached may answer for {service}");
                 NotPicked::absent(text)
             }),
@@ -120,7 +120,9 @@ impl LinkRoutes {
     ) -> Option<SharedAgentLink> {
         let (caller, method) = (request.requester.peer(), &request.meta.method);
         let policy = self.0.policy.get();
-        let may_answer = |name: &Name| may_answer(&self.0, &policy, caller, name, method);
+        let http = request.meta.http.as_ref();
+        let may = |name: &Name, http| may_answer(&self.0, &policy, caller, name, method, http);
+        let may_answer = |name: &Name| may(name, http);
         let (chance, mut best) = (usize::from_ne_bytes(random_bytes()), Best::new(failed));
         let (mut looked_at, mut count) = (0, CANDIDATES_FIRST);
         // A few at random, authorised without the lock: where many may answer, two are soon found.
@@ -145,12 +147,15 @@ impl LinkRoutes {
         let next = |cursor: &mut Cursor| {
             self.0.registry().service_index.of(method).next(cursor, AGENTS_COPIED_AT_ONCE)
         };
-        let candidates = self.0.candidates.of(caller, method, &policy, next, may_answer);
+        // Some HTTP requests of those who are listed may be refused.
+        let candidates =
+            self.0.candidates.of(caller, method, &policy, next, |name| may(name, None));
         let (start, agents) = (chance % candidates.agents.len().max(1), &candidates.agents);
         let registry = self.0.registry();
         for name in agents[start..].iter().chain(&agents[..start]) {
             // It may have left or may host something else now.
-            if registry.service_index.has(name, method)
+            if (http.is_none() || may_answer(name))
+                && registry.service_index.has(name, method)
                 && let Some(link) = registry.pick(name)
             {
                 best.consider(link.clone());
@@ -236,11 +241,12 @@ pub(super) fn may_answer(
     requester: &PeerName,
     agent: &Name,
     method: &MethodPath,
+    http: Option<&HttpTarget>,
 ) -> bool {
     let is_own = *requester == shared.peer;
-    policy.may_host(agent, method.service())
+    policy.may_host(agent, method.hosted())
         && (is_own
             || policy
-                .decide(requester, policy::PolicyTarget::Agent(agent), method, None)
+                .decide(requester, policy::PolicyTarget::Agent(agent), method, http)
                 .is_allowed())
 }

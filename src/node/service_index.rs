@@ -3,7 +3,7 @@
 
 use crate::{
     name::{MethodPath, Name},
-    wire::{MethodInfo, ServiceInfo},
+    wire::{CallKind, MethodInfo, ServiceInfo},
 };
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
@@ -77,14 +77,14 @@ impl ServiceIndex {
     }
 }
 
-/// Paths of services without forwards, which belong to one agent. A service that is hosted with all
-/// its methods needs no other path.
+/// Paths of services without TCP forwards, which belong to one agent. A service that is hosted with
+/// all its methods needs no other path.
 pub(super) fn paths(services: &[ServiceInfo]) -> Vec<HostedPath> {
     services.iter().flat_map(paths_of).collect()
 }
 
 fn paths_of(service: &ServiceInfo) -> Vec<HostedPath> {
-    let mut methods = service.methods.iter().filter(|method| !method.kind.is_forward());
+    let mut methods = service.methods.iter().filter(|method| method.kind != CallKind::Tcp);
     if methods.clone().any(MethodInfo::is_any) {
         return vec![service.name.as_str().into()];
     }
@@ -143,7 +143,6 @@ impl<'a> Hosts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{CallKind, MethodInfo};
 
     fn service(methods: &[&str]) -> Vec<ServiceInfo> {
         let method = |name: &&str| MethodInfo::new(*name, CallKind::Unary);
@@ -151,13 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn forwards_are_not_in_the_index() {
+    fn http_forwards_are_in_the_index_and_those_of_tcp_are_not() {
         let agent: Name = "a".parse().expect("a name");
         let mut services = service(&["X"]);
         services.push(ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]));
+        services.push(ServiceInfo::new("http", vec![MethodInfo::new("web", CallKind::Http)]));
         let mut index = ServiceIndex::default();
         index.set(&agent, paths(&services));
-        assert_eq!(of(&index, "S/X"), "a");
+        assert_eq!((of(&index, "S/X"), of(&index, "http:web")), ("a".into(), "a".into()));
         assert_eq!((of(&index, "tcp:db"), of(&index, "tcp/db")), ("".into(), "".into()));
     }
 

@@ -122,7 +122,8 @@ pub(super) fn hosts(shared: &NodeState, requester: &PeerName, method: &MethodPat
             break;
         }
         hosts.extend(
-            some.into_iter().filter(|host| may_answer(shared, &policy, requester, host, method)),
+            some.into_iter()
+                .filter(|host| may_answer(shared, &policy, requester, host, method, None)),
         );
     }
     hosts.sort();

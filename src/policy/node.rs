@@ -86,11 +86,17 @@ impl NodePolicy {
 
     /// The first allow rule under which the requester may call the method on some agent, for a call
     /// that names only the service. Rules that deny are looked at for each agent.
-    pub fn grant_anywhere(&self, requester: &PeerName, method: &MethodPath) -> Option<Grant<'_>> {
+    pub fn grant_anywhere(
+        &self,
+        requester: &PeerName,
+        method: &MethodPath,
+        http: Option<&HttpTarget>,
+    ) -> Option<Grant<'_>> {
         let covers = |rule: &&AllowRule| {
             matches!(rule.agent, TargetGlob::Agents(_))
                 && rule.caller.matches(requester)
                 && rule.method.matches(method)
+                && http.is_none_or(|http| rule.http.allows(http))
         };
         self.allow.iter().find(covers).map(|rule| Grant { rule })
     }
@@ -101,7 +107,8 @@ impl NodePolicy {
         self.view(requester).on(target).allows_something()
     }
 
-    /// True if the agent may answer calls that name only this service.
+    /// True if the agent may answer calls that name only this service, or this forward
+    /// (`http:grafana`).
     pub fn may_host(&self, agent: &Name, service: &str) -> bool {
         self.host.iter().any(|rule| rule.covers(agent, service))
     }
@@ -261,7 +268,7 @@ mod tests {
         let method = "A/b".parse().expect("a method");
         let line = |agent: &str| {
             let policy = NodePolicy::default().allow(allow(3, "billing", agent, "A/*"));
-            policy.grant_anywhere(&requester, &method).map(|grant| grant.rule().origin.line)
+            policy.grant_anywhere(&requester, &method, None).map(|grant| grant.rule().origin.line)
         };
         assert_eq!((line("acme.*"), line("node/**")), (Some(3), None));
     }

@@ -22,7 +22,6 @@ use crate::{
     tls::Credentials,
     wire::CallKind,
 };
-use bytes::Bytes;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -135,7 +134,7 @@ impl GatewayIngress {
     pub(crate) async fn call(
         &self,
         call: GatewayCall,
-        body: impl Future<Output = Result<Bytes, Status>> + Send,
+        body: impl Future<Output = Result<Body, Status>> + Send,
     ) -> Result<Reply, Status> {
         let counted = self.shared.calls.counted();
         let GatewayCall { caller, meta, bytes_min } = call;
@@ -177,7 +176,7 @@ struct ClientCall<'a, B> {
     bytes_in: Option<u64>,
 }
 
-impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_, B> {
+impl<B: Future<Output = Result<Body, Status>> + Send> Arrival for ClientCall<'_, B> {
     /// A body may be large and need conversion: it is read only for a call that an agent takes.
     const PICKS_BEFORE_BODY: bool = true;
 
@@ -212,12 +211,12 @@ impl<B: Future<Output = Result<Bytes, Status>> + Send> Arrival for ClientCall<'_
     ) -> Result<(), Status> {
         let deadline = request.meta.deadline;
         if let Some(body) = self.body.take() {
-            let message = timeout_at(deadline, Box::pin(body)).await.map_err(|_elapsed| {
+            let body = timeout_at(deadline, Box::pin(body)).await.map_err(|_elapsed| {
                 let text = "the deadline passed before the body was read";
                 Status::not_executed(Code::DeadlineExceeded, text)
             })??;
-            self.bytes_in = Some(message.len() as u64);
-            request.body = Body::Message(message);
+            self.bytes_in = Some(body.message_bytes() as u64);
+            request.body = body;
         }
         let left = self.gateway.shared.net.suspend().pass(self.entered, deadline).await;
         request.meta.deadline = left.ok_or_else(|| suspend_guard::too_late("node"))?;

@@ -155,7 +155,7 @@ impl<R: Routes> Ingress<R> {
         if !A::IS_AUTHORISED {
             return Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None });
         }
-        let CallMeta { method, target, .. } = &request.meta;
+        let CallMeta { method, target, http, .. } = &request.meta;
         let (shared, requester) = (&self.shared, request.requester.peer());
         let target = match target {
             // Open to every admitted peer: the directory filters its content by the policy.
@@ -166,7 +166,7 @@ impl<R: Routes> Ingress<R> {
             Target::Agent(name) => Some(PolicyTarget::Agent(name)),
             Target::Service => None,
         };
-        authorise(shared, requester, target, method, None)
+        authorise(shared, requester, target, method, http.as_ref())
     }
 
     /// Handler of a call of the node's own services; `None` for a call of an agent.
