@@ -6,12 +6,16 @@
 mod forwards;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "forward")]
+mod http_forwards;
 #[cfg(feature = "tunnel")]
 mod paths;
 mod rules;
 #[cfg(feature = "forward")]
 mod services;
 mod shared;
+#[cfg(feature = "gateway")]
+mod sites;
 mod table;
 mod value;
 mod watch;
@@ -19,11 +23,15 @@ mod watch;
 pub use crate::line_faults::{LineFault, LineFaults};
 #[cfg(feature = "gateway")]
 pub use gateway::{GatewayFile, GatewayTls};
+#[cfg(feature = "forward")]
+pub use http_forwards::HttpForwardConfig;
 #[cfg(feature = "tunnel")]
 pub use paths::{PathsFile, TunnelFile};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
+#[cfg(feature = "gateway")]
+pub use sites::SiteFile;
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
 
@@ -62,6 +70,9 @@ pub struct NodeConfig {
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
+    /// The sites of the gateway.
+    #[cfg(feature = "gateway")]
+    pub sites: Vec<SiteFile>,
     /// The tunnels that the node accepts.
     #[cfg(feature = "tunnel")]
     pub tunnel: Option<TunnelFile>,
@@ -76,7 +87,7 @@ impl NodeConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let of_agents = ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp"];
+            let of_agents = ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp", "http"];
             file.refuse(&of_agents, "belongs in an agent's file");
             let of_paths =
                 ["path", "tunnel_url", "enroll_tunnel_url", "proxy", "proxy_password_file"];
@@ -91,6 +102,8 @@ impl NodeConfig {
                 audit: read_audit(file),
                 #[cfg(feature = "gateway")]
                 gateway: gateway::read_gateway(file),
+                #[cfg(feature = "gateway")]
+                sites: sites::read_sites(file),
                 #[cfg(feature = "tunnel")]
                 tunnel: paths::read_tunnel(file),
             }
@@ -119,6 +132,9 @@ pub struct AgentConfig {
     /// The services that are forwarded to local HTTP servers.
     #[cfg(feature = "forward")]
     pub forwards: Vec<ForwardConfig>,
+    /// The HTTP forwards to host.
+    #[cfg(feature = "forward")]
+    pub http: Vec<HttpForwardConfig>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
     /// The audit log.
@@ -137,10 +153,10 @@ impl AgentConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let of_node = ["listen", "state", "deny", "host", "gateway", "tokens"];
+            let of_node = ["listen", "state", "deny", "host", "gateway", "tokens", "site"];
             file.refuse(&of_node, "belongs in a node's file");
             #[cfg(not(feature = "forward"))]
-            file.refuse(&["service"], "needs dialback with its feature `forward`");
+            file.refuse(&["service", "http"], "needs dialback with its feature `forward`");
             refuse_unimplemented(file);
             #[cfg(feature = "tunnel")]
             let (paths, more_nodes) = paths::read_paths(file);
@@ -160,6 +176,8 @@ impl AgentConfig {
                 audit: read_audit(file),
                 #[cfg(feature = "forward")]
                 forwards: services::read_forwards(file),
+                #[cfg(feature = "forward")]
+                http: http_forwards::read_http(file),
             }
         })
     }
@@ -179,10 +197,10 @@ fn read_nodes(file: &mut Table<'_>, more: Vec<NodeAddress>) -> Vec<NodeAddress> 
 }
 
 fn refuse_unimplemented(file: &mut Table<'_>) {
-    file.refuse(&["http", "site", "admin", "cluster"], NOT_YET);
+    file.refuse(&["admin", "cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
-    file.refuse(&["gateway", "tokens"], NOT_YET);
+    file.refuse(&["gateway", "tokens", "site"], NOT_YET);
     #[cfg(not(feature = "tunnel"))]
     file.refuse(&["tunnel", "path", "tunnel_url", "proxy", "node"], "needs the feature `tunnel`");
 }

@@ -6,6 +6,7 @@ use crate::{
     credentials::{self, Locator},
     exit::Failure,
     forwards::{Forwards, parse_forward},
+    http_forwards::{self, parse_http},
     join::{self, JoinCommand, parse_enroller},
     paths::{self, PathArgs},
     reload::{self, Start},
@@ -14,7 +15,9 @@ use clap::{Args, builder::BoolishValueParser};
 use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward, TunnelUrl,
-    config::{AgentConfig, AuditFile, ForwardConfig, PathsFile, parse_memory_max},
+    config::{
+        AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, PathsFile, parse_memory_max,
+    },
     demo::{self, Ledger},
     enroll::Renewal,
 };
@@ -47,6 +50,10 @@ pub(crate) struct AgentArgs {
     /// name
     #[arg(long, value_name = "NAME=ADDR", value_delimiter = ',')]
     pub(crate) tcp: Vec<TcpForward>,
+    /// Forward http:NAME to a local HTTP server, as grafana=http://127.0.0.1:3000; h2c:// for
+    /// HTTP/2 without TLS, as of gRPC; may be repeated, and replaces [[http]] of that name
+    #[arg(long, value_name = "NAME=URL", value_delimiter = ',', value_parser = parse_http)]
+    pub(crate) http: Vec<HttpForwardConfig>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -96,6 +103,7 @@ struct Settings {
 #[derive(PartialEq, Eq)]
 struct Hosted {
     tcp: Vec<TcpForward>,
+    http: Vec<HttpForwardConfig>,
     demo: bool,
     ledger: Option<PathBuf>,
 }
@@ -132,7 +140,12 @@ impl Settings {
             None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
-            hosted: Hosted { tcp: tcp_forwards(&args.tcp, file.tcp)?, demo, ledger },
+            hosted: Hosted {
+                tcp: tcp_forwards(&args.tcp, file.tcp)?,
+                http: http_forwards::all(&args.http, file.http)?,
+                demo,
+                ledger,
+            },
             forwards,
             credentials,
             renewal,
@@ -184,7 +197,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let has_rules = Cell::new(!policy.allow.is_empty());
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
-    announce(&nodes, services.is_empty() && hosted.tcp.is_empty());
+    let http = http_forwards::make(&hosted.http)?;
+    announce(&nodes, services.is_empty() && hosted.tcp.is_empty() && http.is_empty());
     for forward in &hosted.tcp {
         tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
@@ -194,6 +208,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let builder = builder.paths(to_nodes);
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
+    let builder = http.into_iter().fold(builder, dialback::AgentBuilder::http);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
@@ -250,7 +265,7 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
         tracing::warn!(
-            "this agent hosts no services; add --forward for services of a local HTTP server, --tcp NAME=ADDR for TCP forwards, --demo for the demo services"
+            "this agent hosts no services; add --http NAME=URL for a local HTTP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"
         );
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
-    Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, TokenVerifier,
-    config::{GatewayFile, GatewayTls},
+    Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, Site, TokenVerifier,
+    config::{GatewayFile, GatewayTls, SiteFile},
     tokens::Tokens,
 };
 use std::{
@@ -17,18 +17,24 @@ pub(crate) struct GatewaySettings {
     config: GatewayFile,
     tokens: Option<TokenVerifier>,
     certificate: Option<ServerCertificate>,
+    sites: Vec<(SiteFile, Site)>,
 }
 
 impl GatewaySettings {
     pub(crate) fn read(
         args: &NodeArgs,
         file: Option<GatewayFile>,
+        sites: Vec<SiteFile>,
     ) -> Result<Option<Self>, Failure> {
         let mut config = match (file, args.gateway) {
             (Some(config), _) => config,
             (None, Some(_)) => GatewayFile::default(),
             (None, None) if args.tokens.is_some() => {
                 let text = "--tokens requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file";
+                return Err(Failure::Local(vec![text.into()]));
+            }
+            (None, None) if !sites.is_empty() => {
+                let text = "[[site]] requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file";
                 return Err(Failure::Local(vec![text.into()]));
             }
             (None, None) => return Ok(None),
@@ -43,14 +49,44 @@ impl GatewaySettings {
             _ => None,
         };
         let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
-        Ok(Some(Self { listen, config, tokens, certificate }))
+        let sites = read_sites(sites, config.tls.is_some())?;
+        Ok(Some(Self { listen, config, tokens, certificate, sites }))
     }
 
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let certificate =
             self.config.tls.iter().filter_map(|tls| tls.certificate.clone()).flatten();
-        self.config.tokens.iter().cloned().chain(certificate).collect()
+        let of_sites = self.sites.iter().filter_map(|(site, _)| site.certificate.clone()).flatten();
+        self.config.tokens.iter().cloned().chain(certificate).chain(of_sites).collect()
     }
+}
+
+fn read_sites(files: Vec<SiteFile>, has_tls: bool) -> Result<Vec<(SiteFile, Site)>, Failure> {
+    let read = |file: SiteFile| {
+        let (host, http) = (file.host.clone(), file.http.clone());
+        let mut site = match &file.agent {
+            Some(agent) => Site::new(host, agent.clone(), http),
+            None => Site::of_any_agent(host, http),
+        };
+        if let Some(caller) = &file.public {
+            site = site.public(caller.clone());
+        }
+        match &file.certificate {
+            Some(_) if !has_tls => {
+                let text = format!(
+                    "the certificate of the site {} is for a gateway with TLS; set tls = true or [gateway.tls]",
+                    file.host
+                );
+                return Err(Failure::Local(vec![text]));
+            }
+            Some([cert, key]) => {
+                site = site.certificate(ServerCertificate::from_files(cert, key)?);
+            }
+            None => {}
+        }
+        Ok((file, site))
+    };
+    files.into_iter().map(read).collect()
 }
 
 fn read_tokens(path: &PathBuf) -> Result<TokenVerifier, Failure> {
@@ -67,7 +103,7 @@ pub(crate) async fn open(
     tunnel_path: Option<&str>,
 ) -> Result<Option<Gateway>, GatewayError> {
     let Some(settings) = settings else { return Ok(None) };
-    let GatewaySettings { listen, config, tokens, certificate } = settings;
+    let GatewaySettings { listen, config, tokens, certificate, sites } = settings;
     let mut builder = Gateway::builder(node).listen(listen).shared_tokens(tokens.clone());
     if let Some(name) = &config.anonymous {
         builder = builder.anonymous(name.clone());
@@ -79,6 +115,7 @@ pub(crate) async fn open(
         (None, Some(_)) => builder.tls(),
         (None, None) => builder,
     };
+    builder = sites.iter().map(|(_, site)| site.clone()).fold(builder, GatewayBuilder::site);
     if let Some(path) = tunnel_path {
         builder = builder.tunnel(path);
     }
@@ -90,7 +127,8 @@ pub(crate) fn apply(gateway: Option<&Gateway>, next: Option<GatewaySettings>) {
     if let (Some(gateway), Some(next)) = (gateway, next) {
         gateway.set_tokens(next.tokens);
         gateway.set_certificate(next.certificate);
-        tracing::info!("HTTP gateway: tokens and certificate reloaded");
+        gateway.set_sites(next.sites.into_iter().map(|(_, site)| site).collect());
+        tracing::info!("HTTP gateway: tokens, certificates and sites reloaded");
     }
 }
 

@@ -14,6 +14,7 @@ mod enroll;
 mod exit;
 mod forwards;
 mod gateway;
+mod http_forwards;
 mod input;
 mod join;
 mod listener;

@@ -89,7 +89,7 @@ impl Settings {
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.iter().chain(&args.policy).cloned());
-        let gateway = GatewaySettings::read(args, file.gateway)?;
+        let gateway = GatewaySettings::read(args, file.gateway, file.sites)?;
         files.extend(gateway.iter().flat_map(GatewaySettings::files));
         let tunnel = TunnelSettings::read(args.tunnel, file.tunnel, gateway.is_some())?;
         files.extend(tunnel.iter().flat_map(TunnelSettings::files));

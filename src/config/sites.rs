@@ -1,0 +1,159 @@
+//! `[[site]]` of a node's file: host names of the gateway that lead to HTTP forwards of agents.
+
+use super::{
+    shared::read_certificate,
+    table::Table,
+    value::{flag, text},
+};
+use crate::{gateway::SiteHost, name::Name};
+use std::path::PathBuf;
+use toml::de::DeValue;
+
+/// One `[[site]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SiteFile {
+    /// The host name that requests name.
+    pub host: SiteHost,
+    /// The agent; `None` is any that hosts the forward and may do so by `[[host]]`.
+    pub agent: Option<Name>,
+    /// The name of the HTTP forward.
+    pub http: Name,
+    /// The caller of requests without a credential, if the site is open to everybody.
+    pub public: Option<Name>,
+    /// Certificate and key for this host.
+    pub certificate: Option<[PathBuf; 2]>,
+}
+
+/// Reads `[[site]]`. Sites with a fault are left out; the fault refuses the file.
+pub(super) fn read_sites(file: &mut Table<'_>) -> Vec<SiteFile> {
+    let mut sites: Vec<SiteFile> = Vec::new();
+    for mut table in file.tables("site", "[[site]]") {
+        let read = read_site(&mut table);
+        if let Some(site) = read {
+            if sites.iter().any(|other| other.host == site.host) {
+                table.fault("host", format!("`host`: duplicate [[site]] {}", site.host));
+            }
+            sites.push(site);
+        }
+        table.finish();
+    }
+    sites
+}
+
+fn read_site(table: &mut Table<'_>) -> Option<SiteFile> {
+    let host = table.required("host", "grafana.example.com");
+    let agent = table.optional("agent", text("warehouse"));
+    let service = table.optional("service", forward_name);
+    let http = table.optional("http", text("grafana"));
+    let anonymous = table.optional("anonymous", text("everybody"));
+    let is_public = table.optional("public", flag).unwrap_or(false);
+    let certificate = read_certificate(table);
+    let http = forward_of(table, agent.is_some(), service, http);
+    match (&anonymous, is_public) {
+        (Some(name), false) => table.fault(
+            "anonymous",
+            format!("`anonymous`: opens the site to everybody as caller/{name}; add `public = true` if that is intended, or remove the key"),
+        ),
+        (None, true) => table.fault(
+            "public",
+            "`public`: needs the name of the caller of such requests; add a line as anonymous = \"everybody\"".into(),
+        ),
+        _ => {}
+    }
+    Some(SiteFile { host: host?, agent, http: http?, public: anonymous, certificate })
+}
+
+/// The forward of a site: of one agent, or of any that may host it.
+fn forward_of(
+    table: &Table<'_>,
+    has_agent: bool,
+    service: Option<Name>,
+    http: Option<Name>,
+) -> Option<Name> {
+    match (has_agent, service, http) {
+        (true, Some(_), _) => {
+            let text = "`service`: is for a site of any agent; remove it, or remove `agent`";
+            table.fault("service", text.into());
+            None
+        }
+        (true, None, http @ Some(_)) => http,
+        (false, Some(service), http) if http.as_ref().is_none_or(|http| *http == service) => {
+            Some(service)
+        }
+        (false, Some(service), _) => {
+            let text =
+                format!("`http`: differs from `service`, http:{service}; remove one of them");
+            table.fault("http", text);
+            None
+        }
+        (true, None, None) => {
+            table.fault("host", "`http`: is missing; add a line as http = \"grafana\"".into());
+            None
+        }
+        (false, None, _) => {
+            let text = "`agent`: is missing; add a line as agent = \"warehouse\", or service = \"http:grafana\" for any agent that may host it";
+            table.fault("host", text.into());
+            None
+        }
+    }
+}
+
+fn forward_name(value: &DeValue<'_>) -> Result<Name, String> {
+    let name: String = text("http:grafana")(value)?;
+    let name = name.strip_prefix("http:").unwrap_or(&name);
+    name.parse().map_err(|fault: crate::name::NameError| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::NodeConfig;
+
+    const SITE: &str = "[[site]]\nhost = 'web.example'\nagent = 'warehouse'\nhttp = 'web'\n";
+
+    fn faults(text: &str) -> String {
+        NodeConfig::parse(text, "f").expect_err("a fault").to_string()
+    }
+
+    #[test]
+    fn a_site_leads_to_a_forward_of_one_agent_or_of_any() {
+        let read = |text: &str| {
+            let site = NodeConfig::parse(text, "f").expect("a config").sites.remove(0);
+            (site.agent.map(|agent| agent.to_string()), site.http.to_string())
+        };
+        assert_eq!(read(SITE), (Some("warehouse".into()), "web".into()));
+        for service in ["service = 'http:web'", "service = 'web'", "service = 'web'\nhttp = 'web'"]
+        {
+            let text = format!("[[site]]\nhost = 'web.example'\n{service}\n");
+            assert_eq!(read(&text), (None, "web".into()), "{service}");
+        }
+        for (text, fault) in [
+            (SITE.replace("agent = 'warehouse'\n", ""), "`agent`: is missing"),
+            (SITE.replace("http = 'web'\n", ""), "`http`: is missing"),
+            (format!("{SITE}service = 'http:web'\n"), "f:5: `service`: is for a site of any agent"),
+            (SITE.replace("agent = 'warehouse'", "service = 'api'"), "`http`: differs"),
+            (SITE.replace("web.example", "Web.example"), "f:2: `host`: "),
+            (SITE.replace("web.example", "web.example:80"), "has a port"),
+            (SITE.repeat(2), "f:6: `host`: duplicate [[site]] web.example"),
+        ] {
+            assert!(faults(&text).contains(fault), "{fault}: {}", faults(&text));
+        }
+    }
+
+    #[test]
+    fn a_public_site_says_so_and_names_its_caller() {
+        let text = format!("{SITE}anonymous = 'everybody'\npublic = true\n");
+        let site = NodeConfig::parse(&text, "f").expect("a config").sites.remove(0);
+        assert_eq!(site.public.map(|name| name.to_string()), Some("everybody".into()));
+        let text = faults(&format!("{SITE}anonymous = 'everybody'\n"));
+        assert!(text.contains("f:5: `anonymous`: opens the site to everybody"), "{text}");
+        let text = faults(&format!("{SITE}public = true\n"));
+        assert!(text.contains("f:5: `public`: needs the name"), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_of_a_site_has_its_key() {
+        let text = faults(&format!("{SITE}cert = 'web.pem'\n"));
+        assert!(text.contains("cert and key go together"), "{text}");
+    }
+}
