@@ -14,6 +14,7 @@ mod failover;
 mod files;
 mod forwarding;
 mod http;
+mod http_programs;
 mod killed;
 mod crls;
 mod start_errors;

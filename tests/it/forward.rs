@@ -6,5 +6,5 @@ mod failures;
 mod requests;
 mod streams;
 mod trust;
-mod upstream;
+pub(crate) mod upstream;
 mod through_node;

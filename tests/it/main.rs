@@ -38,6 +38,8 @@ mod migration;
 mod roles;
 mod routing;
 mod shutdown;
+#[cfg(all(feature = "forward", feature = "gateway"))]
+mod sites;
 mod streams;
 mod structure;
 mod tcp;

@@ -40,6 +40,7 @@ const ROOMS: &[Room] = &[
             "src/gateway/",
             "src/tunnel/",
             "src/agent/forward/",
+            "src/http_call/",
             "src/convert/text.rs",
             "src/bin/dialback/bench/gateway",
         ],
@@ -48,7 +49,7 @@ const ROOMS: &[Room] = &[
         word: "hyper_util",
         places: &["src/httpd", "src/agent/forward/", "src/bin/dialback/bench/gateway"],
     },
-    Room { word: "http_body", places: &["src/httpd", "src/gateway/"] },
+    Room { word: "http_body", places: &["src/httpd", "src/gateway/", "src/http_call/"] },
     Room {
         word: "http_body_util",
         places: &[

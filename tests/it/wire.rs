@@ -609,12 +609,17 @@ async fn a_node_sends_any_method_of_a_service_to_an_agent_with_a_fallback_for_it
 
 /// A raw node with a real agent that hosts [`meter`], whose registration differs from the golden
 /// file.
-async fn golden_streams(issuer: &Issuer, db: TcpForward) -> (Agent, RawLink, RawStream) {
+async fn golden_streams(
+    issuer: &Issuer,
+    db: TcpForward,
+    http: HttpForward,
+) -> (Agent, RawLink, RawStream) {
     let listener = RawListener::bind(&issuer.credentials("node/edge-1"), Settings::default());
     let agent = Agent::builder(issuer.credentials("agent/warehouse"))
         .node(listener.address())
         .serve(meter())
         .tcp(db)
+        .http(http)
         .start()
         .expect("an agent");
     let link = listener.accept().await;
@@ -632,7 +637,11 @@ async fn a_real_agent_answers_golden_streams() {
     let upstream = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = upstream.local_addr().expect("an address");
     let db = format!("db={at}").parse().expect("a forward");
-    let (agent, link, _control) = golden_streams(&issuer, db).await;
+    let web = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", web.local_addr().expect("an address"));
+    let url = url.parse().expect("an upstream");
+    let http = HttpForward::new("web".parse().expect("a name"), url, None).expect("a forward");
+    let (agent, link, _control) = golden_streams(&issuer, db, http).await;
     soon("registration", agent.registered(1)).await;
     let mut stream = link.open().await;
     send(&mut stream, "request-tcp").await;
@@ -644,6 +653,18 @@ async fn a_real_agent_answers_golden_streams() {
     accepted.write_all(b"pong").await.expect("written");
     drop(accepted);
     expect_whole(&mut stream, "reply-tcp").await;
+    let mut stream = link.open().await;
+    send(&mut stream, "request-http").await;
+    stream.finish();
+    let mut accepted = soon("it connects", web.accept()).await.expect("a connection").0;
+    let mut request = Vec::new();
+    while !request.ends_with(b"2\r\nhi\r\n0\r\n\r\n") {
+        assert_ne!(soon("a request", accepted.read_buf(&mut request)).await.expect("bytes"), 0);
+    }
+    assert!(request.starts_with(b"POST /a?x=1 HTTP/1.1\r\naccept: */*\r\n"), "{request:?}");
+    let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-of: up\r\n\r\nok";
+    accepted.write_all(response).await.expect("written");
+    expect_whole(&mut stream, "reply-http").await;
     for request in ["request-server-stream", "request-bidirectional"] {
         let mut stream = link.open().await;
         send(&mut stream, request).await;

@@ -12,7 +12,7 @@ use tokio::{
 
 /// The reaction to a request.
 #[derive(Clone)]
-pub(super) enum ServerAction {
+pub(crate) enum ServerAction {
     /// Writes these bytes and waits for the next request.
     Answers(Vec<u8>),
     /// Writes these bytes and closes the connection.
@@ -26,16 +26,16 @@ pub(super) enum ServerAction {
 
 /// A request as received.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The connection it came on, from 0.
-    pub(super) connection: usize,
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) connection: usize,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
     /// The value of a header, names in lower case; panics if it occurs twice.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().skip(1).filter_map(|line| {
             let (have, value) = line.split_once(':')?;
             (have == name).then_some(value.trim())
@@ -45,27 +45,27 @@ impl Seen {
         value
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a text")
     }
 }
 
 /// The records of the server.
 #[derive(Default)]
-pub(super) struct ServerLog {
-    pub(super) seen: Vec<Seen>,
-    pub(super) connections: usize,
+pub(crate) struct ServerLog {
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) connections: usize,
     /// Connections that the other side has ended.
-    pub(super) disconnected: usize,
+    pub(crate) disconnected: usize,
     /// Connections that it has closed itself.
-    pub(super) closed: usize,
+    pub(crate) closed: usize,
     /// Bytes that it could write.
-    pub(super) written: usize,
+    pub(crate) written: usize,
 }
 
 type Script = Arc<dyn Fn(&Seen) -> ServerAction + Send + Sync>;
 
-pub(super) struct HttpUpstream {
+pub(crate) struct HttpUpstream {
     address: SocketAddr,
     server_log: Arc<watch::Sender<ServerLog>>,
     _serving: Background<()>,
@@ -73,7 +73,7 @@ pub(super) struct HttpUpstream {
 
 impl HttpUpstream {
     /// A plain server that reacts in this way to each request.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         script: impl Fn(&Seen) -> ServerAction + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -83,46 +83,46 @@ impl HttpUpstream {
     }
 
     /// The same, answering every request with this reply.
-    pub(super) async fn answering(reply: Vec<u8>) -> Self {
+    pub(crate) async fn answering(reply: Vec<u8>) -> Self {
         Self::start(move |_| ServerAction::Answers(reply.clone())).await
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The service HelloService forwarded to it, called in memory.
-    pub(super) fn callee(&self) -> Callee {
+    pub(crate) fn callee(&self) -> Callee {
         joined(self.forward().service("HelloService"))
     }
 
-    pub(super) fn forward(&self) -> Forward {
+    pub(crate) fn forward(&self) -> Forward {
         Forward::to(self.url()).expect("an upstream")
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.server_log.borrow().seen.clone()
     }
 
     /// The only request that was received.
     #[track_caller]
-    pub(super) fn only(&self) -> Seen {
+    pub(crate) fn only(&self) -> Seen {
         let seen = self.seen();
         assert_eq!(seen.len(), 1, "{seen:#?}");
         seen[0].clone()
     }
 
-    pub(super) fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.server_log.borrow().written
     }
 
     /// Waits until the record fulfils a condition.
     #[track_caller]
-    pub(super) fn until(
+    pub(crate) fn until(
         &self,
         what: &str,
         mut holds: impl FnMut(&ServerLog) -> bool,
@@ -135,14 +135,14 @@ impl HttpUpstream {
 
     /// Waits until the other side has ended this many connections.
     #[track_caller]
-    pub(super) fn disconnected(&self, count: usize) -> impl Future<Output = ()> {
+    pub(crate) fn disconnected(&self, count: usize) -> impl Future<Output = ()> {
         self.until("the agent closes the connection", move |server_log| {
             server_log.disconnected >= count
         })
     }
 }
 
-pub(super) fn joined(service: Service) -> Callee {
+pub(crate) fn joined(service: Service) -> Callee {
     testing::join([service]).expect("a service")
 }
 
@@ -155,7 +155,7 @@ async fn serve(listener: TcpListener, script: Script, server_log: Arc<watch::Sen
 }
 
 /// Serves one connection until either side ends it.
-pub(super) async fn answer_requests<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn answer_requests<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     script: Script,
     server_log: Arc<watch::Sender<ServerLog>>,
@@ -220,15 +220,21 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S, connection: usize) -> Option
     };
     let head = String::from_utf8(bytes[..head_ends].to_vec()).expect("a head of text");
     let mut seen = Seen { connection, head, body: bytes[head_ends..].to_vec() };
-    let length: usize = seen.header("content-length").expect("a length").parse().expect("a number");
-    while seen.body.len() < length {
+    let length = seen.header("content-length").map(|length| length.parse().expect("a number"));
+    let is_chunked = seen.header("transfer-encoding").is_some();
+    // A body in chunks is kept as it came; it may be cut.
+    let is_whole = |body: &[u8]| match length {
+        Some(length) => body.len() >= length,
+        None => !is_chunked || body.ends_with(b"\r\n\r\n"),
+    };
+    while !is_whole(&seen.body) {
         assert_ne!(stream.read_buf(&mut seen.body).await.ok()?, 0, "cut: {seen:?}");
     }
     Some(seen)
 }
 
 /// A reply with this status line, these headers, and a length.
-pub(super) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", body.len());
     headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
@@ -236,30 +242,30 @@ pub(super) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8
 }
 
 /// A valid JSON reply.
-pub(super) fn json(body: &str) -> Vec<u8> {
+pub(crate) fn json(body: &str) -> Vec<u8> {
     reply("200 OK", &[("content-type", "application/json")], body)
 }
 
 /// The head of a stream of this media type, which ends with the connection unless it is chunked.
-pub(super) fn stream_head(media_type: &str) -> Vec<u8> {
+pub(crate) fn stream_head(media_type: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: {media_type}\r\n\r\n")
         .into_bytes()
 }
 
 /// Bytes as one chunk.
-pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 /// A message in Connect's envelope.
-pub(super) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn envelope(flags: u8, bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("short");
     [&[flags][..], &length.to_be_bytes(), bytes].concat()
 }
 
 /// Makes sure that this runtime has processed all socket events up to now: a byte passes through it
 /// after them.
-pub(super) async fn process_socket_events() {
+pub(crate) async fn process_socket_events() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut one = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it");
     let (mut other, _) = listener.accept().await.expect("a connection");

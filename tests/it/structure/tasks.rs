@@ -8,7 +8,9 @@ use crate::tidy::Tree;
 const STARTERS: &[&str] = &[
     "src/agent/forward/connect/stream.rs",
     "src/agent/forward/http/connection.rs",
+    "src/agent/forward/http/http2.rs",
     "src/agent/forward/http/pool.rs",
+    "src/agent/forward/proxy/reply.rs",
     "src/agent/mod.rs",
     "src/agent/registration.rs",
     "src/audit/writer.rs",
