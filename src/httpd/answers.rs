@@ -25,9 +25,12 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The bytes of a connection that has left HTTP.
-pub(crate) trait UpgradedIo: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpgradedIo for S {}
+pub(crate) trait UpgradedIo: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Sets whether it ends with a reset when it is dropped: the other protocol may know the end of
+    /// something by that of the connection. TLS has an end of its own, which is then missing.
+    #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels have no such end"))]
+    fn reset_on_drop(&mut self, is_reset: bool);
+}
 
 /// A connection that has left HTTP, and the bytes that were read behind its last request. Its owner
 /// limits how long it may stall or be idle.

@@ -1,6 +1,7 @@
 //! I/O wrapper that closes a connection whose writes stall.
 
 use super::{
+    answers::UpgradedIo,
     frames::{Allowance, Frames},
     head::{Found, Heads},
     watched::Activity,
@@ -24,6 +25,7 @@ pub(super) struct Guarded<S> {
     stream: S,
     /// Lets the stream end with an error of the client.
     reset: fn(&S),
+    is_reset: bool,
     /// Bytes read to detect the protocol.
     first: Vec<u8>,
     heads: Option<Heads>,
@@ -63,6 +65,7 @@ impl<S> Guarded<S> {
         Self {
             stream,
             reset: |_| (),
+            is_reset: false,
             first,
             heads: None,
             frames: None,
@@ -134,9 +137,16 @@ impl<S> Guarded<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> UpgradedIo for Guarded<S> {
+    fn reset_on_drop(&mut self, is_reset: bool) {
+        self.is_reset = is_reset;
+    }
+}
+
 impl<S> Drop for Guarded<S> {
     fn drop(&mut self) {
-        if self.activity.as_ref().is_some_and(|activity| activity.is_truncated()) {
+        let is_truncated = self.activity.as_ref().is_some_and(|activity| activity.is_truncated());
+        if is_truncated || self.is_reset {
             (self.reset)(&self.stream);
         }
     }

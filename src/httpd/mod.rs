@@ -19,6 +19,8 @@ mod unanswered_request;
 mod watched;
 
 pub(crate) use answers::{Answers, Peer};
+#[cfg(feature = "gateway")]
+pub(crate) use answers::{ResponseBodyError, UpgradedStream};
 pub(crate) use client_address::client_address;
 pub use client_address::{IpRange, IpRangeError};
 pub(crate) use head::Framing;
