@@ -67,6 +67,10 @@ mod tunnel;
 pub mod testing;
 mod serve;
 #[cfg(any(feature = "forward", feature = "gateway"))]
+#[cfg_attr(
+    not(all(feature = "forward", feature = "gateway")),
+    allow(dead_code, unused_imports, reason = "each end writes what the other reads")
+)]
 mod http_call;
 mod call;
 mod suspend_guard;

@@ -43,8 +43,10 @@ pub(crate) use fan_out::ToMany;
 pub(crate) use head::Head;
 pub(crate) use initiator::{RelayedReply, ask, is_retryable_on_next_link};
 pub use message::{CallMeta, Context, Reply, Request, Requester, Target};
+#[cfg(any(feature = "forward", feature = "gateway"))]
+pub(crate) use messages::with_background;
 pub use messages::{MessageSender, Messages};
-pub(crate) use messages::{Next, Source, with_background};
+pub(crate) use messages::{Next, Source};
 pub use parts::MessageParts;
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use request_body::PendingRequest;

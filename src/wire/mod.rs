@@ -9,6 +9,11 @@ mod describe;
 mod error;
 mod frame;
 mod head;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+#[cfg_attr(
+    not(all(feature = "forward", feature = "gateway")),
+    allow(dead_code, reason = "each end writes what the other reads")
+)]
 mod http;
 #[cfg(feature = "certs")]
 mod join;
@@ -32,6 +37,7 @@ pub(crate) use frame::{
     request_start, status_chunk,
 };
 pub(crate) use head::{ReplyHead, RequestHead, RouteKind, metadata_fault, pairs};
+#[cfg(any(feature = "forward", feature = "gateway"))]
 pub(crate) use http::{HeaderPairs, HttpRequestHead, HttpResponseHead, HttpTrailers};
 #[cfg(feature = "certs")]
 pub(crate) use join::{Ask, JoinReply, JoinRequest};
