@@ -33,7 +33,7 @@ use crate::{
 };
 use http_body::Body as _;
 use hyper::{
-    Method, Response, StatusCode,
+    Method, Response, StatusCode, Version,
     header::{self, HeaderValue},
     http::request::Parts,
 };
@@ -42,7 +42,8 @@ use tokio::io::AsyncReadExt;
 
 /// A refusal of the gateway itself as a gRPC client reads it; the same refusal for other clients.
 pub(super) fn grpc_refusal(refusal: Refusal, head: &Parts) -> Result<GatewayResponse, Refusal> {
-    if !grpc::is_grpc(&head.headers) {
+    // gRPC has no form in HTTP/1.1.
+    if head.version < Version::HTTP_2 || !grpc::is_grpc(&head.headers) {
         return Err(refusal);
     }
     let refusal = match (refusal.http_status(), authority(head)) {

@@ -452,9 +452,11 @@ async fn the_other_keys_of_a_head_have_their_types_and_bounds() {
         };
         check_head(responder, "65 pairs", pairs(65, 1), pairs(64, 1)).await;
         check_head(responder, "8 KiB and some of metadata", pairs(32, 256), pairs(32, 255)).await;
-        let unimplemented = (Code::Unimplemented, Some(StreamCode::Refused));
-        let reserved = open(with(3, Cbor::Uint(4)).frame());
-        check(responder, "a reserved kind", reserved, unimplemented, good(&head)).await;
+        let http = with(3, Cbor::Uint(4));
+        check_head(responder, "an HTTP call without a verb and path", http, head.clone()).await;
+        let verb_and_path = Cbor::Array(vec![Cbor::text("GET"), Cbor::text("/")]);
+        let not_http = with(14, verb_and_path);
+        check_head(responder, "a verb and path of another call", not_http, head.clone()).await;
         // Rules use the name, so the name has to state the kind of call; and a forward belongs to
         // one agent.
         let named = |text: &str| with(0, Cbor::text(text));
