@@ -21,7 +21,7 @@ pub(in crate::gateway) struct ProxyBody {
     body: HttpBody,
     /// Bytes still to come, if the head states the length.
     left: Option<u64>,
-    /// The last piece, until the call has ended: whoever has read it reads no further.
+    /// The last piece, kept until the call has ended, because a client stops reading after it.
     last: Option<Bytes>,
     authentication_end: AuthenticationEnd,
     is_grpc: bool,
