@@ -6,7 +6,7 @@ use super::{error::CredentialsError, files, sections};
 use rustls::sign::CertifiedKey;
 use std::{fmt, path::Path, sync::Arc};
 
-/// A certificate that a node's gateway shows, or a listener of tunnels: one that browsers trust,
+/// A certificate that a node's gateway shows, or a tunnel listener: one that browsers trust,
 /// for a public name.
 ///
 /// Cloning is cheap. `Debug` shows where it was read and no key.

@@ -72,7 +72,7 @@ impl TunnelListen {
     }
 }
 
-/// A running listener of tunnels.
+/// A running tunnel listener.
 pub(crate) struct ListeningTunnels {
     state: Arc<TunnelServer>,
     pub(crate) address: SocketAddr,
