@@ -66,7 +66,7 @@ impl Head {
 /// Checks that name and kind agree (rules allow forwards by name); a forward must name its agent.
 fn check_forward(method: &MethodPath, kind: CallKind, target: &Target) -> Result<(), Status> {
     let is_named_so = if kind.is_forward() {
-        method.is_forward() && method.service() == kind.as_str()
+        method.is_forward() && kind.calls_forwards_of(method.service())
     } else {
         !method.is_forward()
     };
@@ -88,4 +88,43 @@ pub(super) fn malformed(fault: &WireError) -> Status {
         Code::InvalidArgument
     };
     Status::not_executed(code, fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(method: &str, kind: CallKind, target: Target, fault: Option<&str>) {
+        let method = method.parse().expect("a method");
+        let text = check_forward(&method, kind, &target).map_err(|status| status.to_string());
+        match (text, fault) {
+            (Ok(()), None) => {}
+            (Err(text), Some(fault)) => assert!(text.contains(fault), "{text}"),
+            (other, _) => panic!("{method} as {kind}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_forward_is_called_as_the_kind_of_its_service() {
+        use CallKind::{Http, Tcp, Unary};
+        let wrong = Some("does not go to");
+        for (method, kind, fault) in [
+            ("S/M", Unary, None),
+            ("tcp:db", Tcp, None),
+            ("http:web", Http, None),
+            ("mcp:jira", Http, None),
+            ("mcp:jira/create_issue", Http, None),
+            ("mcp:jira/client", Http, None),
+            ("S/M", Http, wrong),
+            ("mcp/jira", Http, wrong),
+            ("mcp:jira/create_issue", Unary, wrong),
+            ("mcp:jira", Tcp, wrong),
+            ("tcp:db", Http, wrong),
+        ] {
+            check(method, kind, Target::Here, fault);
+        }
+        check("mcp:jira/x", Http, Target::Service, Some("has to name the agent"));
+        check("S/M", Unary, Target::Service, None);
+    }
 }

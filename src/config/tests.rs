@@ -704,7 +704,7 @@ proptest! {
 }
 
 #[test]
-fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_others_are_not() {
+fn rules_for_mcp_servers_name_their_tools() {
     let node = |method: &str, kind: &str| {
         let text = format!("[[{kind}]]\ncaller = 'a'\nagent = 'b'\nmethod = '{method}'\n");
         NodeConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
@@ -713,13 +713,14 @@ fn rules_for_forwards_that_do_not_exist_yet_are_refused_and_others_are_not() {
         let text = format!("[[allow]]\nnode = 'n'\ncaller = 'a'\nmethod = '{method}'\n");
         AgentConfig::parse(&text, "f").map(drop).map_err(|faults| faults.to_string())
     };
-    for bad in ["mcp:tools", "mcp:*", "mcp:tools/x"] {
+    for (bad, right) in [("mcp:jira", "mcp:jira/*"), ("mcp:*", "mcp:*/*")] {
         for refused in [node(bad, "allow"), node(bad, "deny"), agent(bad)] {
             let text = refused.expect_err(bad);
-            assert!(text.starts_with("f:4: `method`") && text.contains("tcp:NAME"), "{text}");
+            let remedy = format!("none of its tools; write {right}");
+            assert!(text.starts_with("f:4: `method`") && text.contains(&remedy), "{text}");
         }
     }
-    for good in ["tcp:db", "tcp:*", "http:web", "http:*", "A/b", "*/*"] {
+    for good in ["mcp:jira/*", "mcp:jira/client", "tcp:db", "tcp:*", "http:web", "http:*", "A/b"] {
         assert_eq!((node(good, "allow"), agent(good)), (Ok(()), Ok(())), "{good}");
     }
 }

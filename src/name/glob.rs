@@ -3,8 +3,9 @@
 use super::{
     MethodPath, Name, NameError,
     error::as_name,
-    method::{FORWARDS, HTTP, is_identifier},
+    method::{FORWARDS, HTTP, MCP, is_identifier},
     peer::is_label_byte,
+    tool::ToolGlob,
 };
 use std::str::FromStr;
 
@@ -38,6 +39,14 @@ impl Label {
             (true, _) => Ok(Self::Prefix(body.into())),
             (false, true) => Err("has an empty label"),
             (false, false) => Ok(Self::Exact(body.into())),
+        }
+    }
+
+    /// The text, without a `*`.
+    fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Any => "",
         }
     }
 
@@ -152,18 +161,38 @@ impl FromStr for ServiceGlob {
     }
 }
 
+/// True if `wide` certainly covers all names that `narrow` covers. Conservative: may return false.
+fn labels_cover(wide: &[Label], narrow: &[Label]) -> bool {
+    let exact = |label: &'_ Label| matches!(label, Label::Exact(_));
+    if wide == narrow || wide == [Label::Any] {
+        return true;
+    }
+    if narrow.iter().all(exact) {
+        return labels_match(wide, narrow.iter().map(Label::text));
+    }
+    let covers = |(wide, narrow): (&Label, &Label)| match (wide, narrow) {
+        (Label::Any, _) | (_, Label::Any) => false,
+        (Label::Prefix(start), Label::Prefix(longer)) => longer.starts_with(start.as_str()),
+        (wide, Label::Exact(text)) => wide.matches(text),
+        (Label::Exact(_), Label::Prefix(_)) => false,
+    };
+    wide.len() == narrow.len() && wide.iter().zip(narrow).all(covers)
+}
+
 /// Subject of a method pattern: RPC methods or forwards, never both.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Rpc { service: Vec<Label>, method: Label },
     Forward { kind: &'static str, name: Vec<Label> },
+    Mcp { server: Vec<Label>, tool: ToolGlob },
 }
 
-/// A kind of forward that is planned: a pattern over it would cover nothing.
-const NOT_YET: &str = "mcp:";
-
 /// A pattern over methods: `HelloService/*`, `acme.**/Get*`, or over forwards of one kind: `tcp:*`,
-/// `http:grafana`. `*/*` is every RPC method of every service, and never a forward.
+/// `http:grafana`, `mcp:jira/create_*`. `*/*` is every RPC method of every service, and never a
+/// forward.
+///
+/// In a pattern over tools of MCP servers `*` is any number of any characters of a tool. It never
+/// covers the names `resources`, `prompts` and `client`, which have to be written out.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MethodGlob {
     text: String,
@@ -171,7 +200,8 @@ pub struct MethodGlob {
 }
 
 impl MethodGlob {
-    /// True if the pattern covers the RPC method, or the forward. None covers both.
+    /// True if the pattern covers the RPC method, or the forward. None covers both. An MCP server
+    /// itself, `mcp:jira`, is covered with any of its tools, or with its resources or prompts.
     pub fn matches(&self, path: &MethodPath) -> bool {
         match &self.subject {
             Subject::Rpc { service, method } => {
@@ -184,14 +214,36 @@ impl MethodGlob {
                     && path.service() == *kind
                     && labels_match(name, path.method().split('.'))
             }
+            Subject::Mcp { server, tool } => {
+                path.server().is_some_and(|name| labels_match(server, name.split('.')))
+                    && path.tool().map_or_else(|| tool.opens_server(), |name| tool.matches(name))
+            }
         }
     }
 
-    /// True if this pattern certainly covers all that `other` covers: both are equal, or this one
-    /// is every RPC method and `other` is of RPC. Conservative: may return false for others.
+    /// True if this pattern certainly covers all that `other` covers: both are equal, this one is
+    /// every RPC method and `other` is of RPC, or this one is wider over tools of MCP servers.
+    /// Conservative: may return false for others.
     pub fn covers(&self, other: &Self) -> bool {
-        self.subject == other.subject
-            || (self.is_every_rpc() && matches!(other.subject, Subject::Rpc { .. }))
+        match (&self.subject, &other.subject) {
+            (own, others) if own == others => true,
+            (Subject::Mcp { server, tool }, Subject::Mcp { server: servers, tool: tools }) => {
+                labels_cover(server, servers) && tool.covers(tools)
+            }
+            (_, Subject::Rpc { .. }) => self.is_every_rpc(),
+            _ => false,
+        }
+    }
+
+    /// True if this pattern certainly covers all that `other` covers below one MCP server.
+    /// Conservative, as above.
+    pub(crate) fn covers_below(&self, server: &MethodPath, other: &Self) -> bool {
+        match (&self.subject, &other.subject, server.server()) {
+            (Subject::Mcp { server, tool }, Subject::Mcp { tool: others, .. }, Some(name)) => {
+                labels_match(server, name.split('.')) && tool.covers(others)
+            }
+            _ => false,
+        }
     }
 
     /// True if the pattern covers some method of the service, whatever methods that has.
@@ -223,15 +275,17 @@ impl MethodGlob {
 
     fn subject(text: &str) -> Result<Subject, &'static str> {
         if let Some((kind, name)) = forward(text) {
-            return Ok(Subject::Forward { kind, name: parse_labels(name, is_label_byte)? });
+            if kind != MCP {
+                return Ok(Subject::Forward { kind, name: parse_labels(name, is_label_byte)? });
+            }
+            let split = name.split_once('/');
+            let (server, tool) = split.ok_or("names an MCP server and none of its tools")?;
+            let server = parse_labels(server, is_label_byte)?;
+            return Ok(Subject::Mcp { server, tool: ToolGlob::parse(tool)? });
         }
-        if text.starts_with(NOT_YET) {
-            return Err(
-                "names a kind of forward that this version does not have, so that the rule would cover nothing; forwards are tcp:NAME and http:NAME",
-            );
-        }
-        let (service, method) =
-            text.split_once('/').ok_or("is not written SERVICE/METHOD, tcp:NAME or http:NAME")?;
+        let (service, method) = text
+            .split_once('/')
+            .ok_or("is not written SERVICE/METHOD, tcp:NAME, http:NAME or mcp:SERVER/TOOL")?;
         if text == "*/*" {
             return Ok(Subject::Rpc {
                 service: vec![Label::Any],
@@ -272,6 +326,10 @@ fn spellings(text: &str) -> Vec<String> {
             go.into_iter().chain([format!("{text}/*")]).collect()
         }
         Some((service, "**")) => vec![format!("{service}/*")],
+        Some((kind, name)) if kind.eq_ignore_ascii_case(MCP) && text.contains(':') => {
+            let (server, tool) = name.split_once('/').unwrap_or((name, "*"));
+            vec![format!("{MCP}:{}/{}", as_name(server), tool.replace("**", "*"))]
+        }
         Some((kind, name)) if FORWARDS.contains(&&*kind.to_ascii_lowercase()) => {
             vec![format!("{}:{}", kind.to_ascii_lowercase(), as_name(name))]
         }
@@ -433,20 +491,118 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_of_mcp_covers_narrower_ones() {
+        for (wide, narrow) in [
+            ("mcp:jira/*", "mcp:jira/a"),
+            ("mcp:jira/*", "mcp:jira/a*"),
+            ("mcp:*/*", "mcp:jira/*"),
+            ("mcp:**/*", "mcp:acme.**/a"),
+            ("mcp:acme.*/*", "mcp:acme.jira-*/x"),
+            ("mcp:acme.**/*", "mcp:acme.a.jira/x"),
+            ("mcp:j*/a", "mcp:ji*/a"),
+            ("mcp:**/client", "mcp:jira/client"),
+        ] {
+            check_covers(wide, narrow, true);
+            check_covers(narrow, wide, false);
+        }
+        for (wide, narrow) in [
+            ("mcp:jira/*", "mcp:jira/resources"),
+            ("mcp:*/*", "mcp:acme.*/*"),
+            ("mcp:*/*", "mcp:**/*"),
+            ("mcp:jira/*", "mcp:jir*/*"),
+            ("mcp:jira/*", "http:jira"),
+            ("*/*", "mcp:jira/a"),
+            ("**/*", "mcp:jira/*"),
+            ("mcp:**/*", "*/*"),
+        ] {
+            check_covers(wide, narrow, false);
+        }
+    }
+
+    #[test]
     fn texts_that_are_not_method_patterns_are_refused() {
-        for bad in
-            ["", "*", "a", "a/", "/b", "a/**", "a/b/c", "a/1b", "ftp:x", "http:", "a-b/c", "a/*b"]
-        {
+        for bad in [
+            "",
+            "*",
+            "a",
+            "a/",
+            "/b",
+            "a/**",
+            "a/b/c",
+            "a/1b",
+            "ftp:x",
+            "http:",
+            "a-b/c",
+            "a/*b",
+            "mcp:",
+            "mcp:/",
+            "mcp:jira",
+            "mcp:*",
+            "mcp:/a",
+            "mcp:jira/",
+            "mcp:*a/b",
+            "mcp:jira/**",
+        ] {
             assert!(bad.parse::<MethodGlob>().is_err(), "{bad:?} was taken for a pattern");
         }
     }
 
     #[test]
-    fn unknown_kinds_of_forwards_are_refused() {
-        for bad in ["mcp:tools", "mcp:tools/x"] {
-            let fault = bad.parse::<MethodGlob>().expect_err(bad).to_string();
-            assert!(fault.contains("does not have"), "{fault}");
+    fn patterns_of_mcp_cover_servers_by_label_and_tools_by_text() {
+        check_method(
+            "mcp:jira/create_*",
+            &["mcp:jira/create_issue", "mcp:jira/create_a/b"],
+            &["mcp:jira/get_issue", "mcp:jira-2/create_issue", "http:jira", "mcp/jira"],
+        );
+        check_method("mcp:*/*", &["mcp:jira/a", "mcp:git/b/c"], &["mcp:acme.jira/a", "A/b"]);
+        check_method(
+            "mcp:acme.**/get.issue-*",
+            &["mcp:acme.a.b/get.issue-1"],
+            &["mcp:a/get.issue-1"],
+        );
+        check_method("mcp:jira/a", &["mcp:jira/a"], &["mcp:jira/a/b", "mcp:jira/A"]);
+        check_method("*/*", &[], &["mcp:jira/a", "mcp:jira"]);
+        check_method("**/*", &[], &["mcp:jira/a", "mcp:jira"]);
+        check_method("mcp/*", &["mcp/jira"], &["mcp:jira", "mcp:jira/a"]);
+    }
+
+    #[test]
+    fn reserved_names_below_a_server_have_to_be_written_out() {
+        for name in ["resources", "prompts", "client"] {
+            let path = format!("mcp:jira/{name}");
+            check_method(&path, &[&path], &["mcp:jira/a"]);
+            for wide in ["mcp:jira/*", "mcp:**/*", &format!("mcp:jira/{}*", &name[..3])] {
+                check_method(wide, &[], &[&path]);
+            }
         }
+    }
+
+    #[test]
+    fn a_server_is_covered_with_what_may_be_called_on_it() {
+        for pattern in
+            ["mcp:jira/a", "mcp:jira/*", "mcp:**/x*", "mcp:jira/resources", "mcp:*/prompts"]
+        {
+            check_method(pattern, &["mcp:jira"], &["http:jira", "tcp:jira", "mcp/jira"]);
+        }
+        check_method("mcp:jira/client", &[], &["mcp:jira"]);
+        check_method("mcp:jira/*", &[], &["mcp:git", "mcp:acme.jira"]);
+    }
+
+    #[track_caller]
+    fn check_covers_below(server: &str, [wide, narrow]: [&str; 2], expected: bool) {
+        let [left, right] = [wide, narrow].map(|text| text.parse::<MethodGlob>().expect("one"));
+        let server = server.parse().expect("a server");
+        assert_eq!(left.covers_below(&server, &right), expected, "{wide} over {narrow}");
+    }
+
+    #[test]
+    fn a_pattern_covers_another_below_one_server() {
+        check_covers_below("mcp:jira", ["mcp:jira/*", "mcp:**/a*"], true);
+        check_covers_below("mcp:jira", ["mcp:j*/a", "mcp:jira/a"], true);
+        check_covers_below("mcp:git", ["mcp:jira/*", "mcp:**/a*"], false);
+        check_covers_below("mcp:jira", ["mcp:jira/*", "mcp:jira/resources"], false);
+        check_covers_below("mcp:jira", ["*/*", "mcp:jira/a"], false);
+        check_covers_below("mcp:jira", ["mcp:jira/*", "*/*"], false);
     }
 
     #[test]
@@ -464,6 +620,12 @@ mod tests {
             ("TCP:db", Some("tcp:db")),
             ("HTTP:Web", Some("http:web")),
             ("http:a/b", None),
+            ("mcp:jira", Some("mcp:jira/*")),
+            ("mcp:*", Some("mcp:*/*")),
+            ("MCP:Jira/Create_*", Some("mcp:jira/Create_*")),
+            ("mcp:jira/**", Some("mcp:jira/*")),
+            ("mcp:jira/a b", None),
+            ("mcp:", None),
             ("a-b/c", None),
             ("ftp:x", None),
             ("é", None),

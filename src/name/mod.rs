@@ -8,6 +8,7 @@ mod http_target;
 mod method;
 mod peer;
 mod text;
+mod tool;
 
 pub use address::NodeAddress;
 pub use call_id::CallId;

@@ -192,7 +192,11 @@ fn validated(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> 
         }
         for method in &service.methods {
             if method.kind.is_forward() {
-                method.path(&service.name).parse::<MethodPath>().map_err(bad)?;
+                MethodPath::registered_forward(&service.name, &method.name).map_err(bad)?;
+                if !method.kind.calls_forwards_of(&service.name) {
+                    let whose = format!("for forwards, and {} is none of them", method.kind);
+                    return Err(reserved(&name, &whose));
+                }
             } else if !method.is_any() {
                 method.name.parse::<MethodName>().map_err(bad)?;
             }
@@ -273,5 +277,25 @@ mod tests {
         let mixed = [("db", CallKind::Tcp), ("X", CallKind::Unary)];
         assert!(refused(service("tcp", &mixed)).contains("reserved"));
         assert!(validated(vec![service("tcp", &[("db", CallKind::Tcp)])]).is_ok());
+    }
+
+    #[test]
+    fn the_service_mcp_is_for_servers_called_as_http() {
+        use CallKind::{Http, Tcp, Unary};
+        for listed in [("jira", Http), ("acme.jira-1", Http)] {
+            assert!(validated(vec![service("mcp", &[listed])]).is_ok(), "{listed:?}");
+        }
+        for (listed, why) in [
+            (("jira", Unary), "reserved"),
+            (("*", Unary), "reserved"),
+            (("jira", Tcp), "the service mcp is for forwards, and tcp is none of them"),
+            (("jira/create_issue", Http), "without their tools"),
+            (("*", Http), "invalid name"),
+            (("Jira", Http), "invalid name"),
+        ] {
+            let text = refused(service("mcp", &[listed]));
+            assert!(text.contains(why), "{listed:?}: {text}");
+        }
+        assert!(refused(service("http", &[("web", Tcp)])).contains("reserved"));
     }
 }

@@ -68,12 +68,12 @@ impl ServiceIndex {
     /// True if an agent has registered a method, by its name or with all methods of its service.
     pub(super) fn has(&self, agent: &Name, method: &MethodPath) -> bool {
         self.by_agent.get(agent).is_some_and(|paths| {
-            paths.contains_key(method.as_str()) || paths.contains_key(method.service())
+            paths.contains_key(method.registered()) || paths.contains_key(method.service())
         })
     }
 
     pub(super) fn of(&self, method: &MethodPath) -> Hosts<'_> {
-        Hosts([method.as_str(), method.service()].map(|path| self.hosts.get(path)))
+        Hosts([method.registered(), method.service()].map(|path| self.hosts.get(path)))
     }
 }
 
@@ -155,10 +155,15 @@ mod tests {
         let mut services = service(&["X"]);
         services.push(ServiceInfo::new("tcp", vec![MethodInfo::new("db", CallKind::Tcp)]));
         services.push(ServiceInfo::new("http", vec![MethodInfo::new("web", CallKind::Http)]));
+        services.push(ServiceInfo::new("mcp", vec![MethodInfo::new("jira", CallKind::Http)]));
         let mut index = ServiceIndex::default();
         index.set(&agent, paths(&services));
-        assert_eq!((of(&index, "S/X"), of(&index, "http:web")), ("a".into(), "a".into()));
-        assert_eq!((of(&index, "tcp:db"), of(&index, "tcp/db")), ("".into(), "".into()));
+        for path in ["S/X", "http:web", "mcp:jira", "mcp:jira/create_issue"] {
+            assert_eq!(of(&index, path), "a", "{path}");
+        }
+        for path in ["tcp:db", "tcp/db", "mcp/jira", "mcp:other/x"] {
+            assert_eq!(of(&index, path), "", "{path}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum ServiceError {
     FallbackNotAlone(String),
     /// A method whose kind is a forward's, in a service that is not named as that kind.
     #[error(
-        "the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}"
+        "the method {method} of the service {service} is of the kind {kind}; forwards of that kind stand in the service `{kind}`, as {kind}:{method}, and MCP servers in the service `mcp`"
     )]
     Forward {
         /// The service.

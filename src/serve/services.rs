@@ -92,9 +92,11 @@ impl Services {
     }
 
     fn named(&self, method: &MethodPath) -> Result<&Method, Status> {
-        self.methods.get(method.as_str()).ok_or_else(|| {
+        // The tools of an MCP server are not registered.
+        let registered = method.registered();
+        self.methods.get(registered).ok_or_else(|| {
             if method.is_forward() {
-                let text = format!("no forward {method} is hosted here");
+                let text = format!("no forward {registered} is hosted here");
                 return Status::not_executed(Code::Unimplemented, text);
             }
             let has_service = self.infos.iter().any(|info| info.name == method.service());
@@ -152,11 +154,11 @@ fn path(service: &ServiceName, name: &str, kind: CallKind) -> Result<MethodPath,
     if !kind.is_forward() {
         return Ok(MethodPath::new(service, &name.parse::<MethodName>()?));
     }
-    if service.as_str() != kind.as_str() {
+    if !kind.calls_forwards_of(service.as_str()) {
         let (service, method) = (service.to_string(), name.to_owned());
         return Err(ServiceError::Forward { service, method, kind });
     }
-    Ok(format!("{kind}:{name}").parse()?)
+    Ok(MethodPath::registered_forward(service.as_str(), name)?)
 }
 
 impl fmt::Debug for Services {
@@ -400,5 +402,38 @@ mod tests {
         }
         let bad = Services::new(vec![raw("tcp", CallKind::Tcp, "a_b")]);
         assert!(matches!(bad, Err(ServiceError::Name(_))));
+    }
+
+    #[test]
+    fn a_call_of_a_tool_is_answered_by_its_server() {
+        let server = |name| Service::new("mcp").raw_method_of(CallKind::Http, name, Silent);
+        let services = Services::new(vec![server("jira"), server("acme.git")]).expect("services");
+        let find = |text: &str, kind| {
+            let path = text.parse().expect("a method");
+            services.find(&path, kind).map(|_| ()).map_err(|status| status.message().to_owned())
+        };
+        for path in ["mcp:jira", "mcp:jira/create_issue", "mcp:jira/a/b", "mcp:acme.git/client"] {
+            assert_eq!(find(path, CallKind::Http), Ok(()), "{path}");
+        }
+        let fault = find("mcp:other/x", CallKind::Http).expect_err("another server");
+        assert_eq!(fault, "no forward mcp:other is hosted here");
+        assert!(
+            find("http:jira", CallKind::Http).is_err() && find("mcp:jira", CallKind::Tcp).is_err()
+        );
+        let paths: Vec<_> = services.infos()[0].methods.iter().map(|it| it.path("mcp")).collect();
+        assert_eq!(paths, ["mcp:acme.git", "mcp:jira"]);
+        for (service, kind, name) in [
+            ("mcp", CallKind::Tcp, "jira"),
+            ("S", CallKind::Http, "jira"),
+            ("tcp", CallKind::Http, "jira"),
+        ] {
+            let bad = Services::new(vec![Service::new(service).raw_method_of(kind, name, Silent)]);
+            assert!(matches!(bad, Err(ServiceError::Forward { .. })), "{service} {kind}");
+        }
+        for name in ["jira/create_issue", "*", "Jira"] {
+            assert!(matches!(Services::new(vec![server(name)]), Err(ServiceError::Name(_))));
+        }
+        let rpc = Services::new(vec![Service::new("mcp").raw_method("X", Silent)]);
+        assert!(matches!(rpc, Err(ServiceError::ReservedForForwards(_))));
     }
 }

@@ -46,6 +46,16 @@ impl CallKind {
         }
     }
 
+    /// Returns `true` if the forwards of this service are called as this kind: `tcp` as TCP, `http`
+    /// and `mcp` as HTTP.
+    pub(crate) fn calls_forwards_of(self, service: &str) -> bool {
+        match self {
+            Self::Tcp => service == "tcp",
+            Self::Http => matches!(service, "http" | "mcp"),
+            _ => false,
+        }
+    }
+
     /// Path of a method of this kind: `HelloService/Hello`, of a forward `tcp:db`.
     pub(crate) fn path(self, service: &str, method: &str) -> String {
         let split = if self.is_forward() { ':' } else { '/' };

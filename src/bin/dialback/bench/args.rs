@@ -131,9 +131,12 @@ impl BenchArgs {
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
         let (agent, method) = self.target()?;
         if method.is_forward() {
-            return Err(Failure::usage(format!(
-                "{method} is a TCP forward, not a method; measure a program over `dialback tcp`"
-            )));
+            let remedy = if method.service() == "tcp" {
+                "is a TCP forward, not a method; measure a program over `dialback tcp`"
+            } else {
+                "is called over the HTTP gateway of a node; measure it with a program for HTTP"
+            };
+            return Err(Failure::usage(format!("{method} {remedy}")));
         }
         let in_flight_default =
             if self.rate.is_some() { IN_FLIGHT_DEFAULT_WITH_RATE } else { IN_FLIGHT_DEFAULT };

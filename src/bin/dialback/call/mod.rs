@@ -86,6 +86,11 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     let input = Input::open(args.data.as_deref())?;
     let (agent, method) = target(&args)?;
+    if method.is_forward() && method.service() != "tcp" {
+        return Err(Failure::usage(format!(
+            "{method} is not an RPC method; it is called over the HTTP gateway of a node"
+        )));
+    }
     if method.is_forward() {
         let name = method.method();
         return Err(Failure::usage(format!(
