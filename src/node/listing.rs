@@ -223,6 +223,36 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_sees_an_mcp_server_if_some_tool_of_it_is_open() {
+        let name = "a".parse::<Name>().expect("a name");
+        let servers = ["git", "jira"].map(|name| MethodInfo::new(name, CallKind::Http));
+        let services = [ServiceInfo::new("mcp", servers.into())];
+        let policy = NodePolicy::default()
+            .allow(allow("ops", "**", "mcp:**/*"))
+            .allow(allow("dev", "a", "mcp:jira/create_*"))
+            .allow(allow("reader", "a", "mcp:git/resources"))
+            .allow(allow("intern", "a", "mcp:*/*"))
+            .allow(allow("asked", "a", "mcp:jira/client"))
+            .allow(allow("rpc", "a", "*/*"))
+            .deny(deny("intern", "a", "mcp:jira/*"));
+        for (caller, seen) in [
+            ("ops", &["git", "jira"][..]),
+            ("dev", &["jira"]),
+            ("reader", &["git"]),
+            ("intern", &["git"]),
+            ("asked", &[]),
+            ("rpc", &[]),
+            ("nobody", &[]),
+        ] {
+            let caller = format!("caller/{caller}").parse().expect("a peer");
+            let listed = list(&Viewer::new(&policy, &caller), [(&name, &services[..])]);
+            let methods = listed.iter().flat_map(|service| &service.methods);
+            let names: Vec<_> = methods.map(|method| method.name.as_str()).collect();
+            assert_eq!(names, seen, "{caller}");
+        }
+    }
+
+    #[test]
     fn the_description_of_the_first_agent_that_has_one_is_listed() {
         let (agents, policy) = (agents(), NodePolicy::allow_all());
         let requester = "caller/ops".parse().expect("a peer");

@@ -6,6 +6,7 @@
 mod agent;
 mod glob;
 mod http_scope;
+mod mcp;
 mod node;
 mod path_glob;
 mod path_reading;

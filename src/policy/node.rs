@@ -63,6 +63,8 @@ impl NodePolicy {
     /// Decides one call: any deny rule that covers it decides, else the first allow rule that does.
     /// Every call of an HTTP forward has an HTTP target; without one, decides whether some call of
     /// the forward is allowed, as far as single rules show.
+    /// A call of an MCP server itself, `mcp:jira`, is allowed if some tool of it is, or its
+    /// resources or prompts are, as far as single rules show.
     pub fn decide(
         &self,
         requester: &PeerName,
@@ -70,6 +72,12 @@ impl NodePolicy {
         method: &MethodPath,
         http: Option<&HttpTarget>,
     ) -> Decision<'_> {
+        if method.is_mcp_server() {
+            return match self.opening_rule(requester, target, method) {
+                Ok(rule) => Decision::Allow(Grant { rule }),
+                Err(closing) => Decision::Deny(closing.map_or(Denied::NoRule, Denied::ByRule)),
+            };
+        }
         let http = http.map(TargetReadings::new);
         let covers = |rule: &&DenyRule| rule.covers(requester, target, method, http.as_ref());
         if let Some(rule) = self.deny.iter().find(covers) {

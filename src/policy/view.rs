@@ -9,8 +9,8 @@ use crate::name::{MethodPath, PeerName};
 /// Costs a comparison of patterns for each rule, and each query one for each rule that is left.
 #[derive(Debug, Clone)]
 pub struct PolicyView<'a> {
-    allow: Vec<&'a AllowRule>,
-    deny: Vec<&'a DenyRule>,
+    pub(super) allow: Vec<&'a AllowRule>,
+    pub(super) deny: Vec<&'a DenyRule>,
 }
 
 impl NodePolicy {
@@ -36,6 +36,9 @@ impl PolicyView<'_> {
 
     /// True if the method is allowed; of an HTTP forward, if some call of it may be.
     pub fn allows(&self, method: &MethodPath) -> bool {
+        if method.is_mcp_server() {
+            return self.opens_server(method);
+        }
         let denies =
             |rule: &&DenyRule| rule.method.matches(method) && rule.http.is_denied(method, None);
         !self.deny.iter().any(denies) && self.allow.iter().any(|rule| rule.method.matches(method))
