@@ -95,6 +95,9 @@ mod durable;
 pub mod policy;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 mod convert;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+#[allow(dead_code, unused_imports, reason = "MCP is not forwarded yet")]
+mod mcp;
 mod drain;
 mod lazy_timeout;
 mod race;

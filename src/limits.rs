@@ -607,6 +607,16 @@ pub const HTTP_HEADERS_MAX: usize = 128;
 /// Bytes of an HTTP request's path: percent-encoded names of agent, service and method fit.
 pub const HTTP_PATH_BYTES_MAX: usize = 2 * 1024;
 
+/// Messages in one batch of MCP (JSON-RPC): revisions that had batches used them to start up.
+pub const MCP_BATCH_MAX: usize = 64;
+
+/// Depth of arrays and objects in a message of MCP. Schemas and results are rarely half as deep,
+/// and readers of JSON have limits from about 64 on.
+pub const MCP_DEPTH_MAX: usize = 64;
+
+/// Bytes of the id of a message of MCP, if it is a text. Programs use numbers or UUIDs.
+pub const MCP_ID_BYTES_MAX: usize = 256;
+
 /// Period in which a body or answer must progress by [`HTTP_STEP_BYTES_MIN`]: 1 KiB/s, as streams.
 pub const HTTP_STEP: Duration = Duration::from_secs(10);
 

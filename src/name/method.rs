@@ -127,8 +127,13 @@ impl MethodPath {
     pub fn mcp(server: &Name, tool: &str) -> Result<Self, NameError> {
         match tool_fault(tool) {
             Some(why) => Err(NameError::new("forward", &format!("{MCP}:{server}/{tool}"), why)),
-            None => Ok(Self { text: format!("{MCP}:{server}/{tool}").into(), split: MCP.len() }),
+            None => Ok(Self::below_server(server, tool)),
         }
+    }
+
+    /// The same for a tool that was checked.
+    pub(super) fn below_server(server: &Name, tool: &str) -> Self {
+        Self { text: format!("{MCP}:{server}/{tool}").into(), split: MCP.len() }
     }
 
     /// The path of a forward of this kind as it is registered: `tcp:db`, `mcp:jira`.

@@ -9,6 +9,8 @@ mod method;
 mod peer;
 mod text;
 mod tool;
+#[cfg(any(feature = "forward", feature = "gateway"))]
+mod tool_name;
 
 pub use address::NodeAddress;
 pub use call_id::CallId;
@@ -19,3 +21,5 @@ pub(crate) use http_target::{HttpSuffix, check_verb, decode_escapes, escaped_byt
 pub use http_target::{HttpTarget, HttpTargetError};
 pub use method::{MethodName, MethodPath, ServiceName};
 pub use peer::{Name, PeerName, Role};
+#[cfg(any(feature = "forward", feature = "gateway"))]
+pub(crate) use tool_name::ToolName;

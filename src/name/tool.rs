@@ -1,12 +1,18 @@
-//! Names of the tools of MCP servers, and patterns over them.
+//! Patterns over the tools of MCP servers, and the characters of their names.
 
 const TOOL_BYTES_MAX: usize = 128;
 
+/// Name below a server that stands for its resources.
+pub(super) const RESOURCES: &str = "resources";
+
+/// Name below a server that stands for its prompts.
+pub(super) const PROMPTS: &str = "prompts";
+
 /// Name below a server that stands for its requests to the client.
-const CLIENT: &str = "client";
+pub(super) const CLIENT: &str = "client";
 
 /// Names below a server that are not tools. Rules have to write them out.
-const RESERVED: [&str; 3] = ["resources", "prompts", CLIENT];
+pub(super) const RESERVED: [&str; 3] = [RESOURCES, PROMPTS, CLIENT];
 
 fn is_tool_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'*' | b'\\')
