@@ -29,6 +29,7 @@ mod needs;
 mod params;
 mod request_id;
 mod server_message;
+mod tools_list;
 
 pub(crate) use body::batch;
 pub(crate) use client_message::{ClientBody, ClientMessage};
@@ -38,3 +39,4 @@ pub(crate) use needs::Needs;
 pub(crate) use request_id::RequestId;
 pub(crate) use rpc_message::MessageKind;
 pub(crate) use server_message::{ServerBody, ServerMessage};
+pub(crate) use tools_list::filter_tools;
