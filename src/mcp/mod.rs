@@ -1,4 +1,5 @@
-//! Messages of the Model Context Protocol (MCP), and what a rule has to allow for each.
+//! Messages of the Model Context Protocol (MCP): what a rule has to allow for each, and the stream
+//! of events that carries them.
 //!
 //! MCP is JSON-RPC 2.0 in the bodies of HTTP requests and in server-sent events. Messages are
 //! parsed strictly and are passed on as the bytes that were parsed: a rule decides on what the
@@ -29,6 +30,8 @@ mod needs;
 mod params;
 mod request_id;
 mod server_message;
+mod sse_event;
+mod sse_parser;
 mod tools_list;
 
 pub(crate) use body::batch;
@@ -39,4 +42,6 @@ pub(crate) use needs::Needs;
 pub(crate) use request_id::RequestId;
 pub(crate) use rpc_message::MessageKind;
 pub(crate) use server_message::{ServerBody, ServerMessage};
+pub(crate) use sse_event::{SseEvent, write_event};
+pub(crate) use sse_parser::{SseError, SseParser};
 pub(crate) use tools_list::filter_tools;
