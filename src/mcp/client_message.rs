@@ -1,7 +1,7 @@
 //! Messages of clients: the body of a POST.
 
 use super::{
-    MessageError, MessageKind, Needs, RequestId,
+    METHOD, MessageError, MessageKind, NAME, Needs, RequestId,
     body::split,
     headers::{check_method, check_name},
     message_error::quoted,
@@ -9,6 +9,7 @@ use super::{
     rpc_message::RpcMessage,
 };
 use bytes::Bytes;
+use hyper::HeaderMap;
 
 /// The messages of one POST.
 #[derive(Debug)]
@@ -33,11 +34,13 @@ impl ClientBody {
 
     /// Checks the headers `Mcp-Method` and `Mcp-Name` of the POST, where they are present, against
     /// every message: other parts of a network decide by them.
-    pub(crate) fn check_headers(
-        &self,
-        method: Option<&str>,
-        name: Option<&str>,
-    ) -> Result<(), MessageError> {
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<(), MessageError> {
+        let [method, name] = [METHOD, NAME].map(|name| {
+            let mut values = headers.get_all(name).iter();
+            let first = values.next()?;
+            // Two of them agree with no message, and neither does one that is no text.
+            Some(first.to_str().ok().filter(|_| values.next().is_none()).unwrap_or_default())
+        });
         self.messages.iter().try_for_each(|message| {
             let checked = check_method(method, message.method())
                 .and_then(|()| check_name(name, message.named.as_deref()));
@@ -91,10 +94,6 @@ impl ClientMessage {
         &self.raw
     }
 
-    pub(crate) const fn kind(&self) -> &MessageKind {
-        &self.kind
-    }
-
     pub(crate) fn method(&self) -> Option<&str> {
         self.kind.method()
     }
@@ -119,6 +118,7 @@ impl ClientMessage {
 mod tests {
     use super::super::RpcCode;
     use super::*;
+    use hyper::header::{HeaderName, HeaderValue};
 
     fn parse(text: &str) -> Result<ClientBody, MessageError> {
         ClientBody::parse(&Bytes::copy_from_slice(text.as_bytes()))
@@ -201,8 +201,12 @@ mod tests {
         let read = message(r#""id":7,"method":"resources/read","params":{"name":"a","uri":"b"}"#);
         let list = message(r#""id":7,"method":"tools/list""#);
         let answer = message(r#""id":7,"result":{}"#);
-        let checked =
-            |body: &str, method, name| parse(body).expect(body).check_headers(method, name);
+        let checked = |body: &str, method: Option<&'static str>, name: Option<&'static str>| {
+            let pairs = [(METHOD, method), (NAME, name)].map(|(name, value)| {
+                Some((HeaderName::from_static(name), HeaderValue::from_static(value?)))
+            });
+            parse(body).expect(body).check_headers(&pairs.into_iter().flatten().collect())
+        };
         for (body, method, name, passes) in [
             (&call, None, None, true),
             (&call, Some("tools/call"), Some("a"), true),

@@ -1,7 +1,10 @@
 //! Error responses to requests that were not passed on, or failed.
 
-use super::{MessageError, RequestId};
-use crate::{name::CallId, status::Status};
+use super::{MessageError, Needs, RequestId};
+use crate::{
+    name::{CallId, Name},
+    status::Status,
+};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -62,10 +65,31 @@ impl MessageError {
 
 /// The response to a request of a server that its client may not get: as of a client that does not
 /// have the method.
-pub(crate) fn refusal_of_server_request(id: &RequestId) -> Bytes {
-    let message = "the client takes no such requests: no rule allows them";
+pub(crate) fn refusal_of_server_request(server: &Name, id: &RequestId) -> Bytes {
+    let path = Needs::Client.path(server);
+    let message =
+        &format!("the client takes no requests of the server: no rule over {path} allows them");
     let error = ErrorObject { code: super::RpcCode::MethodNotFound.number(), message, data: None };
     ErrorResponse { jsonrpc: "2.0", id: Some(id), error }.write()
+}
+
+/// The notification that nobody waits for the answer to a request any more.
+pub(crate) fn cancelled(id: &RequestId) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        request_id: &'a RequestId,
+        reason: &'static str,
+    }
+    #[derive(Serialize)]
+    struct Notification<'a> {
+        jsonrpc: &'static str,
+        method: &'static str,
+        params: Params<'a>,
+    }
+    let params = Params { request_id: id, reason: "the client hung up, or its time is over" };
+    let notification = Notification { jsonrpc: "2.0", method: "notifications/cancelled", params };
+    serde_json::to_vec(&notification).unwrap_or_default().into()
 }
 
 #[cfg(test)]
@@ -119,11 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_request_is_named_by_its_id() {
+        let text = cancelled(&RequestId::Integer(7));
+        let body = ClientBody::parse(&text).expect("a notification");
+        assert_eq!(body.messages[0].method(), Some("notifications/cancelled"));
+        assert!(text.windows(13).any(|part| part == b"\"requestId\":7"));
+    }
+
+    #[test]
     fn a_server_gets_an_answer_to_a_request_that_its_client_does_not_get() {
-        let response = refusal_of_server_request(&RequestId::Text("s-1".into()));
-        let expected = r#"{"jsonrpc":"2.0","id":"s-1","error":{"code":-32601,"message":"the client takes no such requests: no rule allows them"}}"#;
+        let server = "jira".parse().expect("a name");
+        let response = refusal_of_server_request(&server, &RequestId::Text("s-1".into()));
+        let expected = r#"{"jsonrpc":"2.0","id":"s-1","error":{"code":-32601,"message":"the client takes no requests of the server: no rule over mcp:jira/client allows them"}}"#;
         assert_eq!(response, expected);
         let body = ClientBody::parse(&response).expect("a response");
-        assert_eq!(body.messages[0].needs(), [super::super::Needs::Client]);
+        assert_eq!(body.messages[0].needs(), [Needs::Client]);
     }
 }

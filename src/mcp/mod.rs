@@ -19,8 +19,22 @@
 //!
 //! Pure: no I/O and no clock.
 
+/// Header of the id of a session.
+pub(crate) const SESSION: &str = "mcp-session-id";
+/// Header that repeats the method of a message.
+pub(crate) const METHOD: &str = "mcp-method";
+/// Header that repeats the name in a message.
+pub(crate) const NAME: &str = "mcp-name";
+/// Header by which a node says that the client may get requests of the server.
+pub(crate) const SERVES_CLIENT: &str = "dialback-mcp-client";
+/// Path of the document that names the authorisation servers of a server (RFC 9728 section 3).
+pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+mod answer_events;
+mod answer_filter;
 mod body;
 mod client_message;
+mod content_kind;
 mod rpc_message;
 mod error_response;
 mod headers;
@@ -34,14 +48,17 @@ mod sse_event;
 mod sse_parser;
 mod tools_list;
 
+pub(crate) use answer_events::{AnswerEvents, answer_in_events};
+pub(crate) use answer_filter::{AnswerFilter, AskedRequest, MayPass, not_a_message};
 pub(crate) use body::batch;
 pub(crate) use client_message::{ClientBody, ClientMessage};
-pub(crate) use error_response::{error_response, refusal_of_server_request};
+pub(crate) use content_kind::ContentKind;
+pub(crate) use error_response::{cancelled, error_response, refusal_of_server_request};
 pub(crate) use message_error::{MessageError, RpcCode};
 pub(crate) use needs::Needs;
 pub(crate) use request_id::RequestId;
 pub(crate) use rpc_message::MessageKind;
 pub(crate) use server_message::{ServerBody, ServerMessage};
 pub(crate) use sse_event::{SseEvent, write_event};
-pub(crate) use sse_parser::{SseError, SseParser};
+pub(crate) use sse_parser::SseParser;
 pub(crate) use tools_list::filter_tools;

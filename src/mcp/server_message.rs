@@ -41,6 +41,7 @@ pub(crate) struct ServerMessage {
     raw: Bytes,
     kind: MessageKind,
     needs: Needs,
+    about: Option<RequestId>,
 }
 
 impl ServerMessage {
@@ -59,7 +60,8 @@ impl ServerMessage {
             MessageKind::Response { .. } if asks_client(&message)? => Needs::Client,
             MessageKind::Response { .. } => Needs::AnyTool,
         };
-        Ok(Self { raw: body.slice_ref(text.as_bytes()), kind: message.kind, needs })
+        let about = about(&message);
+        Ok(Self { raw: body.slice_ref(text.as_bytes()), kind: message.kind, needs, about })
     }
 
     /// The message as it was received; one that came alone with the space around it.
@@ -79,11 +81,28 @@ impl ServerMessage {
         }
     }
 
+    /// The request about which a notification tells, if it says so: by its progress, whose token
+    /// most clients make of the id, or as a subscription.
+    pub(crate) const fn about(&self) -> Option<&RequestId> {
+        self.about.as_ref()
+    }
+
     /// What a rule has to allow for the client to get it. Of a request or a response that needs
     /// [`Needs::Client`], one side gets an error instead; a notification is dropped.
     pub(crate) const fn needs(&self) -> &Needs {
         &self.needs
     }
+}
+
+fn about(message: &RpcMessage<'_>) -> Option<RequestId> {
+    let params = message.params?;
+    let members = pick(params.get(), ["progressToken", "_meta"], OtherKeys::Ignored);
+    let [token, meta] = members.ok()?;
+    let subscription = || {
+        let key = ["io.modelcontextprotocol/subscriptionId"];
+        pick(meta?.get(), key, OtherKeys::Ignored).ok()?[0]
+    };
+    RequestId::parse(token.or_else(subscription)?).ok()?
 }
 
 /// True if a response asks the client for something, as requests of the server do: since revision
@@ -167,6 +186,19 @@ mod tests {
         assert_eq!(id(r#""id":"a","result":{}"#), Some(RequestId::Text("a".into())));
         assert_eq!(id(r#""id":null,"error":{}"#), None);
         assert_eq!(id(r#""id":"a","method":"ping""#), None);
+    }
+
+    #[test]
+    fn a_notification_tells_about_a_request_by_its_token_or_subscription() {
+        let about = |rest: &str| parse(rest).expect(rest).about().cloned();
+        let note =
+            |params: &str| format!("\"method\":\"notifications/progress\",\"params\":{params}");
+        assert_eq!(about(&note(r#"{"progressToken":7}"#)), Some(RequestId::Integer(7)));
+        let meta = r#"{"_meta":{"io.modelcontextprotocol/subscriptionId":"s"}}"#;
+        assert_eq!(about(&note(meta)), Some(RequestId::Text("s".into())));
+        for other in ["{}", "[]", r#"{"progressToken":null}"#, r#"{"_meta":7}"#] {
+            assert_eq!(about(&note(other)), None, "{other}");
+        }
     }
 
     #[test]

@@ -81,15 +81,10 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Writes an event of the type `message`. An id that no line can hold is left out.
-pub(crate) fn write_event(id: Option<&[u8]>, data: &[u8]) -> Bytes {
+/// Writes an event of the type `message`.
+pub(crate) fn write_event(data: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(data.len() + 64);
     out.extend_from_slice(b"event: message\n");
-    if let Some(id) = id.filter(|id| !id.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0))) {
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(id);
-        out.push(b'\n');
-    }
     push_data(&mut out, data);
     out.push(b'\n');
     out.into()
@@ -167,14 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_written_with_an_id_if_a_line_can_hold_it() {
-        assert_eq!(write_event(None, b"{}"), "event: message\ndata: {}\n\n");
+    fn every_line_of_the_data_of_an_event_is_written_as_one() {
+        assert_eq!(write_event(b"{}"), "event: message\ndata: {}\n\n");
         assert_eq!(
-            write_event(Some(b"7"), b"a\r\nb\rc\n"),
-            "event: message\nid: 7\ndata: a\ndata: b\ndata: c\ndata: \n\n"
+            write_event(b"a\r\nb\rc\n"),
+            "event: message\ndata: a\ndata: b\ndata: c\ndata: \n\n"
         );
-        for bad in [&b"a\nb"[..], b"a\r", b"\0"] {
-            assert_eq!(write_event(Some(bad), b"{}"), "event: message\ndata: {}\n\n");
-        }
     }
 }

@@ -69,6 +69,11 @@ impl SseParser {
         if self.is_failed { Err(SseError { bytes_max: self.bytes_max }) } else { Ok(None) }
     }
 
+    /// Bytes of the event that is not complete.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Ends a line, and perhaps the event.
     fn end_line(&mut self) -> Result<Option<SseEvent>, SseError> {
         if self.line_start == 0 {
@@ -211,13 +216,12 @@ mod tests {
         }
 
         #[test]
-        fn written_data_is_read_again(data in "[ab:\n]{0,12}", id in prop::option::of("[a-z0-9]{1,3}")) {
-            let written = super::super::write_event(id.as_ref().map(String::as_bytes), data.as_bytes());
+        fn written_data_is_read_again(data in "[ab:\n]{0,12}") {
+            let written = super::super::write_event(data.as_bytes());
             let read = events([&written[..]]);
             prop_assert_eq!(read.len(), 1);
             let (read_data, event) = (read[0].data(), &read[0]);
             prop_assert_eq!(read_data.as_deref(), Some(data.as_bytes()));
-            prop_assert_eq!(event.id(), id.as_ref().map(String::as_bytes));
             let same = event.with_data(data.as_bytes());
             prop_assert_eq!(&same, event.raw());
         }
