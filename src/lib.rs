@@ -96,7 +96,6 @@ pub mod policy;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 mod convert;
 #[cfg(any(feature = "forward", feature = "gateway"))]
-#[allow(dead_code, unused_imports, reason = "MCP is not forwarded yet")]
 mod mcp;
 mod drain;
 mod lazy_timeout;
@@ -123,7 +122,7 @@ pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, TcpForward, Upstream};
 #[cfg(feature = "forward")]
 pub use agent::{
-    Forward, ForwardFormat, ForwardHandle, HttpForward, UpstreamAddress, UpstreamError,
+    Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
 };
 pub use audit::Audit;
 pub use call::{

@@ -617,6 +617,29 @@ pub const MCP_DEPTH_MAX: usize = 64;
 /// Bytes of the id of a message of MCP, if it is a text. Programs use numbers or UUIDs.
 pub const MCP_ID_BYTES_MAX: usize = 256;
 
+/// Sessions of one caller that an agent remembers, for each MCP server over HTTP.
+pub const MCP_SESSIONS_KNOWN_MAX: usize = 1_000;
+
+/// Time for telling an MCP server that its client does not get a request of it.
+pub const MCP_REFUSAL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Processes of one MCP server that an agent runs at a time: each session has one.
+pub const MCP_PROCESSES_MAX: usize = 64;
+
+/// The same for the sessions of one caller.
+pub const MCP_PROCESSES_PER_CALLER_MAX: usize = 16;
+
+/// Time that an MCP server's process has to end once its input is closed, and then once more
+/// before it is killed.
+pub const MCP_PROCESS_END_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Messages of an MCP server's process that wait for a client: for one request, and for a client
+/// that listens to none.
+pub const MCP_MESSAGES_AHEAD: usize = 32;
+
+/// Bytes of a line on the standard error of an MCP server's process that are logged.
+pub const MCP_LOG_LINE_BYTES_MAX: usize = 512;
+
 /// Period in which a body or answer must progress by [`HTTP_STEP_BYTES_MIN`]: 1 KiB/s, as streams.
 pub const HTTP_STEP: Duration = Duration::from_secs(10);
 

@@ -182,7 +182,7 @@ pub(crate) struct HeldBytes {
 }
 
 impl HeldBytes {
-    #[cfg(feature = "gateway")]
+    #[cfg(any(feature = "forward", feature = "gateway"))]
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -210,7 +210,7 @@ impl HeldBytes {
 
     /// The message converted from the counted bytes, counted in their place until its last slice is
     /// dropped. Fails if it is larger and there is no room for the difference.
-    #[cfg(feature = "gateway")]
+    #[cfg(any(feature = "forward", feature = "gateway"))]
     pub(crate) fn become_message(mut self, message: Bytes) -> Result<Bytes, Exhausted> {
         let bytes = if message.len() < MEMORY_COUNTED_BYTES_MIN { 0 } else { message.len() };
         self.grow(bytes.saturating_sub(self.bytes))?;

@@ -57,6 +57,8 @@ impl AgentAcceptor {
         head: &Head,
         http: Option<&HttpTarget>,
     ) -> Result<(), Status> {
+        // Calls of MCP servers always have the same: their methods name what they are about.
+        let http = http.filter(|_| head.meta.method.is_http());
         let policy = self.state.policy.get();
         let decision = policy.decide(&self.node, requester, &head.meta.method, http);
         if decision.is_allowed() {

@@ -10,7 +10,7 @@ mod state;
 
 #[cfg(feature = "forward")]
 pub use forward::{
-    Forward, ForwardFormat, ForwardHandle, HttpForward, UpstreamAddress, UpstreamError,
+    Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
 };
 pub use forward::{TcpForward, Upstream};
 
@@ -49,6 +49,8 @@ use tokio::{sync::watch, time::Instant};
 pub struct AgentBuilder {
     credentials: Credentials,
     nodes: Vec<Result<NodeAddress, NameError>>,
+    #[cfg(feature = "forward")]
+    mcp: Vec<McpForward>,
     policy: AgentPolicy,
     limits: Limits,
     services: Vec<Service>,
@@ -80,6 +82,13 @@ impl AgentBuilder {
     #[cfg(feature = "forward")]
     pub fn http(self, forward: HttpForward) -> Self {
         self.serve(forward.into_service())
+    }
+
+    /// Adds an MCP server to host: callers reach its tools as `mcp:NAME/TOOL`, if rules allow it.
+    #[cfg(feature = "forward")]
+    pub fn mcp(mut self, forward: McpForward) -> Self {
+        self.mcp.push(forward);
+        self
     }
 
     /// Sets the owner's rules for calls. Default: verified nodes may call every hosted service.
@@ -130,7 +139,19 @@ impl AgentBuilder {
         }
         let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
         let hello = hello(instance, &limits);
-        let services = Services::new(self.services)?;
+        let memory = MessageMemory::new(&limits);
+        let (policy, links) = (Arc::new(SharedValue::new(self.policy)), Tasks::default());
+        #[cfg(feature = "forward")]
+        let services = {
+            let host = |forward: McpForward| {
+                let held = (limits.message_bytes_max, memory.clone());
+                forward.into_service(policy.clone(), held, links.clone())
+            };
+            self.services.into_iter().chain(self.mcp.into_iter().map(host)).collect()
+        };
+        #[cfg(not(feature = "forward"))]
+        let services = self.services;
+        let services = Services::new(services)?;
         services.expect_registrable()?;
         #[cfg(feature = "tunnel")]
         let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?
@@ -142,9 +163,9 @@ impl AgentBuilder {
             peer: self.credentials.peer_name().clone(),
             dialler,
             services,
-            policy: SharedValue::new(self.policy),
+            policy,
             observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
-            memory: MessageMemory::new(&limits),
+            memory,
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
@@ -152,7 +173,7 @@ impl AgentBuilder {
             drain: Signal::default(),
             goodbye: Signal::default(),
             abort: Signal::default(),
-            links: Tasks::default(),
+            links,
             calls: Tasks::default(),
         });
         let net = state.net.clone();
@@ -195,6 +216,8 @@ impl Agent {
         AgentBuilder {
             credentials,
             nodes: Vec::new(),
+            #[cfg(feature = "forward")]
+            mcp: Vec::new(),
             policy: AgentPolicy::default(),
             limits: Limits::default(),
             services: Vec::new(),

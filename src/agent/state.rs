@@ -33,7 +33,7 @@ pub(super) struct AgentState {
     pub(super) peer: PeerName,
     pub(super) dialler: Dialler,
     pub(super) services: Services,
-    pub(super) policy: SharedValue<AgentPolicy>,
+    pub(super) policy: Arc<SharedValue<AgentPolicy>>,
     pub(super) observer: Observer<AgentEvent>,
     /// Message memory, by caller.
     pub(super) memory: MessageMemory,

@@ -124,7 +124,7 @@ mod tests {
         ] {
             check(method, kind, Target::Here, fault);
         }
-        check("mcp:jira/x", Http, Target::Service, Some("has to name the agent"));
+        check("mcp:jira/x", Http, Target::Service, None);
         check("S/M", Unary, Target::Service, None);
     }
 }

@@ -3,11 +3,16 @@
 use super::head::decode_trailers;
 use crate::{
     call::{Messages, Next},
-    status::{Code, Status},
+    limits::MEMORY_COUNTED_BYTES_MIN,
+    memory::{Exhausted, MemoryAccount},
+    status::{Code, Outcome, Status},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::Frame;
-use std::task::{Context, Poll, ready};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
 
 /// The messages after a head, as frames of a body. Unread messages hold back the sender.
 #[derive(Debug)]
@@ -72,6 +77,34 @@ impl HttpBody {
         }
     }
 
+    /// Reads the rest of the body, without its trailers. It is counted for the account while it
+    /// is used.
+    ///
+    /// # Errors
+    /// It breaks off, is larger than this, or there is no memory for it.
+    pub(crate) async fn collect(
+        &mut self,
+        bytes_max: usize,
+        memory: &MemoryAccount,
+    ) -> Result<Bytes, Status> {
+        let no_room = |why: Exhausted| why.into_status(Outcome::Unknown);
+        let (mut whole, mut held) = (BytesMut::new(), memory.take(0).map_err(no_room)?);
+        while let Some(frame) = poll_fn(|cx| self.poll_next(cx)).await {
+            let Ok(data) = frame?.into_data() else { continue };
+            let bytes = whole.len() + data.len();
+            if bytes > bytes_max {
+                let text =
+                    format!("the body is over the limit of {bytes_max} bytes (message_bytes_max)");
+                return Err(Status::unknown(Code::ResourceExhausted, text));
+            }
+            if bytes >= MEMORY_COUNTED_BYTES_MIN {
+                held.grow(bytes.saturating_sub(held.bytes())).map_err(no_room)?;
+            }
+            whole.extend_from_slice(&data);
+        }
+        held.become_message(whole.freeze()).map_err(no_room)
+    }
+
     fn failed(&mut self, status: Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.progress = ReadProgress::Ended;
         Poll::Ready(Some(Err(status)))
@@ -117,7 +150,7 @@ mod tests {
         let mut body = HttpBody::new(Messages::new(source));
         let (mut sizes, mut trailers) = (Vec::new(), None);
         loop {
-            match std::future::poll_fn(|cx| body.poll_next(cx)).await {
+            match poll_fn(|cx| body.poll_next(cx)).await {
                 None => return (sizes, trailers, None),
                 Some(Err(status)) => return (sizes, trailers, Some(status)),
                 Some(Ok(frame)) => match frame.into_data() {
@@ -161,7 +194,7 @@ mod tests {
         sender.finish().await.expect("room");
         let mut body = HttpBody::new(received);
         loop {
-            match std::future::poll_fn(|cx| body.poll_next(cx)).await {
+            match poll_fn(|cx| body.poll_next(cx)).await {
                 Some(Ok(_)) => {}
                 Some(Err(status)) => return Some(status.message().to_owned()),
                 None => return None,

@@ -19,9 +19,11 @@ const OF_CONNECTIONS: [HeaderName; 7] = [
 /// Headers that `Connection` may not remove: they say where a message ends or who receives it.
 const KEPT: [HeaderName; 2] = [header::CONTENT_LENGTH, header::HOST];
 
-/// True for headers that say who calls, by which way a request came, or where a message ends.
+/// True for headers that say who calls, by which way a request came, what it is about, or where a
+/// message ends.
 fn is_guarded(name: &str) -> bool {
     name.starts_with("dialback-")
+        || name.starts_with("mcp-")
         || is_of_the_way(name)
         || matches!(
             name,

@@ -7,6 +7,8 @@ mod http;
 #[cfg(feature = "forward")]
 mod identity;
 #[cfg(feature = "forward")]
+mod mcp;
+#[cfg(feature = "forward")]
 mod proxy;
 mod tcp;
 mod upstream;
@@ -15,6 +17,8 @@ mod upstream;
 pub use connect::{Forward, ForwardFormat, ForwardHandle};
 #[cfg(feature = "forward")]
 pub use http::{UpstreamAddress, UpstreamError};
+#[cfg(feature = "forward")]
+pub use mcp::McpForward;
 #[cfg(feature = "forward")]
 pub use proxy::HttpForward;
 pub use tcp::TcpForward;

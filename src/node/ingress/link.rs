@@ -11,7 +11,7 @@ use crate::{
     name::{PeerName, Role},
     node::{reset_limiter::ResetLimiter, routes::LinkRoutes, state::NodeState},
     observe::{CallRecord, Event},
-    status::Status,
+    status::{Code, Status},
     suspend_guard::{Entered, SuspendGuard},
     wire::CloseCode,
 };
@@ -98,6 +98,11 @@ impl CallAcceptor for LinkIngress {
         pending: PendingRequest<'_>,
     ) -> Result<Reply, Status> {
         let entered = self.guard.enter();
+        if head.meta.method.server().is_some() {
+            // It checks what the messages need besides the method of the call.
+            let text = format!("{} is called over the HTTP gateway of a node", head.meta.method);
+            return Err(Status::not_executed(Code::Unimplemented, text));
+        }
         // Peers share the agent's link: one may lower the priority of its calls, but not raise it.
         head.meta.priority = head.meta.priority.min(0);
         // The node counts attempts: a peer that claims some would only use up its own retries.

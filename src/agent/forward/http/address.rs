@@ -17,6 +17,8 @@ pub struct UpstreamAddress {
     pub(in crate::agent::forward) authority: String,
     /// Prefix of `/Service/Method`; empty, or with a leading slash and no trailing one.
     pub(in crate::agent::forward) prefix: String,
+    /// The whole path, with the slash at its end if it has one; `/` without a path.
+    pub(in crate::agent::forward) path: String,
     /// True for `h2c://` and `h2c+unix:`: HTTP/2 without TLS.
     pub(in crate::agent::forward) is_http2: bool,
 }
@@ -86,8 +88,14 @@ impl UpstreamAddress {
             return Err("is a Unix socket, and this system has none");
         }
         let destination = Destination::Unix(path.into());
-        let (authority, prefix) = ("localhost".into(), prefix_of(prefix)?);
-        Ok(Self { destination, authority, prefix, is_http2: false })
+        let (authority, whole) = ("localhost".into(), whole_path(prefix));
+        Ok(Self {
+            destination,
+            authority,
+            prefix: prefix_of(prefix)?,
+            path: whole,
+            is_http2: false,
+        })
     }
 
     fn of_url(text: &str) -> Result<Self, &'static str> {
@@ -115,9 +123,14 @@ impl UpstreamAddress {
             destination,
             authority: authority.as_str().to_owned(),
             prefix: prefix_of(uri.path())?,
+            path: whole_path(uri.path()),
             is_http2: scheme == "h2c",
         })
     }
+}
+
+fn whole_path(path: &str) -> String {
+    if path.is_empty() { "/".into() } else { path.into() }
 }
 
 fn prefix_of(path: &str) -> Result<String, &'static str> {
@@ -156,7 +169,7 @@ impl FromStr for UpstreamAddress {
 
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { destination, authority, prefix, is_http2 } = self;
+        let Self { destination, authority, prefix, is_http2, .. } = self;
         let separator = if prefix.is_empty() { "" } else { ":" };
         match (destination, is_http2) {
             (Destination::Tcp { is_tls: true, .. }, _) => write!(f, "https://{authority}{prefix}"),

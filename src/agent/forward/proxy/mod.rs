@@ -3,8 +3,13 @@
 //! The line between `not_executed` and `unknown` is the first byte of the request that is written
 //! to the upstream.
 
+mod messages;
 mod reply;
 mod request;
+
+pub(super) use messages::{expect_end, malformed, read_head};
+pub(super) use reply::{UpstreamReply, bad_response, head};
+pub(super) use request::{outgoing, stamp};
 
 use super::{
     http::{
@@ -17,7 +22,7 @@ use crate::{
     call::{Body, Handler, Messages, Next, Reply, Request},
     convert::Text,
     drain::Tasks,
-    http_call::{HttpBody, HttpRequest},
+    http_call::HttpBody,
     limits::{HTTP_IDLE_MAX, HTTP_STREAM_IDLE_MAX},
     name::{MethodPath, Name},
     policy::HttpScope,
@@ -53,11 +58,17 @@ pub struct HttpForward {
 
 /// Time without a byte in either direction after which a request ends.
 #[derive(Debug, Clone, Copy)]
-struct IdleLimits {
+pub(super) struct IdleLimits {
     /// While the head of the response is awaited.
-    head: Duration,
+    pub(super) head: Duration,
     /// After it: event streams and WebSockets may be silent for long.
-    stream: Duration,
+    pub(super) stream: Duration,
+}
+
+impl Default for IdleLimits {
+    fn default() -> Self {
+        Self { head: HTTP_IDLE_MAX, stream: HTTP_STREAM_IDLE_MAX }
+    }
 }
 
 impl HttpForward {
@@ -72,8 +83,8 @@ impl HttpForward {
         ca_pem: Option<&[u8]>,
     ) -> Result<Self, UpstreamError> {
         let tls = address.tls(ca_pem, true)?;
-        let idle = IdleLimits { head: HTTP_IDLE_MAX, stream: HTTP_STREAM_IDLE_MAX };
-        Ok(Self { name, address, tls, host: None, idle, scope: HttpScope::default() })
+        let (idle, scope) = (IdleLimits::default(), HttpScope::default());
+        Ok(Self { name, address, tls, host: None, idle, scope })
     }
 
     /// Sets the `Host` that the upstream gets. Default: the one that the client named on a site,
@@ -176,10 +187,11 @@ impl Handler for HostedHttp {
             (empty_body(), Sending::Nothing)
         };
         let is_upgrade = head.upgrade.is_some();
-        let upstream = (self.client.address(), self.host.as_deref());
-        let mut outgoing = request::outgoing(target, head, upstream, body)?;
+        let path = request::path_at(self.client.address(), target);
+        let host = self.host_of(head.authority.as_deref());
+        let mut outgoing = outgoing((target.verb(), &path), head, &host, body)?;
         add_identity(outgoing.headers_mut(), meta.call_id, &requester)?;
-        let sent = self.client.send(outgoing, meta.deadline, &request::stamp, is_upgrade);
+        let sent = self.client.send(outgoing, meta.deadline, &stamp, is_upgrade);
         let answered = tokio::select! {
             answered = sent => answered,
             () = sending.idle(self.idle.head) => return Err(self.idle()),
@@ -190,6 +202,12 @@ impl Handler for HostedHttp {
 }
 
 impl HostedHttp {
+    /// The `Host` for the upstream, of a request that names this one.
+    fn host_of(&self, authority: Option<&str>) -> String {
+        let host = self.host.as_deref().or(authority);
+        host.unwrap_or(&self.client.address().authority).to_owned()
+    }
+
     async fn reply(&self, answered: UpstreamResponse, sending: Sending) -> Result<Reply, Status> {
         let UpstreamResponse { mut response, connection } = answered;
         let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -200,7 +218,7 @@ impl HostedHttp {
         let messages = match (upgraded, sending) {
             (None, sending) => {
                 let idle_max = self.idle.stream;
-                Messages::new(reply::UpstreamReply::new(body, connection, sending, idle_max))
+                Messages::new(UpstreamReply::new(body, connection, sending, idle_max))
             }
             (Some(upgraded), Sending::Upgrade(requests)) => {
                 reply::upgraded(upgraded, connection, requests, self.idle.stream)
@@ -231,34 +249,6 @@ impl HostedHttp {
     }
 }
 
-fn bad_response(why: &dyn fmt::Display) -> Status {
-    Status::unknown(Code::Internal, format!("the response of the upstream {why}"))
-}
-
 fn empty_body() -> UpstreamBody {
     Text::complete(Bytes::new()).into()
-}
-
-async fn read_head(messages: &mut Messages) -> Result<HttpRequest, Status> {
-    match messages.next_event().await {
-        Next::Message(head) => {
-            HttpRequest::decode(&head).map_err(|fault| malformed(&fault.to_string()))
-        }
-        Next::Failed(status) => Err(Status::not_executed(status.code(), status.message())),
-        Next::Head(_) | Next::End(_) => Err(malformed("it has no head")),
-    }
-}
-
-/// Reads the end of a request without a body.
-async fn expect_end(messages: &mut Messages) -> Result<(), Status> {
-    match messages.next_event().await {
-        Next::End(_) => Ok(()),
-        Next::Failed(status) => Err(Status::not_executed(status.code(), status.message())),
-        Next::Head(_) | Next::Message(_) => Err(malformed("its body was not announced")),
-    }
-}
-
-/// Nothing of the request was sent to the upstream.
-fn malformed(why: &str) -> Status {
-    Status::not_executed(Code::InvalidArgument, format!("the HTTP request is malformed: {why}"))
 }

@@ -17,6 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -28,7 +29,7 @@ use tokio::time::{Instant, Sleep};
 ///
 /// # Errors
 /// The end of the response is stated in more ways than one, or in a way that is not known.
-pub(super) fn head(head: Parts) -> Result<HttpResponse, &'static str> {
+pub(in crate::agent::forward) fn head(head: Parts) -> Result<HttpResponse, &'static str> {
     let Parts { status, mut headers, .. } = head;
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(coding) = headers.get(TRANSFER_ENCODING) {
@@ -53,8 +54,13 @@ pub(super) fn head(head: Parts) -> Result<HttpResponse, &'static str> {
     Ok(HttpResponse { status, headers, upgrade })
 }
 
+/// Status of a request whose response cannot be passed on.
+pub(in crate::agent::forward) fn bad_response(why: &dyn fmt::Display) -> Status {
+    Status::unknown(Code::Internal, format!("the response of the upstream {why}"))
+}
+
 /// The body of a response. Not polling it delays the upstream; dropping it ends the request.
-pub(super) struct UpstreamReply {
+pub(in crate::agent::forward) struct UpstreamReply {
     body: BodySource<Incoming>,
     /// Taken at the end.
     connection: Option<HeldConnection>,
@@ -80,6 +86,15 @@ impl UpstreamReply {
             last: Instant::now(),
             timer: Box::pin(tokio::time::sleep(idle_max)),
         }
+    }
+
+    /// The same, of a request that was sent as a whole.
+    pub(in crate::agent::forward) fn of_sent(
+        body: Incoming,
+        connection: HeldConnection,
+        idle_max: Duration,
+    ) -> Self {
+        Self::new(body, connection, Sending::Nothing, idle_max)
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Status> {

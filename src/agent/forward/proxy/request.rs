@@ -17,15 +17,14 @@ use std::time::Duration;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The request for an upstream with this address, and this `Host` in place of the client's.
-pub(super) fn outgoing(
-    target: &HttpTarget,
+/// The request for an upstream, with this verb, path and `Host`.
+pub(in crate::agent::forward) fn outgoing(
+    (verb, path): (&str, &str),
     head: HttpRequest,
-    (address, host): (&UpstreamAddress, Option<&str>),
+    host: &str,
     body: UpstreamBody,
 ) -> Result<Outgoing, Status> {
-    let HttpRequest { query, mut headers, authority, has_body, upgrade } = head;
-    let host = host.or(authority.as_deref()).unwrap_or(&address.authority);
+    let HttpRequest { query, mut headers, has_body, upgrade, .. } = head;
     headers.insert(HOST, value(host)?);
     // The node has answered it.
     headers.remove(EXPECT);
@@ -45,25 +44,30 @@ pub(super) fn outgoing(
         headers.insert(CONNECTION, value(&options.join(", "))?);
     }
     let mut outgoing = Outgoing::new(body);
-    *outgoing.method_mut() =
-        Method::from_bytes(target.verb().as_bytes()).map_err(|_| unsendable("verb"))?;
-    *outgoing.uri_mut() = uri(target, query.as_deref(), &address.prefix)?;
+    *outgoing.method_mut() = Method::from_bytes(verb.as_bytes()).map_err(|_| unsendable("verb"))?;
+    *outgoing.uri_mut() = uri(path, query.as_deref())?;
     *outgoing.headers_mut() = headers;
     Ok(outgoing)
 }
 
-fn uri(target: &HttpTarget, query: Option<&str>, prefix: &str) -> Result<Uri, Status> {
-    let path = target.path();
+fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
     let text = match query {
-        _ if path == "*" => path.to_owned(),
-        Some(query) => format!("{prefix}{path}?{query}"),
-        None => format!("{prefix}{path}"),
+        Some(query) if path != "*" => format!("{path}?{query}"),
+        _ => path.to_owned(),
     };
     text.parse().map_err(|_| unsendable("path or query"))
 }
 
+/// The path of a request at an upstream with this address.
+pub(super) fn path_at(address: &UpstreamAddress, target: &HttpTarget) -> String {
+    match target.path() {
+        "*" => "*".into(),
+        path => format!("{}{path}", address.prefix),
+    }
+}
+
 /// Writes the time that is left where gRPC has it.
-pub(super) fn stamp(headers: &mut HeaderMap, left: Duration) {
+pub(in crate::agent::forward) fn stamp(headers: &mut HeaderMap, left: Duration) {
     if headers.contains_key(GRPC_TIMEOUT) {
         headers.insert(GRPC_TIMEOUT, grpc_timeout::write(left));
     }
@@ -84,10 +88,11 @@ mod tests {
     use crate::convert::Text;
 
     fn sent(address: &str, verb: &str, path: &str, head: HttpRequest) -> Outgoing {
-        let address = address.parse().expect("an address");
+        let address: UpstreamAddress = address.parse().expect("an address");
         let target = HttpTarget::new(verb, path).expect("a target");
         let body = Text::complete(bytes::Bytes::new()).into();
-        outgoing(&target, head, (&address, None), body).expect("a request")
+        let path = path_at(&address, &target);
+        outgoing((verb, &path), head, &address.authority, body).expect("a request")
     }
 
     fn header<'r>(request: &'r Outgoing, name: &str) -> Option<&'r str> {
@@ -106,14 +111,6 @@ mod tests {
             let verb = if path == "*" { "OPTIONS" } else { "GET" };
             assert_eq!(sent(address, verb, path, head).uri(), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn host_is_that_of_the_client_or_of_the_upstream() {
-        let request = sent("http://a:81", "GET", "/", HttpRequest::default());
-        assert_eq!(header(&request, "host"), Some("a:81"));
-        let head = HttpRequest { authority: Some("web.example".into()), ..Default::default() };
-        assert_eq!(header(&sent("http://a:81", "GET", "/", head), "host"), Some("web.example"));
     }
 
     #[test]

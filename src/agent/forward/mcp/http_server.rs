@@ -1,0 +1,243 @@
+//! An MCP server over HTTP ("streamable HTTP").
+
+use super::{
+    super::{
+        http::{Fault, UpstreamAddress, UpstreamBody, UpstreamClient, UpstreamResponse},
+        identity::add_identity,
+        proxy::{IdleLimits, UpstreamReply, bad_response, head, outgoing, stamp},
+    },
+    events_reply::{EventsReply, Refuse},
+    exchange::{Asked, Exchange, SESSION, response, whole},
+    session_owners::SessionOwners,
+};
+use crate::{
+    call::{Messages, Reply, Requester},
+    convert::Text,
+    drain::Tasks,
+    http_call::{HttpBody, HttpRequest, HttpResponse},
+    limits::MCP_REFUSAL_WAIT_MAX,
+    mcp::{self, AnswerEvents, ContentKind, RequestId, refusal_of_server_request},
+    name::{CallId, MethodPath},
+    printable::printable,
+    rate_limit::LogLimits,
+    status::{Code, Status},
+    tls::UpstreamTls,
+};
+use bytes::Bytes;
+use hyper::header::{self, HeaderValue};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+pub(super) struct HttpServer {
+    path: MethodPath,
+    client: UpstreamClient,
+    host: String,
+    idle: IdleLimits,
+    message_bytes_max: usize,
+    owners: SessionOwners,
+    /// Limits the log lines about a failing server.
+    faults: LogLimits<()>,
+}
+
+impl HttpServer {
+    pub(super) fn new(
+        path: MethodPath,
+        (address, tls): (UpstreamAddress, Option<UpstreamTls>),
+        host: Option<String>,
+        idle: IdleLimits,
+        message_bytes_max: usize,
+    ) -> Arc<Self> {
+        let host = host.unwrap_or_else(|| address.authority.clone());
+        let client = UpstreamClient::new(address, tls, Tasks::default(), true);
+        let (owners, faults) = (SessionOwners::default(), LogLimits::default());
+        Arc::new(Self { path, client, host, idle, message_bytes_max, owners, faults })
+    }
+
+    pub(super) async fn answer(self: &Arc<Self>, exchange: Exchange) -> Result<Reply, Status> {
+        if let Some(session) = exchange.session()
+            && !self.owners.is_open_to(session, exchange.caller())
+        {
+            return exchange.no_session();
+        }
+        let answered = self.send(&exchange).await?;
+        let UpstreamResponse { response: answer, connection } = answered;
+        let (parts, body) = answer.into_parts();
+        let answer = head(parts).map_err(|why| bad_response(&why))?;
+        if answer.status.is_redirection() {
+            return Err(self.redirected(&answer));
+        }
+        if answer.status.is_success() {
+            let begun = answer.headers.get(SESSION).and_then(|session| session.to_str().ok());
+            if let Some(session) = begun.or_else(|| exchange.session()) {
+                self.owners.remember(session, exchange.caller());
+            }
+        }
+        let body = UpstreamReply::of_sent(body, connection, self.idle.stream);
+        self.reply(&exchange, answer, body).await
+    }
+
+    /// Sends the request and waits for the head of the response.
+    async fn send(&self, exchange: &Exchange) -> Result<UpstreamResponse, Status> {
+        let mut head = exchange.head.clone();
+        // Agent and node read the response.
+        head.headers.remove(header::ACCEPT_ENCODING);
+        let endpoint = self.client.address().path.as_str();
+        let (verb, path, body) = match &exchange.asked {
+            Asked::Post(message) => ("POST", endpoint, message.raw().clone()),
+            Asked::Get => ("GET", endpoint, Bytes::new()),
+            Asked::Delete => ("DELETE", endpoint, Bytes::new()),
+            Asked::Metadata(path) => ("GET", path.as_str(), Bytes::new()),
+        };
+        let whose = (exchange.call_id, &exchange.requester);
+        let sent = self.send_with((verb, path), head, body, whose, exchange.deadline);
+        let answered = tokio::select! {
+            answered = sent => answered?,
+            () = tokio::time::sleep(self.idle.head) => return Err(self.idle()),
+        };
+        answered.map_err(|fault| self.failed(&fault))
+    }
+
+    async fn send_with(
+        &self,
+        target: (&str, &str),
+        mut head: HttpRequest,
+        body: Bytes,
+        (call_id, requester): (CallId, &Requester),
+        deadline: Instant,
+    ) -> Result<Result<UpstreamResponse, Fault>, Status> {
+        head.headers.remove(header::CONTENT_LENGTH);
+        head.has_body = !body.is_empty();
+        if head.has_body {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let body = UpstreamBody::from(Text::complete(body));
+        let mut request = outgoing(target, head, &self.host, body)?;
+        add_identity(request.headers_mut(), call_id, requester)?;
+        Ok(self.client.send(request, deadline, &stamp, false).await)
+    }
+
+    async fn reply(
+        self: &Arc<Self>,
+        exchange: &Exchange,
+        mut answer: HttpResponse,
+        body: UpstreamReply,
+    ) -> Result<Reply, Status> {
+        let is_metadata = matches!(exchange.asked, Asked::Metadata(_));
+        match ContentKind::of(&answer.headers) {
+            ContentKind::Other => response(&answer, Messages::new(body)),
+            _ if is_metadata => response(&answer, Messages::new(body)),
+            _ if answer.headers.contains_key(header::CONTENT_ENCODING) => {
+                Err(bad_response(&"is compressed, which was not asked for"))
+            }
+            ContentKind::Json => {
+                let mut body = HttpBody::new(Messages::new(body));
+                let body = body.collect(self.message_bytes_max, &exchange.memory).await?;
+                let passed = self.pass_json(exchange, &answer, body)?;
+                whole(answer, passed)
+            }
+            ContentKind::Events => {
+                answer.headers.remove(header::CONTENT_LENGTH);
+                let is_answer = exchange.request().is_some() && answer.status.is_success();
+                let refuse = self.refuser(exchange);
+                let (bytes_max, memory) = (self.message_bytes_max, exchange.memory.clone());
+                let events = AnswerEvents::new(exchange.filter(), bytes_max, memory);
+                let events = EventsReply::new(body, events, is_answer, refuse);
+                response(&answer, Messages::new(events))
+            }
+        }
+    }
+
+    /// What the client gets of a body in JSON.
+    fn pass_json(
+        self: &Arc<Self>,
+        exchange: &Exchange,
+        answer: &HttpResponse,
+        body: Bytes,
+    ) -> Result<Bytes, Status> {
+        let mut filter = exchange.filter();
+        let passed = filter.pass(&body).ok().flatten();
+        let refused = filter.take_refused();
+        if !refused.is_empty() {
+            self.refuser(exchange)(refused);
+        }
+        let is_awaited = exchange.request().is_some() && answer.status.is_success();
+        match passed {
+            Some(passed) if filter.is_answered() || !is_awaited => Ok(passed),
+            _ if is_awaited => Err(bad_response(&"is not the answer to the request")),
+            Some(_) | None => Ok(mcp::not_a_message(body)),
+        }
+    }
+
+    /// Answers requests of the server that its client does not get: the server waits for that.
+    fn refuser(self: &Arc<Self>, exchange: &Exchange) -> Refuse {
+        let server = Arc::downgrade(self);
+        let mut head = exchange.head.clone();
+        for name in [mcp::METHOD, mcp::NAME, "last-event-id"] {
+            head.headers.remove(name);
+        }
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (call_id, requester) = (exchange.call_id, exchange.requester.clone());
+        let name = exchange.rules.server.clone();
+        Box::new(move |refused: Vec<RequestId>| {
+            let Some(server) = server.upgrade() else { return };
+            let refusals: Vec<_> =
+                refused.iter().map(|id| refusal_of_server_request(&name, id)).collect();
+            let (head, requester, tasks) =
+                (head.clone(), requester.clone(), server.client.tasks().clone());
+            tasks.spawn(async move {
+                server.send_refusals(&head, (call_id, &requester), refusals).await;
+            });
+        })
+    }
+
+    async fn send_refusals(
+        &self,
+        head: &HttpRequest,
+        whose: (CallId, &Requester),
+        refusals: Vec<Bytes>,
+    ) {
+        let (path, deadline) = (&self.client.address().path, Instant::now() + MCP_REFUSAL_WAIT_MAX);
+        for body in refusals {
+            let sent = self.send_with(("POST", path), head.clone(), body, whose, deadline).await;
+            if let Ok(Err(fault)) = sent {
+                let (call_id, why) = (whose.0, printable(&fault.to_string()));
+                tracing::debug!(
+                    "call {call_id}: {} was not told of a refusal: it {why}",
+                    self.path
+                );
+            }
+        }
+    }
+
+    /// Status of a request without a response. Details for the operator go to the log only.
+    fn failed(&self, fault: &Fault) -> Status {
+        let status = fault.to_status(self.path.as_str());
+        let is_own = matches!(fault, Fault::Request(_)) || status.code() == Code::DeadlineExceeded;
+        if !is_own && let Some(suppressed) = self.faults.admit((), Instant::now()) {
+            let (address, why) = (self.client.address(), printable(&fault.to_string()));
+            tracing::warn!("the upstream {address} of {} {why}{suppressed}", self.path);
+        }
+        status
+    }
+
+    /// Status of a request that the server sends elsewhere, where its client cannot follow.
+    fn redirected(&self, answer: &HttpResponse) -> Status {
+        if let Some(suppressed) = self.faults.admit((), Instant::now()) {
+            let to = answer.headers.get(header::LOCATION).map(HeaderValue::as_bytes);
+            let to = printable(&String::from_utf8_lossy(to.unwrap_or_default()));
+            let (address, path) = (self.client.address(), &self.path);
+            tracing::warn!(
+                "the upstream {address} of {path} redirects to {to}: write its whole URL as the upstream, with its slash at the end if it has one{suppressed}"
+            );
+        }
+        bad_response(
+            &"is a redirection; the upstream of the agent has to be the whole URL of the server",
+        )
+    }
+
+    fn idle(&self) -> Status {
+        let text =
+            format!("the upstream of {} sent nothing for {:?} (idle)", self.path, self.idle.head);
+        Status::unknown(Code::DeadlineExceeded, text)
+    }
+}

@@ -1,0 +1,130 @@
+//! MCP forwards: a call becomes a message to an MCP server, over HTTP or to a process.
+//!
+//! Each call carries one message, and its method names the tool in it. Agent and node both read
+//! the message and decide by their own rules.
+
+mod rules;
+mod exchange;
+mod events_reply;
+mod session_owners;
+mod http_server;
+mod stdio;
+mod hosted;
+
+use super::{
+    http::{UpstreamAddress, UpstreamError},
+    proxy::IdleLimits,
+};
+use crate::{
+    drain::Tasks,
+    limits::HTTP_STREAM_IDLE_MAX,
+    memory::MessageMemory,
+    name::{MethodPath, Name},
+    policy::AgentPolicy,
+    serve::Service,
+    shared_value::SharedValue,
+    tls::UpstreamTls,
+    wire::CallKind,
+};
+use hosted::{HostedMcp, McpServer};
+use http_server::HttpServer;
+use std::{fmt, sync::Arc, time::Duration};
+use stdio::StdioServer;
+
+/// An MCP server (Model Context Protocol), whose tools are called as `mcp:NAME/TOOL`.
+///
+/// It is a local HTTP server ("streamable HTTP"), or a command that speaks MCP on its standard
+/// input and output, of which each session of a client gets a process of its own. Clients reach it
+/// over the gateway of a node. `docs/mcp.md` describes rules, sessions and failures.
+#[derive(Clone)]
+#[must_use = "a forward answers once it is hosted"]
+pub struct McpForward {
+    name: Name,
+    upstream: McpUpstream,
+    host: Option<String>,
+    idle: Option<Duration>,
+}
+
+#[derive(Clone)]
+enum McpUpstream {
+    Http(UpstreamAddress, Option<UpstreamTls>),
+    Command(Vec<String>),
+}
+
+impl McpForward {
+    /// Forwards `mcp:NAME/TOOL` to a server at this URL. `https` needs the CAs (PEM) that vouch for
+    /// it.
+    ///
+    /// # Errors
+    /// `https` without CAs, CAs without `https`, or invalid CAs.
+    pub fn http(
+        name: Name,
+        address: UpstreamAddress,
+        ca_pem: Option<&[u8]>,
+    ) -> Result<Self, UpstreamError> {
+        let tls = address.tls(ca_pem, true)?;
+        Ok(Self { name, upstream: McpUpstream::Http(address, tls), host: None, idle: None })
+    }
+
+    /// Forwards `mcp:NAME/TOOL` to processes of a command: a program and its arguments.
+    pub fn command(name: Name, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let command = command.into_iter().map(Into::into).collect();
+        Self { name, upstream: McpUpstream::Command(command), host: None, idle: None }
+    }
+
+    /// Sets the `Host` that an HTTP server gets. Default: its address.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// Sets after how long without a byte in either direction a request to an HTTP server ends, by
+    /// default 5 min while the response is awaited and an hour once it has begun; and after how
+    /// long without a request the process of a session ends, by default an hour.
+    pub const fn idle_max(mut self, idle_max: Duration) -> Self {
+        self.idle = Some(idle_max);
+        self
+    }
+
+    /// Its name: its tools are called as `mcp:NAME/TOOL`.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub(in crate::agent) fn into_service(
+        self,
+        policy: Arc<SharedValue<AgentPolicy>>,
+        (message_bytes_max, memory): (usize, MessageMemory),
+        tasks: Tasks,
+    ) -> Service {
+        let Self { name, upstream, host, idle } = self;
+        let path = MethodPath::mcp_server(&name);
+        let server = match upstream {
+            McpUpstream::Http(address, tls) => {
+                let idle = idle
+                    .map_or_else(IdleLimits::default, |max| IdleLimits { head: max, stream: max });
+                McpServer::Http(HttpServer::new(
+                    path,
+                    (address, tls),
+                    host,
+                    idle,
+                    message_bytes_max,
+                ))
+            }
+            McpUpstream::Command(command) => {
+                let idle = idle.unwrap_or(HTTP_STREAM_IDLE_MAX);
+                McpServer::Stdio(StdioServer::new(path, command, idle, message_bytes_max, tasks))
+            }
+        };
+        let refusals = Arc::default();
+        let hosted =
+            HostedMcp { refusals, name: name.clone(), policy, message_bytes_max, memory, server };
+        Service::new("mcp").raw_method_of(CallKind::Http, name.to_string(), hosted)
+    }
+}
+
+impl fmt::Debug for McpForward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpForward").field("name", &self.name).finish_non_exhaustive()
+    }
+}

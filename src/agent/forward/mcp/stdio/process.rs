@@ -1,0 +1,199 @@
+//! The process of an MCP server: its input, its output, and its end.
+
+use super::{process_group::ProcessGroup, routes::ProcessRoutes};
+use crate::{
+    limits::{MCP_LOG_LINE_BYTES_MAX, MCP_MESSAGES_AHEAD, MCP_PROCESS_END_WAIT_MAX},
+    name::MethodPath,
+    printable::printable,
+};
+use bytes::Bytes;
+use std::{
+    convert::Infallible,
+    io,
+    process::{ExitStatus, Stdio},
+};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    sync::{mpsc, oneshot},
+};
+
+/// A line for the input of a process.
+struct Line {
+    text: Bytes,
+    /// Told once it is written. A line that nobody waits for any more is not written.
+    written: Option<oneshot::Sender<()>>,
+}
+
+/// Queue of lines for the input of a process.
+#[derive(Clone)]
+pub(super) struct ProcessInput(mpsc::Sender<Line>);
+
+impl ProcessInput {
+    /// Writes a line. `false` if the process has ended before that, and did not get it. Dropping
+    /// the future before the line is being written takes it back.
+    pub(super) async fn write(&self, text: Bytes) -> bool {
+        let (written, is_written) = oneshot::channel();
+        let line = Line { text, written: Some(written) };
+        self.0.send(line).await.is_ok() && is_written.await.is_ok()
+    }
+
+    /// Writes a line if there is room in the queue, for messages that need no answer.
+    pub(super) fn try_write(&self, text: Bytes) {
+        // Without room the process takes nothing, and misses nothing that it could use.
+        drop(self.0.try_send(Line { text, written: None }));
+    }
+}
+
+/// A message as one line.
+pub(super) fn line(message: &[u8]) -> Bytes {
+    // Within a text these would be escaped.
+    let end_of_line = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+    let mut line: Vec<u8> = message.trim_ascii().iter().map(end_of_line).collect();
+    line.push(b'\n');
+    line.into()
+}
+
+/// A process that runs.
+pub(super) struct Process {
+    child: Child,
+    group: ProcessGroup,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+    lines: mpsc::Receiver<Line>,
+}
+
+impl Process {
+    /// Starts a command: a program and its arguments. Variables of dialback are not passed on.
+    pub(super) fn start(command: &[String]) -> io::Result<(Self, ProcessInput)> {
+        let [program, arguments @ ..] = command else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+        };
+        let mut starting = Command::new(program);
+        starting.args(arguments).kill_on_drop(true);
+        starting.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DIALBACK_") {
+                starting.env_remove(name);
+            }
+        }
+        #[cfg(unix)]
+        starting.process_group(0);
+        let mut child = starting.spawn()?;
+        let group = ProcessGroup::of(child.id());
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(io::Error::other("its standard streams were not opened"));
+        };
+        let (input, lines) = mpsc::channel(MCP_MESSAGES_AHEAD);
+        Ok((Self { child, group, stdin, stdout, stderr, lines }, ProcessInput(input)))
+    }
+
+    /// Runs until the process has ended, its output has, or `end` does; then ends it. Every line
+    /// of its output is delivered to who waits for it.
+    pub(super) async fn run(
+        self,
+        path: &MethodPath,
+        line_bytes_max: usize,
+        routes: &ProcessRoutes,
+        end: impl Future<Output = ()>,
+    ) -> String {
+        let Self { mut child, group, mut stdin, stdout, stderr, mut lines } = self;
+        let logging = async {
+            log_lines(path, stderr).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::pin!(logging);
+        let why = tokio::select! {
+            why = read_lines(stdout, line_bytes_max, path, routes) => why,
+            () = write_lines(&mut stdin, &mut lines) => None,
+            () = end => None,
+            never = &mut logging => match never {},
+        };
+        // What is not written by now never is.
+        drop((stdin, lines));
+        let ending = end_process(&mut child, &group);
+        let ended = tokio::select! {
+            ended = ending => ended,
+            never = &mut logging => match never {},
+        };
+        why.or_else(|| ended.ok().map(|status| status.to_string()))
+            .unwrap_or_else(|| "it cannot be waited for".into())
+    }
+}
+
+/// Waits for the end of a process whose input is closed, and ends it if it does not end.
+async fn end_process(child: &mut Child, group: &ProcessGroup) -> io::Result<ExitStatus> {
+    if let Ok(ended) = tokio::time::timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
+        return ended;
+    }
+    group.terminate();
+    if let Ok(ended) = tokio::time::timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
+        return ended;
+    }
+    child.start_kill()?;
+    child.wait().await
+}
+
+async fn write_lines(stdin: &mut ChildStdin, lines: &mut mpsc::Receiver<Line>) {
+    while let Some(Line { text, written }) = lines.recv().await {
+        if written.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            continue;
+        }
+        if stdin.write_all(&text).await.is_err() || stdin.flush().await.is_err() {
+            return;
+        }
+        if let Some(written) = written {
+            // An error only says that nobody waits any more.
+            let _ = written.send(());
+        }
+    }
+}
+
+/// Reads lines to the end of the output. Returns why no more are read, if that is not the end.
+async fn read_lines(
+    stdout: impl AsyncRead + Unpin,
+    line_bytes_max: usize,
+    path: &MethodPath,
+    routes: &ProcessRoutes,
+) -> Option<String> {
+    let mut stdout = BufReader::new(stdout);
+    while let Some(line) = next_line(&mut stdout, line_bytes_max).await {
+        if line.len() == line_bytes_max && !line.ends_with(b"\n") {
+            return Some(format!(
+                "it wrote a line of {line_bytes_max} bytes or more (message_bytes_max)"
+            ));
+        }
+        if !line.trim_ascii().is_empty() {
+            routes.deliver(path, line.into()).await;
+        }
+    }
+    None
+}
+
+/// The next line, or its beginning of this size. `None` at the end.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    reader
+        .take(bytes_max as u64)
+        .read_until(b'\n', &mut line)
+        .await
+        .ok()
+        .filter(|read| *read > 0)?;
+    Some(line)
+}
+
+/// Logs what the process writes to its standard error, line by line and cut to a length.
+async fn log_lines(path: &MethodPath, stderr: impl AsyncRead + Unpin) {
+    let mut stderr = BufReader::new(stderr);
+    let mut is_begun = false;
+    while let Some(line) = next_line(&mut stderr, MCP_LOG_LINE_BYTES_MAX).await {
+        // The rest of a line that was cut is left out.
+        if !is_begun {
+            let text = printable(String::from_utf8_lossy(line.trim_ascii()).as_ref());
+            tracing::debug!("{path} writes: {text}");
+        }
+        is_begun = !line.ends_with(b"\n");
+    }
+}
