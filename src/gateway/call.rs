@@ -99,7 +99,7 @@ impl GatewayState {
                 let message = message.map_err(|why| why.into_status(Outcome::NotExecuted))?;
                 Ok(Body::Message(message))
             };
-            state.ingress.call(call_head, message).await
+            state.ingress.call(call_head, message).await.map(|answered| answered.reply)
         });
         (call, shared)
     }

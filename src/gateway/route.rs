@@ -66,7 +66,7 @@ impl RequestRoute {
 }
 
 fn not_found() -> Refusal {
-    let text = "unknown path; calls are POST /v1/agents/AGENT/SERVICE/METHOD or POST /v1/services/SERVICE/METHOD";
+    let text = "unknown path; calls are POST /v1/agents/AGENT/SERVICE/METHOD or POST /v1/services/SERVICE/METHOD; forwards are below /v1/agents/AGENT/http/NAME/, MCP servers at /v1/agents/AGENT/mcp/NAME";
     Refusal::with(StatusCode::NOT_FOUND, Code::NotFound, text)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     call::Target,
-    name::{Name, NameError, PeerName, Role},
+    name::{MethodPath, Name, NameError, PeerName, Role},
     tls::{HostCertificates, ServerCertificate},
 };
 use hyper::{Uri, header, http::request::Parts};
@@ -57,13 +57,37 @@ impl fmt::Display for SiteHost {
     }
 }
 
-/// A host name of the gateway whose requests go, as they are, to an HTTP forward of an agent.
+/// Kind of a forward behind a site or a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForwardKind {
+    Http,
+    Mcp,
+}
+
+/// A forward of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ForwardName {
+    pub(super) kind: ForwardKind,
+    pub(super) name: Name,
+}
+
+impl fmt::Display for ForwardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ForwardKind::Http => MethodPath::http(&self.name).fmt(f),
+            ForwardKind::Mcp => MethodPath::mcp_server(&self.name).fmt(f),
+        }
+    }
+}
+
+/// A host name of the gateway whose requests go to an HTTP forward, as they are, or to an MCP
+/// server of an agent.
 #[derive(Debug, Clone)]
 #[must_use = "a site is added to a gateway"]
 pub struct Site {
     pub(super) host: SiteHost,
     pub(super) target: Target,
-    pub(super) forward: Name,
+    pub(super) forward: ForwardName,
     pub(super) public: Option<PeerName>,
     pub(super) certificate: Option<ServerCertificate>,
 }
@@ -71,14 +95,24 @@ pub struct Site {
 impl Site {
     /// A site that `http:FORWARD` of this agent answers.
     pub const fn new(host: SiteHost, agent: Name, forward: Name) -> Self {
-        let target = Target::Agent(agent);
-        Self { host, target, forward, public: None, certificate: None }
+        Self::of(host, Target::Agent(agent), forward)
     }
 
     /// A site that any agent answers which hosts `http:FORWARD` and may do so by a host rule.
     pub const fn of_any_agent(host: SiteHost, forward: Name) -> Self {
-        let target = Target::Service;
+        Self::of(host, Target::Service, forward)
+    }
+
+    const fn of(host: SiteHost, target: Target, name: Name) -> Self {
+        let forward = ForwardName { kind: ForwardKind::Http, name };
         Self { host, target, forward, public: None, certificate: None }
+    }
+
+    /// Makes it a site of the MCP server `mcp:FORWARD`, which clients reach at the path `/mcp`, or
+    /// without one.
+    pub const fn mcp(mut self) -> Self {
+        self.forward.kind = ForwardKind::Mcp;
+        self
     }
 
     /// Opens the site, and no other part of the gateway, to everybody: requests without a
@@ -100,10 +134,11 @@ impl Site {
             Target::Agent(agent) => format!("agent/{agent}"),
             Target::Service | Target::Here => "any agent that may host it".to_owned(),
         };
-        tracing::info!("the site {scheme}://{host}:{port} goes to http:{forward} of {to}");
+        let path = if forward.kind == ForwardKind::Mcp { "/mcp" } else { "" };
+        tracing::info!("the site {scheme}://{host}:{port}{path} goes to {forward} of {to}");
         if let Some(caller) = &self.public {
             tracing::warn!(
-                "the site {host} is PUBLIC: everybody who reaches this gateway may call http:{forward} as {caller}, without any credential"
+                "the site {host} is PUBLIC: everybody who reaches this gateway may call {forward} as {caller}, without any credential"
             );
         }
     }

@@ -121,20 +121,24 @@ impl FromStr for NameGlob {
     }
 }
 
-/// A pattern over services: `HelloService`, `acme.**`, or over HTTP forwards: `http:grafana`.
+/// A pattern over services: `HelloService`, `acme.**`, or over forwards of HTTP or MCP:
+/// `http:grafana`, `mcp:jira`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServiceGlob {
     text: String,
-    is_http: bool,
+    /// The kind of the forwards; `None` for services.
+    forward: Option<&'static str>,
     labels: Vec<Label>,
 }
 
 impl ServiceGlob {
     /// True if the pattern covers the service, or the forward (`http:grafana`). None covers both.
     pub fn matches(&self, service: &str) -> bool {
-        match service.split_once(':') {
-            Some((HTTP, name)) if self.is_http => labels_match(&self.labels, name.split('.')),
-            None if !self.is_http => labels_match(&self.labels, service.split('.')),
+        match (service.split_once(':'), self.forward) {
+            (Some((kind, name)), Some(own)) if kind == own => {
+                labels_match(&self.labels, name.split('.'))
+            }
+            (None, None) => labels_match(&self.labels, service.split('.')),
             _ => false,
         }
     }
@@ -149,15 +153,16 @@ impl FromStr for ServiceGlob {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (is_http, labels) = match text.split_once(':') {
-            Some((HTTP, name)) => (true, parse_labels(name, is_label_byte)),
-            _ => (false, parse_labels(text, is_identifier_byte)),
+        let (forward, labels) = match text.split_once(':') {
+            Some((HTTP, name)) => (Some(HTTP), parse_labels(name, is_label_byte)),
+            Some((MCP, name)) => (Some(MCP), parse_labels(name, is_label_byte)),
+            _ => (None, parse_labels(text, is_identifier_byte)),
         };
         let labels = labels.map_err(|why| {
             let service = text.split('/').next().unwrap_or_default().to_owned();
             NameError::new("service pattern", text, why).or_write::<Self>(text, [service])
         })?;
-        Ok(Self { text: text.into(), is_http, labels })
+        Ok(Self { text: text.into(), forward, labels })
     }
 }
 
@@ -466,6 +471,8 @@ mod tests {
         check_service("HelloService", &["HelloService"], &["Hello", "a.HelloService"]);
         check_service("*", &["HelloService"], &["a.HelloService"]);
         check_service("acme.**", &["acme.v1.Stock", "acme.Stock"], &["acmee.Stock"]);
+        check_service("http:**", &["http:web", "http:acme.web"], &["mcp:web", "http"]);
+        check_service("mcp:jira", &["mcp:jira"], &["http:jira", "mcp:jira-2", "mcp"]);
         for bad in ["", "a-b", "a/b", "a..b", "*a"] {
             assert!(bad.parse::<ServiceGlob>().is_err(), "{bad:?} was taken for a pattern");
         }

@@ -163,7 +163,7 @@ impl MethodPath {
 
     /// What host rules name: the service, or a forward as a whole.
     pub(crate) fn hosted(&self) -> &str {
-        if self.is_forward() { self.as_str() } else { self.service() }
+        if self.is_forward() { self.registered() } else { self.service() }
     }
 
     /// True if it names a forward, `tcp:db`, and no RPC method. Patterns of one never cover the

@@ -61,6 +61,8 @@ pub(super) fn authorise(
         let text = format!("the call of {method} has no verb and no path");
         return Err(Status::not_executed(Code::InvalidArgument, text));
     }
+    // Calls of MCP servers always have the same: their methods name what they are about.
+    let http = http.filter(|_| method.is_http());
     let refused = RefusedCall { shared, caller: requester, target, method, http };
     let policy = shared.policy.get();
     let decision = match target {

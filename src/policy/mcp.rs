@@ -144,7 +144,11 @@ mod tests {
             let rule = AgentRule::parse("edge", "ops", method).expect("a rule");
             let policy = AgentPolicy::default().allow(rule);
             let server = "mcp:jira".parse().expect("a server");
-            assert_eq!(policy.decide(&node, &requester, &server, None).is_allowed(), is_open, "{method}");
+            assert_eq!(
+                policy.decide(&node, &requester, &server, None).is_allowed(),
+                is_open,
+                "{method}"
+            );
         }
     }
 

@@ -4,7 +4,9 @@ use super::{
     super::stream::{AuthenticationEnd, no_longer_authenticated},
     grpc::{grpc_trailers, is_grpc},
 };
-use crate::{http_call::HttpBody, limits::HTTP_EVENTS_KEEP_ALIVE_EVERY, status::Status};
+use crate::{
+    http_call::HttpBody, limits::HTTP_EVENTS_KEEP_ALIVE_EVERY, mcp::AnswerEvents, status::Status,
+};
 use bytes::Bytes;
 use hyper::{HeaderMap, body::Frame, header, http::request::Parts};
 use std::{
@@ -26,6 +28,8 @@ pub(in crate::gateway) struct ProxyBody {
     authentication_end: AuthenticationEnd,
     is_grpc: bool,
     events: Option<EventKeepAlive>,
+    /// Decides on the events of an MCP server.
+    mcp: Option<Box<AnswerEvents>>,
     is_over: bool,
 }
 
@@ -41,7 +45,12 @@ impl ProxyBody {
         let is_over = body.is_ended();
         let events = EventKeepAlive::of(headers).filter(|_| left.is_none() && !is_over);
         let is_grpc = is_grpc(&request.headers);
-        Self { body, left, last: None, authentication_end, is_grpc, events, is_over }
+        Self { body, left, last: None, authentication_end, is_grpc, events, mcp: None, is_over }
+    }
+
+    /// Passes the events of an MCP server on as far as these allow it.
+    pub(super) fn with_mcp(self, events: AnswerEvents) -> Self {
+        Self { mcp: Some(Box::new(events)), ..self }
     }
 
     /// Returns whether everything was taken.
@@ -71,6 +80,11 @@ impl ProxyBody {
                     return Poll::Ready(self.last.take().map(|last| Ok(Frame::data(last))));
                 }
                 Ok(Some(frame)) => {
+                    let frame = match self.mcp_events(frame) {
+                        Ok(Some(frame)) => frame,
+                        Ok(None) => continue,
+                        Err(status) => return self.fail(&status),
+                    };
                     let Some(data) = frame.data_ref() else {
                         return Poll::Ready(Some(Ok(frame)));
                     };
@@ -88,8 +102,23 @@ impl ProxyBody {
         }
     }
 
+    /// What passes of a frame.
+    fn mcp_events(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, Status> {
+        let Some(events) = &mut self.mcp else { return Ok(Some(frame)) };
+        let Ok(data) = frame.into_data() else { return Ok(None) };
+        let passed = events.pass(data)?;
+        Ok((!passed.is_empty()).then(|| Frame::data(passed)))
+    }
+
     /// Ends a response that cannot be completed, so that its client can tell.
     fn fail(&mut self, status: &Status) -> Poll<Option<FrameResult>> {
+        if let Some(events) = &mut self.mcp {
+            let event = events.failure(status);
+            self.is_over = event.is_some() || events.is_answered();
+            if self.is_over {
+                return Poll::Ready(event.map(|event| Ok(Frame::data(event))));
+            }
+        }
         self.is_over = self.is_grpc;
         Poll::Ready(Some(match self.is_grpc {
             true => Ok(Frame::trailers(grpc_trailers(status))),

@@ -6,6 +6,7 @@ use super::{
         authentication::{AuthContext, AuthenticatedCaller},
         browser_origin,
         response::Refusal,
+        site::ForwardKind,
     },
     ProxyRoute,
     request_head::OWN_AUTHORIZATION,
@@ -52,9 +53,13 @@ impl GatewayState {
         let peer = (&request.peer, from);
         let caller = self.authenticator.authenticate(&shown_headers, peer, &context, observer);
         let caller = caller.map_err(|refusal| {
-            // Alone: registries' clients take a Bearer challenge for OAuth.
-            let basic = HeaderValue::from_static("Basic realm=\"dialback\", charset=\"UTF-8\"");
-            refusal.only_header(header::WWW_AUTHENTICATE, basic)
+            let challenge = match route.forward.kind {
+                // Alone: registries' clients take a Bearer challenge for OAuth.
+                ForwardKind::Http => "Basic realm=\"dialback\", charset=\"UTF-8\"",
+                ForwardKind::Mcp => "Bearer realm=\"dialback\"",
+            };
+            let challenge = HeaderValue::from_static(challenge);
+            refusal.only_header(header::WWW_AUTHENTICATE, challenge)
         })?;
         Ok((caller, uses_authorization))
     }

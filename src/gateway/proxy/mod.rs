@@ -2,8 +2,10 @@
 //! site, or by a path below `/v1/agents/AGENT/http/NAME/`.
 
 mod body;
+mod call_reply;
 mod credential;
 mod grpc;
+mod mcp;
 mod refusal;
 mod request_head;
 mod response_head;
@@ -18,14 +20,13 @@ use super::{
     browser_origin::{self, BrowserOrigin},
     connect_error::CALL_ID,
     response::{GatewayResponse, Refusal, ResponseBody, full_response},
-    site::authority,
+    site::{ForwardKind, authority},
     stream::no_longer_authenticated,
 };
 use crate::{
-    call::{Body, CallMeta, MessageSender, Messages, Next, Reply, driven},
-    http_call::{BodySource, HttpBody, HttpRequest, HttpResponse, RelayEnd, relay},
+    call::{CallMeta, MessageSender, Messages, driven},
+    http_call::{HttpBody, HttpResponse, RelayEnd, relay},
     httpd::{Framing, RequestBody, UpgradedStream},
-    limits::STREAM_MESSAGES_AHEAD,
     name::{HttpTarget, HttpTargetError, MethodPath},
     node::GatewayCall,
     status::{Code, Status},
@@ -64,9 +65,9 @@ impl GatewayState {
         request: &GatewayRequest,
         body: RequestBody,
     ) -> GatewayResponse {
-        let passed = match route {
-            Ok(route) => self.passed(&route, request, body).await,
-            Err(refusal) => Err(refusal),
+        let (passed, kind) = match route {
+            Ok(route) => (self.passed(&route, request, body).await, route.forward.kind),
+            Err(refusal) => (Err(refusal), ForwardKind::Http),
         };
         let mut answer = match passed {
             Ok(answer) => answer,
@@ -75,7 +76,10 @@ impl GatewayState {
                     tokio::time::sleep(wait).await;
                     request.peer.be_done();
                 }
-                refusal::response(refusal, &request.head)
+                match kind {
+                    ForwardKind::Http => refusal::response(refusal, &request.head),
+                    ForwardKind::Mcp => mcp::refusal_response(refusal, request.call_id),
+                }
             }
         };
         if let Ok(call_id) = HeaderValue::try_from(request.call_id.to_string()) {
@@ -94,9 +98,8 @@ impl GatewayState {
         if let Framing::Bad(fault) = framing {
             return Err(Refusal::invalid(*fault).closing());
         }
-        let target = target(route, &head.method)?;
         request_head::check(head)?;
-        if route.site.is_none()
+        if (route.site.is_none() || route.forward.kind == ForwardKind::Mcp)
             && browser_origin::browser_origin(&head.headers, &self.origins)
                 == BrowserOrigin::Foreign
         {
@@ -105,21 +108,23 @@ impl GatewayState {
         }
         let (caller, uses_authorization) = self.authenticate_for(route, request)?;
         peer.set_known();
+        if route.forward.kind == ForwardKind::Mcp {
+            return self.pass_mcp(route, request, (caller, uses_authorization), body).await;
+        }
+        let target = target(route, &head.method)?;
         if !route.has_slash && matches!(head.method, Method::GET | Method::HEAD) {
             return Ok(redirect(&route.with_slash(head.uri.query())));
         }
         let (has_body, is_upgrade) = (!body.is_end_stream(), request_head::is_upgrade(head));
-        let mut upstream_head = request_head::for_upstream(self, route, request);
-        if uses_authorization {
-            upstream_head.headers.remove(header::AUTHORIZATION);
-        }
+        let mut upstream_head =
+            request_head::for_upstream(self, route, request, uses_authorization);
         upstream_head.has_body = has_body;
         if has_body || !is_upgrade {
             upstream_head.upgrade = None;
         }
         let upgrade = upstream_head.upgrade.clone();
-        let (sent, sender) = messages(&upstream_head, upgrade.is_some(), &body)?;
-        let method = MethodPath::http(&route.forward);
+        let (sent, sender) = call_reply::messages(&upstream_head, upgrade.is_some(), &body)?;
+        let method = MethodPath::http(&route.forward.name);
         let timeout = request_head::timeout(&head.headers)?;
         let meta =
             self.ingress.next_call(*call_id, method, CallKind::Http, route.target.clone(), timeout);
@@ -128,12 +133,12 @@ impl GatewayState {
         let call = GatewayCall { caller: caller.name.clone(), meta, bytes_min: 0 };
         let reply = tokio::select! {
             biased;
-            reply = self.ingress.call(call, async { Ok(sent) }) => reply?,
+            answered = self.ingress.call(call, async { Ok(sent) }) => answered?.reply,
             () = self.authentication_end(caller.clone()) => {
                 return Err(no_longer_authenticated().into());
             }
         };
-        let (response, messages) = response(reply).await?;
+        let (response, messages) = call_reply::response(reply).await?;
         match (response.status, sender) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(sender)) => {
                 Ok(self.upgraded(route, request, caller, response, messages, sender))
@@ -230,52 +235,6 @@ fn target(route: &ProxyRoute, verb: &Method) -> Result<HttpTarget, Refusal> {
         }
         _ => Refusal::invalid(fault.to_string()),
     })
-}
-
-/// The request as messages, and where the bytes of another protocol go if it asks for one. Without
-/// a body it is one message, which may be sent again.
-fn messages(
-    head: &HttpRequest,
-    is_upgrade: bool,
-    body: &RequestBody,
-) -> Result<(Body, Option<MessageSender>), Refusal> {
-    let message = head.encode().map_err(|fault| {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        Refusal::with(status, Code::ResourceExhausted, fault.to_string())
-    })?;
-    let first = Next::Message(message.clone());
-    Ok(if is_upgrade {
-        let (sender, messages) = Messages::channel(STREAM_MESSAGES_AHEAD);
-        (Body::Messages(messages.starting_with(first)), Some(sender))
-    } else if head.has_body {
-        let messages = Messages::new(BodySource::new(body.clone()));
-        (Body::Messages(messages.starting_with(first)), None)
-    } else {
-        (Body::Message(message), None)
-    })
-}
-
-/// The head of a reply, and the messages after it.
-async fn response(reply: Reply) -> Result<(HttpResponse, Messages), Status> {
-    let Body::Messages(mut messages) = reply.body else {
-        return Err(malformed("is one message"));
-    };
-    loop {
-        match messages.next_event().await {
-            Next::Head(_) => {}
-            Next::Message(head) => {
-                let head = HttpResponse::decode(&head);
-                let head = head.map_err(|fault| malformed(&format!("has a bad head: {fault}")))?;
-                return Ok((head, messages));
-            }
-            Next::End(_) => return Err(malformed("has no head")),
-            Next::Failed(status) => return Err(status),
-        }
-    }
-}
-
-fn malformed(why: &str) -> Status {
-    Status::unknown(Code::Internal, format!("the response of the agent {why}"))
 }
 
 fn redirect(location: &str) -> GatewayResponse {

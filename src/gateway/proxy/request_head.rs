@@ -78,11 +78,13 @@ pub(super) fn is_upgrade(head: &Parts) -> bool {
         && !has_token(&head.headers, &header::UPGRADE, "h2c")
 }
 
-/// The head for the upstream, as for a request without a body.
+/// The head for the upstream, as for a request without a body. `Authorization` may be dialback's
+/// own.
 pub(super) fn for_upstream(
     state: &GatewayState,
     route: &ProxyRoute,
     request: &GatewayRequest,
+    is_authorization_own: bool,
 ) -> HttpRequest {
     let GatewayRequest { head, peer, .. } = request;
     let mut headers = head.headers.clone();
@@ -92,6 +94,9 @@ pub(super) fn for_upstream(
     remove_connection_headers(&mut headers);
     headers.remove(header::HOST);
     headers.remove(header::EXPECT);
+    if is_authorization_own {
+        headers.remove(header::AUTHORIZATION);
+    }
     headers.remove("http2-settings");
     remove_headers(&mut headers, |name| name.starts_with("dialback-") || is_override(name));
     if takes_trailers {

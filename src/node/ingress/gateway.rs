@@ -13,10 +13,14 @@ use crate::{
     limits::{Limits, TIMEOUT_CEILING},
     link::TrustedLinks,
     memory::MemoryAccount,
-    name::{CallId, MethodPath, PeerName},
+    name::{CallId, MethodPath, Name, PeerName},
     net::Entered,
-    node::{routes::LinkRoutes, running::Node, snapshot, state::NodeState},
+    node::{
+        authorise::authorise, dispatch::Routes, routes::LinkRoutes, running::Node, snapshot,
+        state::NodeState,
+    },
     observe::{CallRecord, NodeEvent, Observer},
+    policy::PolicyTarget,
     status::{Code, Status},
     suspend_guard,
     tls::Credentials,
@@ -35,6 +39,14 @@ pub(crate) struct GatewayCall {
     pub(crate) meta: CallMeta,
     /// Least size of the message, as far as the head of the request states it.
     pub(crate) bytes_min: usize,
+}
+
+/// The reply of a call that has not failed so far.
+#[derive(Debug)]
+pub(crate) struct AnsweredCall {
+    pub(crate) reply: Reply,
+    /// The agent that answers; `None` for services of the node.
+    pub(crate) agent: Option<Name>,
 }
 
 /// Entry point of a node for calls that do not arrive over a link.
@@ -76,6 +88,11 @@ impl GatewayIngress {
 
     pub(crate) fn limits(&self) -> Arc<Limits> {
         self.shared.limits.get()
+    }
+
+    /// Counts the memory that is held for replies to a caller.
+    pub(crate) fn reply_memory(&self, caller: &PeerName) -> MemoryAccount {
+        self.shared.memory.reply_account(caller)
     }
 
     /// Counts the memory that is held for a caller.
@@ -135,7 +152,7 @@ impl GatewayIngress {
         &self,
         call: GatewayCall,
         body: impl Future<Output = Result<Body, Status>> + Send,
-    ) -> Result<Reply, Status> {
+    ) -> Result<AnsweredCall, Status> {
         let counted = self.shared.calls.counted();
         let GatewayCall { caller, meta, bytes_min } = call;
         let request =
@@ -152,7 +169,38 @@ impl GatewayIngress {
             bytes_in: None,
         };
         let answered = Box::pin(self.ingress.answer(request, arrival)).await;
-        Ok(answered.reply?.holding(counted))
+        let agent = answered.route.as_ref();
+        let agent = agent.map(|route| self.ingress.dispatch.routes.agent_of(route).name);
+        Ok(AnsweredCall { reply: answered.reply?.holding(counted), agent })
+    }
+
+    /// Authorises, and charges, what a call needs besides its method.
+    pub(crate) fn authorise(
+        &self,
+        caller: &PeerName,
+        target: &Target,
+        method: &MethodPath,
+    ) -> Result<(), Status> {
+        let target = self.policy_target(target);
+        authorise(&self.shared, caller, target, method, None).map(drop)
+    }
+
+    /// True if the rules, as they are now, allow a caller this method.
+    pub(crate) fn allows(&self, caller: &PeerName, target: &Target, method: &MethodPath) -> bool {
+        let policy = self.shared.policy.get();
+        match self.policy_target(target) {
+            Some(target) => policy.decide(caller, target, method, None).is_allowed(),
+            None => policy.grant_anywhere(caller, method, None).is_some(),
+        }
+    }
+
+    /// `None` is any agent.
+    fn policy_target<'a>(&'a self, target: &'a Target) -> Option<PolicyTarget<'a>> {
+        match target {
+            Target::Here => Some(PolicyTarget::Node(&self.shared.name)),
+            Target::Agent(name) => Some(PolicyTarget::Agent(name)),
+            Target::Service => None,
+        }
     }
 
     fn account_of(&self, caller: &PeerName, limits: &Limits) -> Result<Arc<CallerAccount>, Status> {
