@@ -62,7 +62,7 @@ fn read_forward(table: &mut Table<'_>) -> Option<HttpForwardConfig> {
     Some(HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope })
 }
 
-fn host_header(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+pub(super) fn host_header(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     let host: String = text("grafana.internal")(value)?;
     let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     if host.is_empty() || !host.bytes().all(is_host) {
@@ -76,12 +76,17 @@ fn check_against(table: &Table<'_>, forward: &HttpForwardConfig, others: &[HttpF
     if others.iter().any(|other| other.name == *name) {
         table.fault("name", format!("`name`: duplicate [[http]] {name}"));
     }
-    match (upstream.is_tls(), upstream_ca) {
-        (true, None) => table.fault(
+    check_trust(table, upstream, upstream_ca.is_some());
+}
+
+/// Checks that there are CAs for `https`, and for nothing else.
+pub(super) fn check_trust(table: &Table<'_>, upstream: &UpstreamAddress, has_ca: bool) {
+    match (upstream.is_tls(), has_ca) {
+        (true, false) => table.fault(
             "upstream",
             "`upstream`: an https upstream needs a CA; add a line as upstream_ca = \"certs/upstream-ca.pem\"".into(),
         ),
-        (false, Some(_)) => table.fault(
+        (false, true) => table.fault(
             "upstream_ca",
             format!("`upstream_ca`: {upstream} is not https; remove the key, or write https"),
         ),

@@ -8,6 +8,8 @@ mod forwards;
 mod gateway;
 #[cfg(feature = "forward")]
 mod http_forwards;
+#[cfg(feature = "forward")]
+mod mcp_forwards;
 #[cfg(feature = "tunnel")]
 mod paths;
 mod rules;
@@ -25,13 +27,15 @@ pub use crate::line_faults::{LineFault, LineFaults};
 pub use gateway::{GatewayFile, GatewayTls};
 #[cfg(feature = "forward")]
 pub use http_forwards::HttpForwardConfig;
+#[cfg(feature = "forward")]
+pub use mcp_forwards::{McpForwardConfig, McpServerConfig};
 #[cfg(feature = "tunnel")]
 pub use paths::{PathsFile, TunnelFile};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
 pub use shared::{AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 #[cfg(feature = "gateway")]
-pub use sites::SiteFile;
+pub use sites::{SiteFile, SiteForward};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
 pub use watch::{Watch, read_aside};
 
@@ -135,6 +139,9 @@ pub struct AgentConfig {
     /// The HTTP forwards to host.
     #[cfg(feature = "forward")]
     pub http: Vec<HttpForwardConfig>,
+    /// The MCP servers to host.
+    #[cfg(feature = "forward")]
+    pub mcp: Vec<McpForwardConfig>,
     /// The enroller that renews the agent's certificate.
     pub enroll: Option<NodeAddress>,
     /// The audit log.
@@ -156,7 +163,7 @@ impl AgentConfig {
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens", "site"];
             file.refuse(&of_node, "belongs in a node's file");
             #[cfg(not(feature = "forward"))]
-            file.refuse(&["service", "http"], "needs dialback with its feature `forward`");
+            file.refuse(&["service", "http", "mcp"], "needs dialback with its feature `forward`");
             refuse_unimplemented(file);
             #[cfg(feature = "tunnel")]
             let (paths, more_nodes) = paths::read_paths(file);
@@ -178,6 +185,8 @@ impl AgentConfig {
                 forwards: services::read_forwards(file),
                 #[cfg(feature = "forward")]
                 http: http_forwards::read_http(file),
+                #[cfg(feature = "forward")]
+                mcp: mcp_forwards::read_mcp(file),
             }
         })
     }

@@ -1,13 +1,15 @@
-//! `[[site]]` of a node's file: host names of the gateway that lead to HTTP forwards of agents.
+//! `[[site]]` of a node's file: host names of the gateway that lead to forwards of agents.
 
 use super::{
     shared::read_certificate,
     table::Table,
     value::{flag, text},
 };
-use crate::{gateway::SiteHost, name::Name};
-use std::path::PathBuf;
-use toml::de::DeValue;
+use crate::{
+    gateway::SiteHost,
+    name::{Name, NameError},
+};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// One `[[site]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +19,43 @@ pub struct SiteFile {
     pub host: SiteHost,
     /// The agent; `None` is any that hosts the forward and may do so by `[[host]]`.
     pub agent: Option<Name>,
-    /// The name of the HTTP forward.
-    pub http: Name,
+    /// The forward.
+    pub forward: SiteForward,
     /// The caller of requests without a credential, if the site is open to everybody.
     pub public: Option<Name>,
     /// Certificate and key for this host.
     pub certificate: Option<[PathBuf; 2]>,
+}
+
+/// The forward behind a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SiteForward {
+    /// `http:NAME`.
+    Http(Name),
+    /// `mcp:NAME`.
+    Mcp(Name),
+}
+
+impl fmt::Display for SiteForward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(name) => write!(f, "http:{name}"),
+            Self::Mcp(name) => write!(f, "mcp:{name}"),
+        }
+    }
+}
+
+impl FromStr for SiteForward {
+    type Err = NameError;
+
+    /// `http:NAME` or `mcp:NAME`; a name alone is one of `http`.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix("mcp:") {
+            Some(name) => name.parse().map(Self::Mcp),
+            None => text.strip_prefix("http:").unwrap_or(text).parse().map(Self::Http),
+        }
+    }
 }
 
 /// Reads `[[site]]`. Sites with a fault are left out; the fault refuses the file.
@@ -44,12 +77,16 @@ pub(super) fn read_sites(file: &mut Table<'_>) -> Vec<SiteFile> {
 fn read_site(table: &mut Table<'_>) -> Option<SiteFile> {
     let host = table.required("host", "grafana.example.com");
     let agent = table.optional("agent", text("warehouse"));
-    let service = table.optional("service", forward_name);
-    let http = table.optional("http", text("grafana"));
+    let service = table.optional("service", text("http:grafana"));
+    let http = table.optional("http", text("grafana")).map(SiteForward::Http);
+    let mcp = table.optional("mcp", text("jira")).map(SiteForward::Mcp);
     let anonymous = table.optional("anonymous", text("everybody"));
     let is_public = table.optional("public", flag).unwrap_or(false);
     let certificate = read_certificate(table);
-    let http = forward_of(table, agent.is_some(), service, http);
+    if let (Some(http), Some(_)) = (&http, &mcp) {
+        table.fault("mcp", format!("`mcp`: the site leads to {http}; remove one of them"));
+    }
+    let forward = forward_of(table, agent.is_some(), service, http.or(mcp));
     match (&anonymous, is_public) {
         (Some(name), false) => table.fault(
             "anonymous",
@@ -61,48 +98,42 @@ fn read_site(table: &mut Table<'_>) -> Option<SiteFile> {
         ),
         _ => {}
     }
-    Some(SiteFile { host: host?, agent, http: http?, public: anonymous, certificate })
+    Some(SiteFile { host: host?, agent, forward: forward?, public: anonymous, certificate })
 }
 
 /// The forward of a site: of one agent, or of any that may host it.
 fn forward_of(
     table: &Table<'_>,
     has_agent: bool,
-    service: Option<Name>,
-    http: Option<Name>,
-) -> Option<Name> {
-    match (has_agent, service, http) {
+    service: Option<SiteForward>,
+    named: Option<SiteForward>,
+) -> Option<SiteForward> {
+    match (has_agent, service, named) {
         (true, Some(_), _) => {
             let text = "`service`: is for a site of any agent; remove it, or remove `agent`";
             table.fault("service", text.into());
             None
         }
-        (true, None, http @ Some(_)) => http,
-        (false, Some(service), http) if http.as_ref().is_none_or(|http| *http == service) => {
+        (true, None, named @ Some(_)) => named,
+        (false, Some(service), named) if named.as_ref().is_none_or(|named| *named == service) => {
             Some(service)
         }
-        (false, Some(service), _) => {
-            let text =
-                format!("`http`: differs from `service`, http:{service}; remove one of them");
-            table.fault("http", text);
+        (false, Some(service), Some(named)) => {
+            let text = format!("`service`: {service} differs from {named}; remove one of them");
+            table.fault("service", text);
             None
         }
         (true, None, None) => {
-            table.fault("host", "`http`: is missing; add a line as http = \"grafana\"".into());
+            let text = "`http`: is missing; add a line as http = \"grafana\", or mcp = \"jira\"";
+            table.fault("host", text.into());
             None
         }
-        (false, None, _) => {
+        (false, ..) => {
             let text = "`agent`: is missing; add a line as agent = \"warehouse\", or service = \"http:grafana\" for any agent that may host it";
             table.fault("host", text.into());
             None
         }
     }
-}
-
-fn forward_name(value: &DeValue<'_>) -> Result<Name, String> {
-    let name: String = text("http:grafana")(value)?;
-    let name = name.strip_prefix("http:").unwrap_or(&name);
-    name.parse().map_err(|fault: crate::name::NameError| fault.to_string())
 }
 
 #[cfg(test)]
@@ -119,19 +150,26 @@ mod tests {
     fn a_site_leads_to_a_forward_of_one_agent_or_of_any() {
         let read = |text: &str| {
             let site = NodeConfig::parse(text, "f").expect("a config").sites.remove(0);
-            (site.agent.map(|agent| agent.to_string()), site.http.to_string())
+            (site.agent.map(|agent| agent.to_string()), site.forward.to_string())
         };
-        assert_eq!(read(SITE), (Some("warehouse".into()), "web".into()));
+        assert_eq!(read(SITE), (Some("warehouse".into()), "http:web".into()));
         for service in ["service = 'http:web'", "service = 'web'", "service = 'web'\nhttp = 'web'"]
         {
             let text = format!("[[site]]\nhost = 'web.example'\n{service}\n");
-            assert_eq!(read(&text), (None, "web".into()), "{service}");
+            assert_eq!(read(&text), (None, "http:web".into()), "{service}");
         }
+        assert_eq!(read(&SITE.replace("http =", "mcp =")).1, "mcp:web");
+        let any = "[[site]]\nhost = 'web.example'\nservice = 'mcp:web'\n";
+        assert_eq!(read(any), (None, "mcp:web".into()));
         for (text, fault) in [
+            (format!("{SITE}mcp = 'jira'\n"), "f:5: `mcp`: the site leads to http:web"),
             (SITE.replace("agent = 'warehouse'\n", ""), "`agent`: is missing"),
             (SITE.replace("http = 'web'\n", ""), "`http`: is missing"),
             (format!("{SITE}service = 'http:web'\n"), "f:5: `service`: is for a site of any agent"),
-            (SITE.replace("agent = 'warehouse'", "service = 'api'"), "`http`: differs"),
+            (
+                SITE.replace("agent = 'warehouse'", "service = 'api'"),
+                "f:3: `service`: http:api differs from http:web",
+            ),
             (SITE.replace("web.example", "Web.example"), "f:2: `host`: "),
             (SITE.replace("web.example", "web.example:80"), "has a port"),
             (SITE.repeat(2), "f:6: `host`: duplicate [[site]] web.example"),

@@ -198,6 +198,12 @@ impl<'a> Table<'a> {
         Some(Table::new(self.page, title, value.span(), table))
     }
 
+    /// True if a key is there.
+    #[cfg(feature = "forward")]
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// True if a key is there and is a table.
     #[cfg(feature = "gateway")]
     pub(super) fn is_table(&self, key: &str) -> bool {

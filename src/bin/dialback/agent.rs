@@ -8,6 +8,7 @@ use crate::{
     forwards::{Forwards, parse_forward},
     http_forwards::{self, parse_http},
     join::{self, JoinCommand, parse_enroller},
+    mcp_forwards::{self, parse_mcp},
     paths::{self, PathArgs},
     reload::{self, Start},
 };
@@ -16,7 +17,8 @@ use dialback::{
     Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward, TunnelUrl,
     config::{
-        AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, PathsFile, parse_memory_max,
+        AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig, PathsFile,
+        parse_memory_max,
     },
     demo::{self, Ledger},
     enroll::Renewal,
@@ -54,6 +56,11 @@ pub(crate) struct AgentArgs {
     /// HTTP/2 without TLS, as of gRPC; may be repeated, and replaces [[http]] of that name
     #[arg(long, value_name = "NAME=URL", value_delimiter = ',', value_parser = parse_http)]
     pub(crate) http: Vec<HttpForwardConfig>,
+    /// Forward the tools of an MCP server as mcp:NAME/TOOL: its URL, as
+    /// jira=http://127.0.0.1:8000/mcp, or a command, as git=stdio:python server.py; may be
+    /// repeated, and replaces [[mcp]] of that name
+    #[arg(long, value_name = "NAME=URL|NAME=stdio:COMMAND", value_parser = parse_mcp)]
+    pub(crate) mcp: Vec<McpForwardConfig>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -99,11 +106,12 @@ struct Settings {
     files: Vec<PathBuf>,
 }
 
-/// TCP forwards and demo services that the agent hosts.
+/// Forwards and demo services that the agent hosts.
 #[derive(PartialEq, Eq)]
 struct Hosted {
     tcp: Vec<TcpForward>,
     http: Vec<HttpForwardConfig>,
+    mcp: Vec<McpForwardConfig>,
     demo: bool,
     ledger: Option<PathBuf>,
 }
@@ -143,6 +151,7 @@ impl Settings {
             hosted: Hosted {
                 tcp: tcp_forwards(&args.tcp, file.tcp)?,
                 http: http_forwards::all(&args.http, file.http)?,
+                mcp: mcp_forwards::all(&args.mcp, file.mcp)?,
                 demo,
                 ledger,
             },
@@ -198,7 +207,9 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
     let http = http_forwards::make(&hosted.http)?;
-    announce(&nodes, services.is_empty() && hosted.tcp.is_empty() && http.is_empty());
+    let mcp = mcp_forwards::make(&hosted.mcp)?;
+    let has_forwards = !(hosted.tcp.is_empty() && http.is_empty() && mcp.is_empty());
+    announce(&nodes, services.is_empty() && !has_forwards);
     for forward in &hosted.tcp {
         tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
@@ -209,6 +220,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
     let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let builder = http.into_iter().fold(builder, dialback::AgentBuilder::http);
+    let builder = mcp.into_iter().fold(builder, dialback::AgentBuilder::mcp);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
@@ -265,7 +277,7 @@ fn announce(nodes: &[NodeAddress], is_idle: bool) {
     tracing::info!("dialling {}", nodes.join(", "));
     if is_idle {
         tracing::warn!(
-            "this agent hosts no services; add --http NAME=URL for a local HTTP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"
+            "this agent hosts no services; add --http NAME=URL for a local HTTP server, --mcp NAME=URL for an MCP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"
         );
     }
 }

@@ -67,18 +67,18 @@ pub(crate) enum Command {
     /// Create, renew, revoke and show certificates
     Certs(CertsArgs),
     /// Run a node: listen for agents and callers
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Run an agent: dial its nodes and host services
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Obtain a caller certificate from an enroller
     #[command(subcommand)]
     Caller(JoinCommand),
     /// Run an enroller: sign certificates of agents and callers that join or renew
     Enroll(EnrollArgs),
     /// Call a method of an agent
-    Call(CallArgs),
+    Call(Box<CallArgs>),
     /// Measure calls of an agent: rate, latencies, failures
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Forward a local port to a TCP forward of an agent
     Tcp(TcpArgs),
     /// List the agents that this caller may see

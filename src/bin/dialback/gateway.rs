@@ -3,7 +3,7 @@
 use crate::{exit::Failure, node::NodeArgs};
 use dialback::{
     Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, Site, TokenVerifier,
-    config::{GatewayFile, GatewayTls, SiteFile},
+    config::{GatewayFile, GatewayTls, SiteFile, SiteForward},
     tokens::Tokens,
 };
 use std::{
@@ -63,11 +63,18 @@ impl GatewaySettings {
 
 fn read_sites(files: Vec<SiteFile>, has_tls: bool) -> Result<Vec<(SiteFile, Site)>, Failure> {
     let read = |file: SiteFile| {
-        let (host, http) = (file.host.clone(), file.http.clone());
-        let mut site = match &file.agent {
-            Some(agent) => Site::new(host, agent.clone(), http),
-            None => Site::of_any_agent(host, http),
+        let (name, is_mcp) = match &file.forward {
+            SiteForward::Http(name) => (name.clone(), false),
+            SiteForward::Mcp(name) => (name.clone(), true),
+            other => return Err(Failure::usage(format!("{other} cannot have a site"))),
         };
+        let mut site = match &file.agent {
+            Some(agent) => Site::new(file.host.clone(), agent.clone(), name),
+            None => Site::of_any_agent(file.host.clone(), name),
+        };
+        if is_mcp {
+            site = site.mcp();
+        }
         if let Some(caller) = &file.public {
             site = site.public(caller.clone());
         }

@@ -15,6 +15,7 @@ mod exit;
 mod forwards;
 mod gateway;
 mod http_forwards;
+mod mcp_forwards;
 mod input;
 mod join;
 mod listener;
@@ -55,12 +56,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Certs(args) => certs::run(args),
-        Command::Node(args) => node::run(args),
-        Command::Agent(args) => agent::run(args),
+        Command::Node(args) => node::run(*args),
+        Command::Agent(args) => agent::run(*args),
         Command::Caller(command) => join::run(Role::Caller, command),
         Command::Enroll(args) => enroll::run(args),
-        Command::Call(args) => call::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Call(args) => call::run(*args),
+        Command::Bench(args) => bench::run(*args),
         Command::Tcp(args) => tcp::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),

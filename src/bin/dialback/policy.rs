@@ -35,7 +35,7 @@ Exit code: 0 allowed, 1 denied, 2 bad usage or rules.")]
         /// Target: an agent's name, or node/NAME for services of the node
         #[arg(value_parser = parse_target)]
         agent: PeerName,
-        /// Method, as HelloService/Hello, tcp:db or http:web
+        /// Method, as HelloService/Hello, tcp:db, http:web or mcp:jira/get_issue
         method: MethodPath,
         /// Verb of the request, for an HTTP forward
         #[arg(long, requires = "path")]
