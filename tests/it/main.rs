@@ -34,6 +34,7 @@ mod rejections;
 mod renewal;
 mod restart;
 mod retries;
+mod mcp;
 mod migration;
 mod roles;
 mod routing;

@@ -22,6 +22,20 @@ async fn node(issuer: &Issuer) -> Node {
         .expect("a node")
 }
 
+#[tokio::test]
+async fn a_node_refuses_calls_of_mcp_servers_over_links() {
+    let issuer = Issuer::new();
+    let node = node(&issuer).await;
+    let caller = linked(&issuer, &node, "caller/ops", &[]).await;
+    let target = Cbor::Array(vec![Cbor::text("POST"), Cbor::text("/")]);
+    for method in ["mcp:jira", "mcp:jira/create_issue"] {
+        let head = Head::agent(method, "warehouse").with(3, Cbor::Uint(4)).with(14, target.clone());
+        let mut stream = caller.ask(&head, "x").await;
+        let answer = stream.expect(kind::STATUS).await;
+        assert!(String::from_utf8_lossy(&answer).contains("over the HTTP gateway"), "{answer:?}");
+    }
+}
+
 /// HELLO with more keys than required.
 fn hello_with(more: &[(u64, Cbor)]) -> Vec<u8> {
     let keys =

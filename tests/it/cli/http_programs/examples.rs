@@ -1,5 +1,6 @@
 //! The examples, by their own config files.
 
+mod mcp;
 mod openai;
 mod site;
 mod websocket;
@@ -28,6 +29,20 @@ fn with_value(text: &str, key: &str, value: &str) -> String {
         .collect()
 }
 
+/// The path of the upstream in the file of an agent.
+fn upstream_path(agent: &str) -> String {
+    let upstream = agent.lines().find_map(|line| line.strip_prefix("upstream = \"http://"));
+    let upstream = upstream.and_then(|rest| rest.split('"').next()).expect("an upstream");
+    upstream.find('/').map_or_else(String::new, |at| upstream[at..].to_owned())
+}
+
+/// A file with this Python and the script of the examples in its commands.
+fn with_command(text: &str, python: &Path) -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    text.replace("\"python3\"", &format!("\"{}\"", python.display()))
+        .replace("\"examples/", &format!("\"{root}/examples/"))
+}
+
 /// The server of an example, and a node and an agent with its files, on free ports.
 struct ExampleSetup {
     work_dir: WorkDir,
@@ -37,6 +52,8 @@ struct ExampleSetup {
     port: String,
     /// Token of the caller ops.
     token: String,
+    /// Token of the caller dev.
+    dev_token: String,
 }
 
 impl ExampleSetup {
@@ -44,8 +61,10 @@ impl ExampleSetup {
     fn start(example: &str, python: &Path) -> Self {
         let (server, upstream) = Self::server(example, python);
         let work_dir = WorkDir::new();
-        let created = work_dir.run(&["token", "create", "ops", "--ttl", "1h"]);
-        assert_eq!(created.code, Some(0), "{created:?}");
+        let [token, dev_token] = ["ops", "dev"].map(|caller| {
+            let created = work_dir.run(&["token", "create", caller, "--ttl", "1h"]);
+            created.expect(0, &[]).stdout.trim().to_owned()
+        });
         let file =
             |name: &str| fs::read_to_string(example_dir(example).join(name)).expect("a file");
         work_dir.write("node.toml", with_value(&file("node.toml"), "listen", "\"127.0.0.1:0\""));
@@ -53,12 +72,12 @@ impl ExampleSetup {
         let line = node.wait_for_line("the gateway listens on http://127.0.0.1:");
         let port = line.rsplit(':').next().expect("a port").trim().to_owned();
         let agent = with_value(&file("agent.toml"), "nodes", &format!("[\"{at}\"]"));
-        let agent = with_value(&agent, "upstream", &format!("\"http://{upstream}\""));
-        work_dir.write("agent.toml", agent);
+        let path = upstream_path(&agent);
+        let agent = with_value(&agent, "upstream", &format!("\"http://{upstream}{path}\""));
+        work_dir.write("agent.toml", with_command(&agent, python));
         let mut agent = work_dir.start(&["agent", "--config", "agent.toml"]);
         agent.wait_for_line("registered as warehouse");
-        let token = created.stdout.trim().to_owned();
-        Self { work_dir, server, _node_and_agent: [node, agent], port, token }
+        Self { work_dir, server, _node_and_agent: [node, agent], port, token, dev_token }
     }
 
     /// Starts the server on a free port. Returns it with its address.
@@ -76,9 +95,13 @@ impl ExampleSetup {
 
 #[test]
 fn the_files_of_the_examples_are_valid_and_allow_their_forward_only() {
-    for (example, caller, forward) in
-        [("openai", "ops", "llm"), ("site", "everybody", "shop"), ("websocket", "ops", "chat")]
-    {
+    for (example, caller, forward, other) in [
+        ("mcp", "ops", "mcp:tracker/delete_all", "mcp:tracker/resources"),
+        ("mcp", "dev", "mcp:tracker-stdio/create_issue", "mcp:tracker-stdio/delete_all"),
+        ("openai", "ops", "http:llm", "http:other"),
+        ("site", "everybody", "http:shop", "http:other"),
+        ("websocket", "ops", "http:chat", "http:other"),
+    ] {
         let [node, agent] = ["node.toml", "agent.toml"].map(|name| example_dir(example).join(name));
         let [node, agent] = [node.to_str().expect("UTF-8"), agent.to_str().expect("UTF-8")];
         let work_dir = WorkDir::empty();
@@ -86,7 +109,7 @@ fn the_files_of_the_examples_are_valid_and_allow_their_forward_only() {
         let policy = |method: &str| {
             work_dir.run(&["policy", "test", caller, "warehouse", method, "--config", node])
         };
-        policy(&format!("http:{forward}")).expect(0, &[]);
-        policy("http:other").expect(1, &[]);
+        policy(forward).expect(0, &[]);
+        policy(other).expect(1, &[]);
     }
 }
