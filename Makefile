@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-tunnel test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-http bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-tunnel test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -69,6 +69,9 @@ bench-long-path: ## the same over an emulated path of 40 ms with 1 % loss (root,
 
 bench-in-process: ## calls next to raw QUIC streams in one process, for profiles of one change
 	$(CARGO) bench --features cli --bench calls
+
+bench-http: ## HTTP requests to nginx through dialback next to rathole and direct, as ratios
+	@bash benches/http.sh
 
 bench-tcp: ## TCP connections through dialback next to a plain relay and rathole, as ratios
 	@bash benches/tcp.sh

@@ -90,7 +90,9 @@ fn table(services: &[ListedService], agent: Option<&Name>) -> String {
 
 fn row(service: &ListedService, method: &ListedMethod, agent: Option<&Name>) -> Vec<String> {
     let path = escape(&method.path(&service.name));
-    let mut row = vec![path, method.kind.as_str().to_owned()];
+    // Messages of MCP travel as HTTP, which says little about a server.
+    let kind = if service.name == "mcp" { "mcp" } else { method.kind.as_str() };
+    let mut row = vec![path, kind.to_owned()];
     if agent.is_none() {
         row.push(escape(&some_of(&method.agents)));
     }
