@@ -59,8 +59,8 @@ struct ExampleSetup {
 impl ExampleSetup {
     #[track_caller]
     fn start(example: &str, python: &Path) -> Self {
-        let (server, upstream) = Self::server(example, python);
         let work_dir = WorkDir::new();
+        let (server, upstream) = Self::server(example, python, &work_dir);
         let [token, dev_token] = ["ops", "dev"].map(|caller| {
             let created = work_dir.run(&["token", "create", caller, "--ttl", "1h"]);
             created.expect(0, &[]).stdout.trim().to_owned()
@@ -82,9 +82,10 @@ impl ExampleSetup {
 
     /// Starts the server on a free port. Returns it with its address.
     #[track_caller]
-    fn server(example: &str, python: &Path) -> (DialbackProcess, String) {
+    fn server(example: &str, python: &Path, work_dir: &WorkDir) -> (DialbackProcess, String) {
         let mut command = Command::new(python);
         command.arg(example_dir(example).join("server.py")).arg("0");
+        command.current_dir(work_dir.path("."));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut server = DialbackProcess::start(command);
         let line = server.wait_for_line("serves ");
