@@ -96,6 +96,10 @@ pub mod policy;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 mod convert;
 #[cfg(any(feature = "forward", feature = "gateway"))]
+#[cfg_attr(
+    not(all(feature = "forward", feature = "gateway")),
+    allow(dead_code, unused_imports, reason = "each of the two ends uses a part")
+)]
 mod mcp;
 mod drain;
 mod lazy_timeout;
