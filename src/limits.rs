@@ -637,6 +637,10 @@ pub const MCP_PROCESS_END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// that listens to none.
 pub const MCP_MESSAGES_AHEAD: usize = 32;
 
+/// Requests to a process of an MCP server that were given up and have no answer, whose ids are kept
+/// from others.
+pub const MCP_GIVEN_UP_MAX: usize = 64;
+
 /// Bytes of a line on the standard error of an MCP server's process that are logged.
 pub const MCP_LOG_LINE_BYTES_MAX: usize = 512;
 

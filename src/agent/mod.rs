@@ -139,13 +139,13 @@ impl AgentBuilder {
         }
         let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
         let hello = hello(instance, &limits);
-        let memory = MessageMemory::new(&limits);
+        let (memory, drain) = (MessageMemory::new(&limits), Arc::new(Signal::default()));
         let (policy, links) = (Arc::new(SharedValue::new(self.policy)), Tasks::default());
         #[cfg(feature = "forward")]
         let services = {
             let host = |forward: McpForward| {
                 let held = (limits.message_bytes_max, memory.clone());
-                forward.into_service(policy.clone(), held, links.clone())
+                forward.into_service(policy.clone(), held, (links.clone(), drain.clone()))
             };
             self.services.into_iter().chain(self.mcp.into_iter().map(host)).collect()
         };
@@ -170,7 +170,7 @@ impl AgentBuilder {
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
             keeper: KeeperSignals::default(),
-            drain: Signal::default(),
+            drain,
             goodbye: Signal::default(),
             abort: Signal::default(),
             links,

@@ -44,7 +44,7 @@ pub(super) struct AgentState {
     /// Its `stop` also requests no more calls from every node.
     pub(super) keeper: KeeperSignals,
     /// Every link sends DRAIN: it takes no more calls.
-    pub(super) drain: Signal,
+    pub(super) drain: Arc<Signal>,
     /// Every link sends GOODBYE: nothing is left to do, and the node closes it.
     pub(super) goodbye: Signal,
     /// Every link is closed at once, and its calls break off.

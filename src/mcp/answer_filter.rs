@@ -9,19 +9,18 @@ use crate::{
     status::{Code, Status},
 };
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 /// The request of a client for whose answer it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AskedRequest {
     pub(crate) id: RequestId,
-    is_tools_list: bool,
 }
 
 impl AskedRequest {
     /// The request in a message; `None` for other messages.
     pub(crate) fn of(message: &ClientMessage) -> Option<Self> {
-        let id = message.request_id()?.clone();
-        Some(Self { id, is_tools_list: message.is_tools_list() })
+        Some(Self { id: message.request_id()?.clone() })
     }
 }
 
@@ -106,20 +105,17 @@ impl AnswerFilter {
         let asked = self.asked.as_ref().filter(|asked| Some(&asked.id) == id);
         self.is_answered |= asked.is_some();
         if !is_allowed {
-            let path = Needs::Client.path(&self.server);
-            let text = format!(
-                "the server asks its client for something, and no rule over {path} allows that"
-            );
-            return error_response(
-                id,
-                &Status::unknown(Code::PermissionDenied, text),
-                self.call_id,
-            );
+            let path = message.needs().path(&self.server);
+            let text = match message.needs() {
+                Needs::Client => format!(
+                    "the server asks its client for something, and no rule over {path} allows that"
+                ),
+                _ => format!("no rule allows anything of {path} any more"),
+            };
+            let status = Status::unknown(Code::PermissionDenied, text);
+            return error_response(id, &status, self.call_id);
         }
-        // A stream that is resumed also answers requests that were made elsewhere.
-        if asked.is_some_and(|asked| !asked.is_tools_list) {
-            return message.raw().clone();
-        }
+        // Whatever was asked: servers mix up the answers to requests of one id.
         let may = &self.may;
         let is_open = |tool: &_| may(&Needs::Tool(Clone::clone(tool)));
         filter_tools(message.raw(), is_open).unwrap_or_else(|fault| {
@@ -136,12 +132,14 @@ impl AnswerFilter {
     }
 }
 
-/// What passes of a body in JSON from which no message may: nothing, unless it is no message at
-/// all, as an error of OAuth or of a proxy.
+/// What passes of a body in JSON from which no message may: nothing, unless it is JSON that is no
+/// message at all, as an error of OAuth or of a proxy.
 pub(crate) fn not_a_message(body: Bytes) -> Bytes {
-    let is_message = body.windows(7).any(|part| part.eq_ignore_ascii_case(b"jsonrpc"));
-    let may_hide_one = is_message || body.contains(&b'\\');
-    if may_hide_one { Bytes::new() } else { body }
+    let text = std::str::from_utf8(&body).unwrap_or("jsonrpc");
+    let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+    // An escape could hide the name.
+    let may_be_message = text.to_ascii_lowercase().contains("jsonrpc") || text.contains('\\');
+    if is_json && !may_be_message { body } else { Bytes::new() }
 }
 
 #[cfg(test)]
@@ -181,14 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_the_tools_that_may_be_called_and_a_result_stays_as_it_is() {
+    fn a_list_has_the_tools_that_may_be_called_whatever_it_answers() {
         let tools = r#""id":1,"result":{"tools":[{"name":"a"},{"name":"b"}]}"#;
         let mut list = filter(LIST);
         let open = message(r#""id":1,"result":{"tools":[{"name":"a"}]}"#);
         assert_eq!(list.pass(&message(tools)), Ok(Some(open.clone())));
         assert!(list.is_answered());
         let mut call = filter(CALL);
-        assert_eq!(call.pass(&message(tools)), Ok(Some(message(tools))));
+        assert_eq!(call.pass(&message(tools)), Ok(Some(open.clone())));
+        let result = message(r#""id":1,"result":{"content":[{"tools":[{"name":"b"}]}]}"#);
+        assert_eq!(filter(CALL).pass(&result), Ok(Some(result)));
         // The answer to another request than this one, as in a stream that is resumed.
         let mut resumed = AnswerFilter::new(&server(), None, ID, Box::new(may));
         assert_eq!(resumed.pass(&message(tools)), Ok(Some(open)));
@@ -227,7 +227,9 @@ mod tests {
         for (body, passes) in [
             (r#"{"error":"invalid_token"}"#, true),
             ("null", true),
-            ("", true),
+            ("", false),
+            ("<html>", false),
+            ("{\0\"\0}\0", false),
             (r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#, false),
             (r#"{"json\u0072pc":"2.0","id":1,"method":"roots/list"}"#, false),
         ] {

@@ -107,11 +107,6 @@ impl ClientMessage {
     pub(crate) fn needs(&self) -> &[Needs] {
         &self.needs
     }
-
-    /// True if the answer lists tools, of which the client may see some.
-    pub(crate) fn is_tools_list(&self) -> bool {
-        self.request_id().is_some() && self.method() == Some("tools/list")
-    }
 }
 
 #[cfg(test)]
@@ -149,13 +144,6 @@ mod tests {
         let answer = one(r#""id":1,"result":{"roots":[]}"#);
         assert_eq!((answer.needs(), answer.method()), (&[Needs::Client][..], None));
         assert_eq!(one(r#""id":1,"error":{"code":-1,"message":""}"#).needs(), [Needs::Client]);
-    }
-
-    #[test]
-    fn only_a_request_lists_tools() {
-        assert!(one(r#""id":1,"method":"tools/list""#).is_tools_list());
-        assert!(!one(r#""id":1,"method":"tools/call","params":{"name":"list"}"#).is_tools_list());
-        assert!(!one(r#""method":"notifications/tools/list""#).is_tools_list());
     }
 
     #[track_caller]

@@ -52,7 +52,7 @@ pub(crate) use answer_events::{AnswerEvents, answer_in_events};
 pub(crate) use answer_filter::{AnswerFilter, AskedRequest, MayPass, not_a_message};
 pub(crate) use body::batch;
 pub(crate) use client_message::{ClientBody, ClientMessage};
-pub(crate) use content_kind::ContentKind;
+pub(crate) use content_kind::{ContentKind, check_request_type};
 pub(crate) use error_response::{cancelled, error_response, refusal_of_server_request};
 pub(crate) use message_error::{MessageError, RpcCode};
 pub(crate) use needs::Needs;

@@ -4,6 +4,7 @@
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// One event, or a comment or an empty line between events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,8 @@ impl SseEvent {
     }
 
     /// The text of the event as it was received, except that every line ends with LF.
-    pub(crate) const fn raw(&self) -> &Bytes {
+    #[cfg(test)]
+    pub(super) const fn raw(&self) -> &Bytes {
         &self.raw
     }
 
@@ -46,17 +48,30 @@ impl SseEvent {
         ids.last().map(|(_, value)| value)
     }
 
-    /// The text of the event with other data: `event`, `id`, `retry` and comments stay.
-    pub(crate) fn with_data(&self, data: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(self.raw.len());
-        let mut is_written = false;
-        for line in self.raw.split_inclusive(|byte| *byte == b'\n') {
-            if field(line.strip_suffix(b"\n").unwrap_or(line)).0 != b"data" {
-                out.extend_from_slice(line);
-            } else if !is_written {
-                push_data(&mut out, data);
-                is_written = true;
-            }
+    /// The event for a reader, with this data: the fields that readers know, and nothing else.
+    /// Some readers end lines at other characters than the specification does, and would find more
+    /// in a comment or in a field of another name.
+    pub(crate) fn with_data(&self, data: Option<&[u8]>) -> Bytes {
+        let mut out = Vec::with_capacity(self.raw.len() + 16);
+        if let Some(id) = self.id().filter(|id| is_one_line(id)) {
+            out.extend_from_slice(b"id: ");
+            out.extend_from_slice(id);
+            out.push(b'\n');
+        }
+        if let Some(retry) = self.last(b"retry").filter(|text| text.iter().all(u8::is_ascii_digit))
+        {
+            out.extend_from_slice(b"retry: ");
+            out.extend_from_slice(retry);
+            out.push(b'\n');
+        }
+        if let Some(data) = data {
+            push_data(&mut out, &escaped(data));
+        }
+        if !out.is_empty() {
+            out.push(b'\n');
+        } else if self.raw.starts_with(b":") {
+            // It keeps the connection alive.
+            out.extend_from_slice(b":\n\n");
         }
         out.into()
     }
@@ -81,11 +96,38 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// True for a text that every reader takes for one line.
+fn is_one_line(text: &[u8]) -> bool {
+    let text = std::str::from_utf8(text);
+    text.is_ok_and(|text| !text.chars().any(|c| c.is_control() || ends_line(c)))
+}
+
+/// Characters within texts of JSON at which some readers end lines.
+const fn ends_line(c: char) -> bool {
+    matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// JSON with those characters as escapes, which mean the same: they only occur within texts.
+fn escaped(json: &[u8]) -> Cow<'_, [u8]> {
+    let text = std::str::from_utf8(json).unwrap_or_default();
+    if !text.contains(ends_line) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match ends_line(c) {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out.into_bytes())
+}
+
 /// Writes an event of the type `message`.
 pub(crate) fn write_event(data: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(data.len() + 64);
     out.extend_from_slice(b"event: message\n");
-    push_data(&mut out, data);
+    push_data(&mut out, &escaped(data));
     out.push(b'\n');
     out.into()
 }
@@ -152,13 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn other_data_takes_the_place_of_the_first() {
-        let raw = ": c\nevent: message\ndata: a\nid: 7\ndata: b\nretry: 5\n\n";
-        let rewritten = event(raw).with_data(b"x\ny");
-        assert_eq!(rewritten, ": c\nevent: message\ndata: x\ndata: y\nid: 7\nretry: 5\n\n");
-        assert_eq!(event(raw).with_data(b""), ": c\nevent: message\ndata: \nid: 7\nretry: 5\n\n");
-        let rewritten = event("data: a\ndata: b\n\n").with_data(b"c");
-        assert_eq!(rewritten, "data: c\n\n");
+    fn an_event_is_written_again_with_the_fields_that_readers_know() {
+        let raw = ": c\nevent: message\ndata: a\nid: 7\ndata: b\nretry: 5\nx: data: c\n\n";
+        let written = event(raw).with_data(Some(b"x\ny"));
+        assert_eq!(written, "id: 7\nretry: 5\ndata: x\ndata: y\n\n");
+        assert_eq!(event(raw).with_data(Some(b"")), "id: 7\nretry: 5\ndata: \n\n");
+        assert_eq!(event("data: a\ndata: b\n\n").with_data(None), "");
+        for comment in [": c\n", ":\n", ": c\u{2028}data: {}\n", ": c\u{b}data: {}\n"] {
+            assert_eq!(event(comment).with_data(None), ":\n\n");
+        }
+        assert_eq!(event("\n").with_data(None), "");
+        let bad = "id: a\u{2028}data: {}\nretry: 5x\ndata: a\n\n";
+        assert_eq!(event(bad).with_data(Some(b"a")), "data: a\n\n");
+    }
+
+    #[test]
+    fn characters_at_which_some_readers_end_lines_are_escaped() {
+        let text = "{\"a\":\"\u{2028}\u{2029}\u{85}\u{e9}\"}";
+        let written = write_event(text.as_bytes());
+        let expected = "event: message\ndata: {\"a\":\"\\u2028\\u2029\\u0085\u{e9}\"}\n\n";
+        assert_eq!(written, expected);
     }
 
     #[test]

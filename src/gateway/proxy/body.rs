@@ -30,6 +30,8 @@ pub(in crate::gateway) struct ProxyBody {
     events: Option<EventKeepAlive>,
     /// Decides on the events of an MCP server.
     mcp: Option<Box<AnswerEvents>>,
+    /// Ends the response where it is, if there is such an end.
+    end: Option<AuthenticationEnd>,
     is_over: bool,
 }
 
@@ -45,12 +47,27 @@ impl ProxyBody {
         let is_over = body.is_ended();
         let events = EventKeepAlive::of(headers).filter(|_| left.is_none() && !is_over);
         let is_grpc = is_grpc(&request.headers);
-        Self { body, left, last: None, authentication_end, is_grpc, events, mcp: None, is_over }
+        Self {
+            body,
+            left,
+            last: None,
+            authentication_end,
+            is_grpc,
+            events,
+            mcp: None,
+            end: None,
+            is_over,
+        }
     }
 
     /// Passes the events of an MCP server on as far as these allow it.
     pub(super) fn with_mcp(self, events: AnswerEvents) -> Self {
         Self { mcp: Some(Box::new(events)), ..self }
+    }
+
+    /// Ends the response well once this is ready: its client only listens, and listens again.
+    pub(super) fn ending_with(self, end: AuthenticationEnd) -> Self {
+        Self { end: Some(end), ..self }
     }
 
     /// Returns whether everything was taken.
@@ -67,6 +84,10 @@ impl ProxyBody {
         }
         if self.authentication_end.as_mut().poll(cx).is_ready() {
             return self.fail(&no_longer_authenticated());
+        }
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            self.is_over = true;
+            return Poll::Ready(None);
         }
         loop {
             let frame = match self.body.poll_next(cx) {

@@ -5,8 +5,8 @@ use super::super::{
     route::parsed,
     site::{ForwardKind, ForwardName, Site, names_one_host},
 };
-use crate::{call::Target, mcp::METADATA_PATH};
-use hyper::{header, http::request::Parts};
+use crate::{call::Target, mcp::METADATA_PATH, status::Code};
+use hyper::{StatusCode, header, http::request::Parts};
 use std::sync::Arc;
 
 /// A forward, and the path that its upstream gets.
@@ -59,6 +59,10 @@ impl ProxyRoute {
     }
 
     fn of_mcp(agent: &str, name: &str, path: &str) -> Result<Self, Refusal> {
+        if name.contains('/') {
+            let text = "an MCP server is at /v1/agents/AGENT/mcp/NAME, with nothing behind it";
+            return Err(Refusal::with(StatusCode::NOT_FOUND, Code::Unimplemented, text));
+        }
         let (agent, name) = (parsed("agent", agent)?, parsed("forward", name)?);
         let forward = ForwardName { kind: ForwardKind::Mcp, name };
         let (target, path, prefix) = (Target::Agent(agent), path.into(), String::new());

@@ -194,6 +194,11 @@ impl GatewayIngress {
         }
     }
 
+    /// True if an agent may answer calls that name only this service.
+    pub(crate) fn may_host(&self, agent: &Name, method: &MethodPath) -> bool {
+        self.shared.policy.get().may_host(agent, method.hosted())
+    }
+
     /// `None` is any agent.
     fn policy_target<'a>(&'a self, target: &'a Target) -> Option<PolicyTarget<'a>> {
         match target {

@@ -54,6 +54,16 @@ async fn a_list_in_an_event_stream_is_filtered_too() {
 }
 
 #[tokio::test]
+async fn a_list_that_answers_another_request_is_filtered_too() {
+    let list = json!({ "tools": [{ "name": "drop_all" }, { "name": "get_issue" }] });
+    let upstream = HttpUpstream::answering(json_reply(&result(1, list))).await;
+    let setup = McpSetup::to(server(&upstream.url())).await;
+    let answer = setup.post("dev", &request(1, "ping", json!({}))).await;
+    assert_eq!(answer.json()["result"]["tools"], json!([{ "name": "get_issue" }]));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+}
+
+#[tokio::test]
 async fn notifications_are_accepted_without_a_body() {
     let upstream = HttpUpstream::answering(reply("202 Accepted", &[], "")).await;
     let setup = McpSetup::to(server(&upstream.url())).await;
@@ -88,7 +98,8 @@ async fn a_redirection_is_an_error_and_its_place_is_in_the_log() {
     let answer = setup.post("dev", &call("get_issue")).await;
     assert_eq!(error(&answer.json()).1, "INTERNAL");
     assert!(!answer.text().contains("10.0.0.7"), "{}", answer.text());
-    logged(&["of mcp:jira redirects to http://10.0.0.7/mcp/: write its whole URL"]).await;
+    logged(&["of mcp:jira redirects to http://10.0.0.7/mcp/: write that URL as the upstream"])
+        .await;
 }
 
 #[tokio::test]
@@ -99,6 +110,10 @@ async fn an_answer_that_is_none_is_an_error_of_unknown_outcome() {
         json_reply(&question()),
         event_stream(&[]),
         event_stream(&[progress(1)]),
+        reply("200 OK", &[("content-type", "text/html")], "<html>"),
+        reply("200 OK", &[("content-type", "application/jsonx")], result(1, json!({})).to_string()),
+        reply("202 Accepted", &[], ""),
+        reply("404 Not Found", &[("content-type", "text/plain")], "nothing here"),
         reply("200 OK", &[("content-type", "application/json"), ("content-encoding", "gzip")], "x"),
     ] {
         let upstream = HttpUpstream::answering(bad.clone()).await;

@@ -3,7 +3,7 @@
 use super::{McpSetup, call, error, events, request, result};
 use crate::{
     http::client::{Http, HttpReply},
-    world::{soon, until},
+    world::{logged, soon, until},
 };
 use dialback::{AgentPolicy, McpForward};
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ const SERVER: &str = r#"
         answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
         case $line in
             *'"name":"hang"'*) ;;
-            *'"name":"die"'*) exit 3 ;;
+            *'"name":"die"'*) echo 'cannot go on' >&2; exit 3 ;;
+            *'"name":"fork"'*) sleep 100 & exit 7 ;;
             *'"name":"ask"'*)
                 printf '{"jsonrpc":"2.0","method":"notifications/message","params":{}}\n'
                 printf '{"jsonrpc":"2.0","id":77,"method":"elicitation/create","params":{}}\n'
@@ -151,7 +152,52 @@ async fn a_process_that_ends_is_an_error_of_unknown_outcome_and_ends_its_session
     assert_eq!(error(&told), (-32016, "UNAVAILABLE", "unknown"));
     let text = told["error"]["message"].as_str().expect("a text");
     assert!(text.contains("exit status: 3"), "{text}");
+    logged(&[
+        "mcp:jira has ended while it was used: exit status: 3",
+        "its last line on standard error: cannot go on",
+    ])
+    .await;
     assert_eq!(setup.in_session("ops", &id, &call("pid")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_others_behind_has_ended_all_the_same() {
+    let server = ProcessServer::new();
+    let setup = McpSetup::to(server.forward()).await;
+    let (id, _) = setup.begin("ops").await;
+    let told = answer(&setup.in_session("ops", &id, &call("fork")).await);
+    assert_eq!(error(&told).2, "unknown");
+    assert!(told["error"]["message"].as_str().is_some_and(|text| text.contains("status: 7")));
+}
+
+#[tokio::test]
+async fn the_id_of_a_request_that_was_given_up_stays_in_use() {
+    let server = ProcessServer::new();
+    let setup = McpSetup::to(server.forward()).await;
+    let first = answer(&setup.post("ops", &call("pid")).await)["result"]["pid"].clone();
+    let mut http = Http::connect(setup.gateway.local_addr()).await;
+    let headers = [("authorization", "Bearer ops"), ("content-type", "application/json")];
+    http.request("POST", super::PATH, &headers, call("hang").to_string().as_bytes()).await;
+    until("the call", || server.messages().len() == 2).await;
+    drop(http);
+    until("the notification", || server.has("notifications/cancelled")).await;
+    // Its answer would be taken for the one to this request.
+    let again = answer(&setup.post("ops", &call("pid")).await)["result"]["pid"].clone();
+    let other = answer(&setup.post("ops", &request(2, "ping", json!({}))).await);
+    assert!(again != first && other["result"]["pid"] == first, "{first} {again} {other}");
+}
+
+#[tokio::test]
+async fn a_caller_with_too_many_sessions_loses_the_one_unused_for_the_longest_time() {
+    let server = ProcessServer::new();
+    let setup = McpSetup::to(server.forward()).await;
+    let mut ids = Vec::new();
+    for _ in 0..17 {
+        ids.push(setup.begin("ops").await.0);
+    }
+    let status = async |id: &str| setup.in_session("ops", id, &call("pid")).await.status;
+    assert_eq!((status(&ids[0]).await, status(&ids[1]).await), (404, 200));
+    assert_eq!(status(&ids[16]).await, 200);
 }
 
 #[tokio::test]
@@ -224,6 +270,10 @@ async fn one_client_listens_to_a_session_and_messages_wait_for_it() {
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     let second = setup.request("ops", "GET", &[("mcp-session-id", &id)], "").await;
     assert_eq!(second.status, 409);
+    // It would never end by itself.
+    let McpSetup { agent, .. } = setup;
+    agent.shutdown().await;
+    assert_eq!(soon("the end", listening.piece(&head)).await, None);
 }
 
 #[tokio::test]

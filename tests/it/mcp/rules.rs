@@ -103,11 +103,20 @@ async fn bodies_that_are_no_message_and_other_verbs_never_reach_the_server() {
     let answer = setup.request("ops", "PUT", &[], "{}").await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST, DELETE")));
     let token = ("authorization", "Bearer ops");
-    let (at, form) = (setup.gateway.local_addr(), ("content-type", "text/plain"));
-    let body = call("get_issue").to_string();
-    let headers = [token, form];
-    let answer = soon("a response", Http::once(at, "POST", PATH, &headers, body.as_bytes())).await;
-    assert_eq!(answer.status, 415);
+    let (at, body) = (setup.gateway.local_addr(), call("get_issue").to_string());
+    let json = ("content-type", "application/json");
+    for form in [
+        &[("content-type", "text/plain")][..],
+        &[("content-type", "application/json; charset=utf-7")],
+        &[json, json],
+        &[json, ("content-encoding", "br")],
+        &[],
+    ] {
+        let headers = [&[token][..], form].concat();
+        let posted = Http::once(at, "POST", PATH, &headers, body.as_bytes());
+        assert_eq!(soon("a response", posted).await.status, 415, "{form:?}");
+    }
+    let headers = [token, json];
     let foreign = [("origin", "https://evil.example")];
     assert_eq!(setup.request("ops", "POST", &foreign, &body).await.status, 403);
     let answer =

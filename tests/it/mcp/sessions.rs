@@ -59,12 +59,12 @@ fn at_site(caller: &str, session: Option<&str>) -> String {
 #[tokio::test]
 async fn on_a_site_of_any_agent_a_session_stays_on_its_agent() {
     let (one, two) = (with_sessions("s-1").await, with_sessions("s-2").await);
-    let host = HostRule::parse("**", "mcp:jira").expect("a rule");
+    let host = |agent| HostRule::parse(agent, "mcp:jira").expect("a rule");
     let name = |text: &str| text.parse().expect("a name");
     let site = Site::of_any_agent("jira.test".parse().expect("a host"), name("jira")).mcp();
     let setup = McpSetup::with(
         server(&one.url()),
-        policy().host(host),
+        policy().host(host("warehouse")).host(host("kiosk")),
         AgentPolicy::default(),
         |gateway| gateway.site(site),
     )
@@ -87,6 +87,10 @@ async fn on_a_site_of_any_agent_a_session_stays_on_its_agent() {
             assert_eq!(answer.json()["result"]["session"], session);
         }
     }
-    let answer = send(at_site("ops", Some("s-1"))).await;
-    assert_eq!((answer.status, answer.outcome()), (404, "not_executed"));
+    let backroom = setup.world.agent("backroom", setup.node.local_addr());
+    let _backroom = attached(backroom.mcp(server(&one.url()))).await;
+    for nowhere in ["s-1", "backroom/s-1", "absent/s-1"] {
+        let answer = send(at_site("ops", Some(nowhere))).await;
+        assert_eq!((answer.status, answer.outcome()), (404, "not_executed"), "{nowhere}");
+    }
 }

@@ -169,15 +169,16 @@ impl FromStr for UpstreamAddress {
 
 impl fmt::Display for UpstreamAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { destination, authority, prefix, is_http2, .. } = self;
-        let separator = if prefix.is_empty() { "" } else { ":" };
+        let Self { destination, authority, path: whole, is_http2, .. } = self;
+        let whole = if whole == "/" { "" } else { whole };
+        let separator = if whole.is_empty() { "" } else { ":" };
         match (destination, is_http2) {
-            (Destination::Tcp { is_tls: true, .. }, _) => write!(f, "https://{authority}{prefix}"),
-            (Destination::Tcp { .. }, false) => write!(f, "http://{authority}{prefix}"),
-            (Destination::Tcp { .. }, true) => write!(f, "h2c://{authority}{prefix}"),
+            (Destination::Tcp { is_tls: true, .. }, _) => write!(f, "https://{authority}{whole}"),
+            (Destination::Tcp { .. }, false) => write!(f, "http://{authority}{whole}"),
+            (Destination::Tcp { .. }, true) => write!(f, "h2c://{authority}{whole}"),
             (Destination::Unix(path), _) => {
                 let scheme = if *is_http2 { "h2c+unix" } else { "unix" };
-                write!(f, "{scheme}:{}{separator}{prefix}", path.display())
+                write!(f, "{scheme}:{}{separator}{whole}", path.display())
             }
         }
     }
@@ -199,7 +200,7 @@ mod tests {
     fn addresses_keep_their_path_and_have_ports_by_default() {
         check("http://127.0.0.1:9000", "http://127.0.0.1:9000", "127.0.0.1:9000", "");
         check("http://127.0.0.1:9000/", "http://127.0.0.1:9000", "127.0.0.1:9000", "");
-        check("http://app/api/v1/", "http://app/api/v1", "app", "/api/v1");
+        check("http://app/api/v1/", "http://app/api/v1/", "app", "/api/v1");
         check("https://[::1]:8443/x", "https://[::1]:8443/x", "[::1]:8443", "/x");
         check("h2c://app:50051", "h2c://app:50051", "app:50051", "");
         let address: UpstreamAddress = "https://[::1]".parse().expect("an address");
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn a_socket_is_named_by_its_path_and_may_have_a_path_of_its_own() {
         check("unix:/run/app.sock", "unix:/run/app.sock", "localhost", "");
-        check("unix:/run/app.sock:/api/", "unix:/run/app.sock:/api", "localhost", "/api");
+        check("unix:/run/app.sock:/api/", "unix:/run/app.sock:/api/", "localhost", "/api");
         check("h2c+unix:/run/a", "h2c+unix:/run/a", "localhost", "");
     }
 

@@ -1,16 +1,14 @@
 //! The event stream of a server as the reply of a call.
 
+use super::refusals::Refusals;
 use crate::{
     call::{Next, Source},
     limits::TCP_READ_BYTES_MAX,
-    mcp::{AnswerEvents, RequestId},
+    mcp::AnswerEvents,
     status::{Code, Status},
 };
 use bytes::Bytes;
 use std::task::{Context, Poll, ready};
-
-/// Receives the requests of the server that its client does not get.
-pub(super) type Refuse = Box<dyn Fn(Vec<RequestId>) + Send>;
 
 /// Pieces of the body of a response, of which the client gets the events that it may get.
 pub(super) struct EventsReply<S> {
@@ -18,7 +16,7 @@ pub(super) struct EventsReply<S> {
     events: AnswerEvents,
     /// True if the stream answers a request.
     is_answer: bool,
-    refuse: Refuse,
+    refusals: Refusals,
     /// What is still to be passed on.
     rest: Bytes,
 }
@@ -28,16 +26,16 @@ impl<S> EventsReply<S> {
         inner: S,
         events: AnswerEvents,
         is_answer: bool,
-        refuse: Refuse,
+        refusals: Refusals,
     ) -> Self {
-        Self { inner, events, is_answer, refuse, rest: Bytes::new() }
+        Self { inner, events, is_answer, refusals, rest: Bytes::new() }
     }
 
     fn pass(&mut self, piece: Bytes) -> Result<(), Status> {
         let passed = self.events.pass(piece);
         let refused = self.events.take_refused();
         if !refused.is_empty() {
-            (self.refuse)(refused);
+            self.refusals.send(refused)?;
         }
         self.rest = passed?;
         Ok(())

@@ -6,17 +6,19 @@ use super::{
         identity::add_identity,
         proxy::{IdleLimits, UpstreamReply, bad_response, head, outgoing, stamp},
     },
-    events_reply::{EventsReply, Refuse},
+    events_reply::EventsReply,
     exchange::{Asked, Exchange, SESSION, response, whole},
+    refusals::Refusals,
     session_owners::SessionOwners,
+    until_drain::UntilDrain,
 };
 use crate::{
     call::{Messages, Reply, Requester},
     convert::Text,
-    drain::Tasks,
+    drain::{Signal, Tasks},
     http_call::{HttpBody, HttpRequest, HttpResponse},
     limits::MCP_REFUSAL_WAIT_MAX,
-    mcp::{self, AnswerEvents, ContentKind, RequestId, refusal_of_server_request},
+    mcp::{self, AnswerEvents, ContentKind},
     name::{CallId, MethodPath},
     printable::printable,
     rate_limit::LogLimits,
@@ -24,9 +26,15 @@ use crate::{
     tls::UpstreamTls,
 };
 use bytes::Bytes;
-use hyper::header::{self, HeaderValue};
+use hyper::{
+    StatusCode,
+    header::{self, HeaderValue},
+};
 use std::sync::Arc;
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 pub(super) struct HttpServer {
     path: MethodPath,
@@ -35,6 +43,7 @@ pub(super) struct HttpServer {
     idle: IdleLimits,
     message_bytes_max: usize,
     owners: SessionOwners,
+    drain: Arc<Signal>,
     /// Limits the log lines about a failing server.
     faults: LogLimits<()>,
 }
@@ -46,11 +55,12 @@ impl HttpServer {
         host: Option<String>,
         idle: IdleLimits,
         message_bytes_max: usize,
+        drain: Arc<Signal>,
     ) -> Arc<Self> {
         let host = host.unwrap_or_else(|| address.authority.clone());
         let client = UpstreamClient::new(address, tls, Tasks::default(), true);
         let (owners, faults) = (SessionOwners::default(), LogLimits::default());
-        Arc::new(Self { path, client, host, idle, message_bytes_max, owners, faults })
+        Arc::new(Self { path, client, host, idle, message_bytes_max, owners, drain, faults })
     }
 
     pub(super) async fn answer(self: &Arc<Self>, exchange: Exchange) -> Result<Reply, Status> {
@@ -107,7 +117,9 @@ impl HttpServer {
     ) -> Result<Result<UpstreamResponse, Fault>, Status> {
         head.headers.remove(header::CONTENT_LENGTH);
         head.has_body = !body.is_empty();
+        head.headers.remove(header::CONTENT_ENCODING);
         if head.has_body {
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         let body = UpstreamBody::from(Text::complete(body));
@@ -122,28 +134,39 @@ impl HttpServer {
         mut answer: HttpResponse,
         body: UpstreamReply,
     ) -> Result<Reply, Status> {
-        let is_metadata = matches!(exchange.asked, Asked::Metadata(_));
-        match ContentKind::of(&answer.headers) {
-            ContentKind::Other => response(&answer, Messages::new(body)),
-            _ if is_metadata => response(&answer, Messages::new(body)),
-            _ if answer.headers.contains_key(header::CONTENT_ENCODING) => {
-                Err(bad_response(&"is compressed, which was not asked for"))
+        if matches!(exchange.asked, Asked::Metadata(_)) {
+            return response(&answer, Messages::new(body));
+        }
+        let is_asked = exchange.request().is_some();
+        let is_awaited = is_asked && answer.status.is_success();
+        let kind = ContentKind::of(answer.status, &mut answer.headers);
+        match kind.map_err(|why| bad_response(&why))? {
+            ContentKind::Other if is_awaited => Err(bad_response(&"is no message")),
+            ContentKind::Other if is_asked && is_unexpected(answer.status, exchange) => {
+                Err(self.misplaced(answer.status))
             }
+            ContentKind::Other => response(&answer, Messages::new(body)),
             ContentKind::Json => {
                 let mut body = HttpBody::new(Messages::new(body));
                 let body = body.collect(self.message_bytes_max, &exchange.memory).await?;
-                let passed = self.pass_json(exchange, &answer, body)?;
+                let passed = self.pass_json(exchange, is_awaited, body)?;
                 whole(answer, passed)
             }
             ContentKind::Events => {
                 answer.headers.remove(header::CONTENT_LENGTH);
-                let is_answer = exchange.request().is_some() && answer.status.is_success();
-                let refuse = self.refuser(exchange);
                 let (bytes_max, memory) = (self.message_bytes_max, exchange.memory.clone());
                 let events = AnswerEvents::new(exchange.filter(), bytes_max, memory);
-                let events = EventsReply::new(body, events, is_answer, refuse);
-                response(&answer, Messages::new(events))
+                let events = EventsReply::new(body, events, is_awaited, self.refusals(exchange));
+                response(&answer, self.until_drain(exchange, events))
             }
+        }
+    }
+
+    /// A stream on which a client only listens ends when the agent drains.
+    fn until_drain(&self, exchange: &Exchange, events: EventsReply<UpstreamReply>) -> Messages {
+        match exchange.asked {
+            Asked::Get => Messages::new(UntilDrain::new(events, &self.drain)),
+            _ => Messages::new(events),
         }
     }
 
@@ -151,16 +174,15 @@ impl HttpServer {
     fn pass_json(
         self: &Arc<Self>,
         exchange: &Exchange,
-        answer: &HttpResponse,
+        is_awaited: bool,
         body: Bytes,
     ) -> Result<Bytes, Status> {
         let mut filter = exchange.filter();
         let passed = filter.pass(&body).ok().flatten();
         let refused = filter.take_refused();
         if !refused.is_empty() {
-            self.refuser(exchange)(refused);
+            self.refusals(exchange).send(refused)?;
         }
-        let is_awaited = exchange.request().is_some() && answer.status.is_success();
         match passed {
             Some(passed) if filter.is_answered() || !is_awaited => Ok(passed),
             _ if is_awaited => Err(bad_response(&"is not the answer to the request")),
@@ -169,44 +191,33 @@ impl HttpServer {
     }
 
     /// Answers requests of the server that its client does not get: the server waits for that.
-    fn refuser(self: &Arc<Self>, exchange: &Exchange) -> Refuse {
-        let server = Arc::downgrade(self);
+    fn refusals(self: &Arc<Self>, exchange: &Exchange) -> Refusals {
         let mut head = exchange.head.clone();
         for name in [mcp::METHOD, mcp::NAME, "last-event-id"] {
             head.headers.remove(name);
         }
         head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let (call_id, requester) = (exchange.call_id, exchange.requester.clone());
-        let name = exchange.rules.server.clone();
-        Box::new(move |refused: Vec<RequestId>| {
-            let Some(server) = server.upgrade() else { return };
-            let refusals: Vec<_> =
-                refused.iter().map(|id| refusal_of_server_request(&name, id)).collect();
-            let (head, requester, tasks) =
-                (head.clone(), requester.clone(), server.client.tasks().clone());
+        let (server, tasks) = (self.clone(), self.client.tasks().clone());
+        Refusals::new(exchange.rules.server.clone(), move |mut bodies: mpsc::Receiver<Bytes>| {
             tasks.spawn(async move {
-                server.send_refusals(&head, (call_id, &requester), refusals).await;
+                while let Some(body) = bodies.recv().await {
+                    server.send_refusal(&head, (call_id, &requester), body).await;
+                }
             });
         })
     }
 
-    async fn send_refusals(
-        &self,
-        head: &HttpRequest,
-        whose: (CallId, &Requester),
-        refusals: Vec<Bytes>,
-    ) {
+    async fn send_refusal(&self, head: &HttpRequest, whose: (CallId, &Requester), body: Bytes) {
         let (path, deadline) = (&self.client.address().path, Instant::now() + MCP_REFUSAL_WAIT_MAX);
-        for body in refusals {
-            let sent = self.send_with(("POST", path), head.clone(), body, whose, deadline).await;
-            if let Ok(Err(fault)) = sent {
-                let (call_id, why) = (whose.0, printable(&fault.to_string()));
-                tracing::debug!(
-                    "call {call_id}: {} was not told of a refusal: it {why}",
-                    self.path
-                );
-            }
-        }
+        let sent = self.send_with(("POST", path), head.clone(), body, whose, deadline);
+        let why = match timeout_at(deadline, sent).await {
+            Ok(Ok(Err(fault))) => printable(&fault.to_string()),
+            Ok(_) => return,
+            Err(_elapsed) => "did not answer".into(),
+        };
+        let call_id = whose.0;
+        tracing::debug!("call {call_id}: {} was not told of a refusal: it {why}", self.path);
     }
 
     /// Status of a request without a response. Details for the operator go to the log only.
@@ -227,7 +238,7 @@ impl HttpServer {
             let to = printable(&String::from_utf8_lossy(to.unwrap_or_default()));
             let (address, path) = (self.client.address(), &self.path);
             tracing::warn!(
-                "the upstream {address} of {path} redirects to {to}: write its whole URL as the upstream, with its slash at the end if it has one{suppressed}"
+                "the upstream {address} of {path} redirects to {to}: write that URL as the upstream{suppressed}"
             );
         }
         bad_response(
@@ -235,9 +246,27 @@ impl HttpServer {
         )
     }
 
+    /// Status of a request to which the server has no such answer as MCP knows.
+    fn misplaced(&self, status: StatusCode) -> Status {
+        let (address, path) = (self.client.address(), &self.path);
+        if let Some(suppressed) = self.faults.admit((), Instant::now()) {
+            tracing::warn!(
+                "the upstream {address} of {path} answered {status} without a message: is it the whole URL of an MCP server?{suppressed}"
+            );
+        }
+        let text = format!("the upstream of {path} answered HTTP {status} without a message");
+        Status::unknown(Code::Unavailable, text)
+    }
+
     fn idle(&self) -> Status {
         let text =
             format!("the upstream of {} sent nothing for {:?} (idle)", self.path, self.idle.head);
         Status::unknown(Code::DeadlineExceeded, text)
     }
+}
+
+/// True for a refusal that neither asks for a credential nor ends a session.
+fn is_unexpected(status: StatusCode, exchange: &Exchange) -> bool {
+    let ends_session = status == StatusCode::NOT_FOUND && exchange.session().is_some();
+    !ends_session && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

@@ -5,6 +5,8 @@
 
 mod rules;
 mod exchange;
+mod refusals;
+mod until_drain;
 mod events_reply;
 mod session_owners;
 mod http_server;
@@ -16,7 +18,7 @@ use super::{
     proxy::IdleLimits,
 };
 use crate::{
-    drain::Tasks,
+    drain::{Signal, Tasks},
     limits::HTTP_STREAM_IDLE_MAX,
     memory::MessageMemory,
     name::{MethodPath, Name},
@@ -95,7 +97,7 @@ impl McpForward {
         self,
         policy: Arc<SharedValue<AgentPolicy>>,
         (message_bytes_max, memory): (usize, MessageMemory),
-        tasks: Tasks,
+        (tasks, drain): (Tasks, Arc<Signal>),
     ) -> Service {
         let Self { name, upstream, host, idle } = self;
         let path = MethodPath::mcp_server(&name);
@@ -109,11 +111,18 @@ impl McpForward {
                     host,
                     idle,
                     message_bytes_max,
+                    drain,
                 ))
             }
             McpUpstream::Command(command) => {
                 let idle = idle.unwrap_or(HTTP_STREAM_IDLE_MAX);
-                McpServer::Stdio(StdioServer::new(path, command, idle, message_bytes_max, tasks))
+                McpServer::Stdio(StdioServer::new(
+                    path,
+                    command,
+                    idle,
+                    message_bytes_max,
+                    (tasks, drain),
+                ))
             }
         };
         let refusals = Arc::default();

@@ -45,27 +45,39 @@ impl McpClient<'_> {
             add_agent(&mut answered.head.headers, agent);
         }
         let asked = message.and_then(AskedRequest::of);
+        let is_asked = asked.is_some();
         let filter = self.filter(answered.agent.clone(), asked, self.request.call_id);
-        let is_metadata = self.route.path != "/";
-        match ContentKind::of(&answered.head.headers) {
-            ContentKind::Json if !is_metadata => {
-                let mut head = response_head::for_client(self.route, answered.head.clone());
-                head.headers.remove(header::CONTENT_LENGTH);
-                match self.collect_json(answered, filter).await {
-                    Ok(body) => {
-                        let mut answer = full_response(head.status, "application/json", body);
-                        *answer.headers_mut() = head.headers;
-                        Ok(answer)
-                    }
-                    Err(status) => match message {
-                        Some(message) => self.failed(message, status),
-                        None => Err(status.into()),
-                    },
-                }
-            }
-            ContentKind::Events if !is_metadata => Ok(self.passed(answered, Some(filter))),
-            _ => Ok(self.passed(answered, None)),
+        if self.route.path != "/" {
+            return Ok(self.passed(answered, None));
         }
+        let status = answered.head.status;
+        let kind = match ContentKind::of(status, &mut answered.head.headers) {
+            Ok(ContentKind::Other) if is_asked && status.is_success() => Err("is no message"),
+            other => other,
+        };
+        let passed = match kind {
+            Ok(ContentKind::Json) => self.json_answer(answered, filter).await,
+            Ok(ContentKind::Events) => Ok(self.passed(answered, Some(filter))),
+            Ok(ContentKind::Other) => Ok(self.passed(answered, None)),
+            Err(why) => Err(bad_reply(why)),
+        };
+        match (passed, message) {
+            (Err(status), Some(message)) => self.failed(message, status),
+            (passed, _) => Ok(passed?),
+        }
+    }
+
+    async fn json_answer(
+        &self,
+        answered: ServerResponse,
+        filter: AnswerFilter,
+    ) -> Result<GatewayResponse, Status> {
+        let mut head = response_head::for_client(self.route, answered.head.clone());
+        head.headers.remove(header::CONTENT_LENGTH);
+        let body = self.collect_json(answered, filter).await?;
+        let mut answer = full_response(head.status, "application/json", body);
+        *answer.headers_mut() = head.headers;
+        Ok(answer)
     }
 
     /// Passes a response on while it comes.
@@ -81,7 +93,12 @@ impl McpClient<'_> {
         if let Some(filter) = filter {
             let memory = self.state.ingress.reply_memory(&self.caller.name);
             let bytes_max = self.state.ingress.limits().message_bytes_max;
+            let is_listening = !filter.is_awaited();
             body = body.with_mcp(AnswerEvents::new(filter, bytes_max, memory));
+            if is_listening {
+                let [mut drain, _] = self.state.ingress.drain_signals();
+                body = body.ending_with(Box::pin(async move { drain.notified().await }));
+            }
         }
         let mut answer = Response::new(ResponseBody::Proxied(Box::new(body)));
         *answer.status_mut() = head.status;
@@ -120,7 +137,8 @@ impl McpClient<'_> {
         let asked = AskedRequest::of(message);
         let is_asked = asked.is_some();
         let mut filter = self.filter(answered.agent.clone(), asked, call_id);
-        let (http, kind) = (answered.head.status, ContentKind::of(&answered.head.headers));
+        let (http, mut headers) = (answered.head.status, answered.head.headers.clone());
+        let kind = ContentKind::of(http, &mut headers).map_err(bad_reply)?;
         let body = self.collect_body(answered).await?;
         if !is_asked {
             return Ok(None);
@@ -130,7 +148,8 @@ impl McpClient<'_> {
         }
         let answer = match kind {
             ContentKind::Events => mcp::answer_in_events(&body, &mut filter),
-            _ => filter.pass(&body).ok().flatten().filter(|_| filter.is_answered()),
+            ContentKind::Other => None,
+            ContentKind::Json => filter.pass(&body).ok().flatten().filter(|_| filter.is_answered()),
         };
         answer.map(Some).ok_or_else(|| bad_reply("ended before it had answered"))
     }

@@ -42,7 +42,9 @@ impl<'a> McpClient<'a> {
         mut head: HttpRequest,
     ) -> Result<Self, Refusal> {
         one(&head.headers, &HeaderName::from_static(SESSION))?;
-        let target = find_agent(&route.target, &mut head.headers).ok_or_else(|| {
+        let server = MethodPath::mcp_server(&route.forward.name);
+        let may_host = |agent: &Name| state.ingress.may_host(agent, &server);
+        let target = find_agent(&route.target, &mut head.headers, may_host).ok_or_else(|| {
             let text = "there is no such session (any more)";
             Refusal::with(StatusCode::NOT_FOUND, Code::NotFound, text)
         })?;

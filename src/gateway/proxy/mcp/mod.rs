@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     httpd::RequestBody,
-    mcp::{ClientBody, ClientMessage, METADATA_PATH},
+    mcp::{ClientBody, ClientMessage, METADATA_PATH, check_request_type},
     status::Code,
 };
 pub(super) use answer::refusal_response;
@@ -24,7 +24,7 @@ use answer::{BatchAnswer, fault_response};
 use bytes::Bytes;
 use client::McpClient;
 use hyper::{
-    Method, StatusCode,
+    HeaderMap, Method, StatusCode,
     header::{self, HeaderValue},
 };
 use std::sync::Arc;
@@ -42,16 +42,16 @@ impl GatewayState {
             let text = "the site is an MCP server; its path is /mcp";
             return Err(Refusal::with(StatusCode::NOT_FOUND, Code::Unimplemented, text));
         }
-        let head = request_head::for_upstream(self, route, request, uses_authorization);
+        let mut head = request_head::for_upstream(self, route, request, uses_authorization);
+        if request.head.method == Method::POST {
+            // Those of the client: `Connection` may have removed one of them since.
+            head.headers.insert(header::CONTENT_TYPE, checked_type(&request.head.headers)?);
+        }
         let client = McpClient::new(self, route, request, caller, head)?;
         match (&request.head.method, route.path.as_str()) {
             (&Method::POST, "/") => {
-                let (state, content_type) = (self, request.head.headers.get(header::CONTENT_TYPE));
-                expect_json(content_type)?;
-                let (bytes_max, memory) = {
-                    let caller = &client.caller.name;
-                    (state.ingress.limits().message_bytes_max, state.ingress.memory(caller))
-                };
+                let bytes_max = self.ingress.limits().message_bytes_max;
+                let memory = self.ingress.memory(&client.caller.name);
                 let (bytes, held) = Unread::new(body).read(bytes_max, &memory).await?;
                 client.post(held.around(bytes)).await
             }
@@ -115,13 +115,11 @@ fn is_metadata(path: &str) -> bool {
     path.strip_prefix(METADATA_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A browser asks before it sends JSON to another origin.
-fn expect_json(content_type: Option<&HeaderValue>) -> Result<(), Refusal> {
-    let kind = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let text = "the content-type of a message is application/json";
-    Err(Refusal::with(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, text))
+/// The type of the body of a POST. A browser asks before it sends JSON to another origin.
+fn checked_type(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+    let mut headers = headers.clone();
+    check_request_type(&mut headers).map_err(|text| {
+        Refusal::with(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, text)
+    })?;
+    Ok(HeaderValue::from_static("application/json"))
 }

@@ -4,14 +4,18 @@ use crate::{call::Target, mcp::SESSION, name::Name};
 use hyper::{HeaderMap, header::HeaderValue};
 
 /// The target of a request, and the headers with the id as the server knows it. `None`: the session
-/// is on no agent.
-pub(super) fn find_agent(target: &Target, headers: &mut HeaderMap) -> Option<Target> {
+/// is on no agent that may host the server.
+pub(super) fn find_agent(
+    target: &Target,
+    headers: &mut HeaderMap,
+    may_host: impl Fn(&Name) -> bool,
+) -> Option<Target> {
     if *target != Target::Service || !headers.contains_key(SESSION) {
         return Some(target.clone());
     }
     let session = headers.get(SESSION)?.to_str().ok()?;
     let (agent, id) = session.split_once('/')?;
-    let (agent, id) = (agent.parse().ok()?, HeaderValue::from_str(id).ok()?);
+    let (agent, id) = (agent.parse().ok().filter(may_host)?, HeaderValue::from_str(id).ok()?);
     headers.insert(SESSION, id);
     Some(Target::Agent(agent))
 }
@@ -42,7 +46,7 @@ mod tests {
         let mut map = headers("a/b c");
         add_agent(&mut map, &agent);
         assert_eq!(map[SESSION], "acme.w-1/a/b c");
-        let target = find_agent(&Target::Service, &mut map);
+        let target = find_agent(&Target::Service, &mut map, |_| true);
         assert_eq!(
             (target, &map[SESSION]),
             (Some(Target::Agent(agent)), &HeaderValue::from_static("a/b c"))
@@ -52,12 +56,17 @@ mod tests {
     #[test]
     fn without_an_agent_in_its_id_a_session_is_nowhere() {
         for bad in ["x", "A/x", "/x", ""] {
-            assert_eq!(find_agent(&Target::Service, &mut headers(bad)), None, "{bad}");
+            assert_eq!(find_agent(&Target::Service, &mut headers(bad), |_| true), None, "{bad}");
         }
-        assert_eq!(find_agent(&Target::Service, &mut HeaderMap::new()), Some(Target::Service));
+        assert_eq!(
+            find_agent(&Target::Service, &mut HeaderMap::new(), |_| true),
+            Some(Target::Service)
+        );
+        // An agent that may not host the server is as one that is not there.
+        assert_eq!(find_agent(&Target::Service, &mut headers("w/x"), |_| false), None);
         let named = Target::Agent("w".parse().expect("a name"));
         let mut map = headers("v/x");
-        assert_eq!(find_agent(&named, &mut map), Some(named));
+        assert_eq!(find_agent(&named, &mut map, |_| false), Some(named));
         assert_eq!(map[SESSION], "v/x");
     }
 }

@@ -9,10 +9,13 @@ mod session;
 mod sessions;
 mod reply;
 
-use super::exchange::{Asked, Exchange, SESSION, json, response, whole};
+use super::{
+    exchange::{Asked, Exchange, SESSION, json, response, whole},
+    until_drain::UntilDrain,
+};
 use crate::{
     call::{Messages, Reply},
-    drain::Tasks,
+    drain::{Signal, Tasks},
     http_call::HttpResponse,
     mcp::{ClientMessage, RequestId},
     name::MethodPath,
@@ -23,7 +26,7 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{self, HeaderValue},
 };
-use process::line;
+use process::{Written, line};
 use reply::ProcessReply;
 use routes::NoRoute;
 use session::{ProcessSettings, Session};
@@ -46,9 +49,9 @@ impl StdioServer {
         command: Vec<String>,
         idle_max: Duration,
         message_bytes_max: usize,
-        tasks: Tasks,
+        (tasks, drain): (Tasks, Arc<Signal>),
     ) -> Arc<Self> {
-        let settings = ProcessSettings { path, command, idle_max, message_bytes_max, tasks };
+        let settings = ProcessSettings { path, command, idle_max, message_bytes_max, tasks, drain };
         Arc::new(Self { sessions: Sessions::new(settings) })
     }
 
@@ -81,12 +84,12 @@ impl StdioServer {
         id: &RequestId,
     ) -> Result<Option<Routed>, Status> {
         let session = if message.method() == Some("initialize") {
-            self.sessions.begin(exchange.caller())?
+            self.sessions.begin(exchange.caller(), exchange.memory.clone())?
         } else if exchange.session().is_some() {
             let Some(session) = self.named(exchange) else { return Ok(None) };
             session
         } else {
-            return self.sessions.share(exchange.caller(), id).map(Some);
+            return self.sessions.share(exchange.caller(), exchange.memory.clone(), id).map(Some);
         };
         match session.routes.add(id) {
             Ok(route) => Ok(Some((session, route))),
@@ -109,9 +112,9 @@ impl StdioServer {
         };
         let begins = message.method() == Some("initialize");
         let mut pending = UnwrittenRequest { session: &session, id: Some(id), begins };
-        if !session.input.write(line(message.raw())).await {
-            let why = session.routes.ended().unwrap_or_else(|| "its process has ended".into());
-            return Err(self.sessions.unavailable(&why));
+        let written = session.input.write(line(message.raw())).await;
+        if written != Written::Yes {
+            return Err(self.sessions.unwritten(written, &session));
         }
         pending.id = None;
         let headers = session_header(&session);
@@ -135,10 +138,10 @@ impl StdioServer {
             None => self.sessions.shared(exchange.caller()),
         };
         let Some(session) = session else { return exchange.no_session() };
-        if session.input.write(line(message.raw())).await {
-            return empty(StatusCode::ACCEPTED);
+        match session.input.write(line(message.raw())).await {
+            Written::Yes => empty(StatusCode::ACCEPTED),
+            written => Err(self.sessions.unwritten(written, &session)),
         }
-        Err(self.sessions.unavailable("its process has ended"))
     }
 
     /// The stream of messages that belong to no request.
@@ -151,6 +154,7 @@ impl StdioServer {
             Ok(route) => {
                 let headers = session_header(&session);
                 let reply = ProcessReply::new(session, exchange.filter(), route, None, false);
+                let reply = UntilDrain::new(reply, self.sessions.drain());
                 response(&events(headers), Messages::new(reply))
             }
             Err(NoRoute::Taken) => empty(StatusCode::CONFLICT),

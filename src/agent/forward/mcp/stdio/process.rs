@@ -2,20 +2,28 @@
 
 use super::{process_group::ProcessGroup, routes::ProcessRoutes};
 use crate::{
-    limits::{MCP_LOG_LINE_BYTES_MAX, MCP_MESSAGES_AHEAD, MCP_PROCESS_END_WAIT_MAX},
+    limits::{
+        MCP_LOG_LINE_BYTES_MAX, MCP_MESSAGES_AHEAD, MCP_PROCESS_END_WAIT_MAX,
+        MEMORY_COUNTED_BYTES_MIN, TCP_READ_BYTES_MAX,
+    },
+    memory::MemoryAccount,
     name::MethodPath,
     printable::printable,
 };
 use bytes::Bytes;
 use std::{
-    convert::Infallible,
     io,
     process::{ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 /// A line for the input of a process.
@@ -23,6 +31,17 @@ struct Line {
     text: Bytes,
     /// Told once it is written. A line that nobody waits for any more is not written.
     written: Option<oneshot::Sender<()>>,
+    /// Set before a byte of it is written.
+    is_begun: Arc<AtomicBool>,
+}
+
+/// Whether a process got a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    Yes,
+    /// It ended while the line was written.
+    Perhaps,
+    No,
 }
 
 /// Queue of lines for the input of a process.
@@ -30,18 +49,21 @@ struct Line {
 pub(super) struct ProcessInput(mpsc::Sender<Line>);
 
 impl ProcessInput {
-    /// Writes a line. `false` if the process has ended before that, and did not get it. Dropping
-    /// the future before the line is being written takes it back.
-    pub(super) async fn write(&self, text: Bytes) -> bool {
+    /// Writes a line. Dropping the future before the line is being written takes it back.
+    pub(super) async fn write(&self, text: Bytes) -> Written {
         let (written, is_written) = oneshot::channel();
-        let line = Line { text, written: Some(written) };
-        self.0.send(line).await.is_ok() && is_written.await.is_ok()
+        let is_begun = Arc::<AtomicBool>::default();
+        let line = Line { text, written: Some(written), is_begun: is_begun.clone() };
+        if self.0.send(line).await.is_ok() && is_written.await.is_ok() {
+            return Written::Yes;
+        }
+        if is_begun.load(Ordering::Acquire) { Written::Perhaps } else { Written::No }
     }
 
     /// Writes a line if there is room in the queue, for messages that need no answer.
     pub(super) fn try_write(&self, text: Bytes) {
         // Without room the process takes nothing, and misses nothing that it could use.
-        drop(self.0.try_send(Line { text, written: None }));
+        drop(self.0.try_send(Line { text, written: None, is_begun: Arc::default() }));
     }
 }
 
@@ -91,45 +113,76 @@ impl Process {
     }
 
     /// Runs until the process has ended, its output has, or `end` does; then ends it. Every line
-    /// of its output is delivered to who waits for it.
+    /// of its output is delivered to who waits for it, and counted for the account while it is
+    /// held. Returns why it has ended.
     pub(super) async fn run(
         self,
-        path: &MethodPath,
-        line_bytes_max: usize,
+        (path, line_bytes_max): (&MethodPath, usize),
+        memory: &MemoryAccount,
         routes: &ProcessRoutes,
         end: impl Future<Output = ()>,
     ) -> String {
         let Self { mut child, group, mut stdin, stdout, stderr, mut lines } = self;
-        let logging = async {
-            log_lines(path, stderr).await;
-            std::future::pending::<Infallible>().await
+        let last_words = Mutex::new(String::new());
+        let ended = async {
+            let reading = read_lines(stdout, line_bytes_max, path, memory, routes);
+            tokio::pin!(reading);
+            let why = tokio::select! {
+                why = &mut reading => why,
+                () = write_lines(&mut stdin, &mut lines) => None,
+                () = end => None,
+                _ = child.wait() => {
+                    // Others may hold its output open; what it wrote itself is there.
+                    timeout(MCP_PROCESS_END_WAIT_MAX, &mut reading).await.ok().flatten()
+                }
+            };
+            // What is not written by now never is.
+            drop((stdin, lines));
+            let ended = end_process(&mut child, &group).await;
+            why.or_else(|| ended.ok().map(|status| status.to_string()))
+                .unwrap_or_else(|| "it cannot be waited for".into())
         };
-        tokio::pin!(logging);
-        let why = tokio::select! {
-            why = read_lines(stdout, line_bytes_max, path, routes) => why,
-            () = write_lines(&mut stdin, &mut lines) => None,
-            () = end => None,
-            never = &mut logging => match never {},
-        };
-        // What is not written by now never is.
-        drop((stdin, lines));
-        let ending = end_process(&mut child, &group);
-        let ended = tokio::select! {
-            ended = ending => ended,
-            never = &mut logging => match never {},
-        };
-        why.or_else(|| ended.ok().map(|status| status.to_string()))
-            .unwrap_or_else(|| "it cannot be waited for".into())
+        let why = with_log(ended, log_lines(path, stderr, &last_words)).await;
+        let last_words = last_words.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if routes.are_used() {
+            let said = match last_words.as_str() {
+                "" => "",
+                _ => "; its last line on standard error: ",
+            };
+            tracing::warn!(
+                "a process of {path} has ended while it was used: {why}{said}{last_words}"
+            );
+        } else {
+            tracing::debug!("a process of {path} has ended: {why}");
+        }
+        why
     }
+}
+
+/// Awaits the end of a process while its log is read, and then the rest of the log.
+async fn with_log(ended: impl Future<Output = String>, log: impl Future<Output = ()>) -> String {
+    tokio::pin!(ended, log);
+    let mut is_read = false;
+    let why = loop {
+        tokio::select! {
+            why = &mut ended => break why,
+            () = &mut log, if !is_read => is_read = true,
+        }
+    };
+    if !is_read {
+        // Others may hold it open.
+        drop(timeout(MCP_PROCESS_END_WAIT_MAX, &mut log).await);
+    }
+    why
 }
 
 /// Waits for the end of a process whose input is closed, and ends it if it does not end.
 async fn end_process(child: &mut Child, group: &ProcessGroup) -> io::Result<ExitStatus> {
-    if let Ok(ended) = tokio::time::timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
+    if let Ok(ended) = timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
         return ended;
     }
     group.terminate();
-    if let Ok(ended) = tokio::time::timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
+    if let Ok(ended) = timeout(MCP_PROCESS_END_WAIT_MAX, child.wait()).await {
         return ended;
     }
     child.start_kill()?;
@@ -137,10 +190,11 @@ async fn end_process(child: &mut Child, group: &ProcessGroup) -> io::Result<Exit
 }
 
 async fn write_lines(stdin: &mut ChildStdin, lines: &mut mpsc::Receiver<Line>) {
-    while let Some(Line { text, written }) = lines.recv().await {
+    while let Some(Line { text, written, is_begun }) = lines.recv().await {
         if written.as_ref().is_some_and(oneshot::Sender::is_closed) {
             continue;
         }
+        is_begun.store(true, Ordering::Release);
         if stdin.write_all(&text).await.is_err() || stdin.flush().await.is_err() {
             return;
         }
@@ -156,20 +210,56 @@ async fn read_lines(
     stdout: impl AsyncRead + Unpin,
     line_bytes_max: usize,
     path: &MethodPath,
+    memory: &MemoryAccount,
     routes: &ProcessRoutes,
 ) -> Option<String> {
     let mut stdout = BufReader::new(stdout);
-    while let Some(line) = next_line(&mut stdout, line_bytes_max).await {
-        if line.len() == line_bytes_max && !line.ends_with(b"\n") {
-            return Some(format!(
-                "it wrote a line of {line_bytes_max} bytes or more (message_bytes_max)"
-            ));
+    loop {
+        let (mut line, mut held) = (Vec::new(), memory.take(0).ok()?);
+        while !line.ends_with(b"\n") {
+            let piece = line_bytes_max.saturating_sub(line.len()).min(TCP_READ_BYTES_MAX);
+            if piece == 0 {
+                return Some(format!(
+                    "it wrote a line of {line_bytes_max} bytes or more (message_bytes_max)"
+                ));
+            }
+            if line.len() + piece > MEMORY_COUNTED_BYTES_MIN
+                && let Err(why) = held.grow((line.len() + piece).saturating_sub(held.bytes()))
+            {
+                return Some(format!("there is no memory for what it writes: {why}"));
+            }
+            match (&mut stdout).take(piece as u64).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
         }
-        if !line.trim_ascii().is_empty() {
-            routes.deliver(path, line.into()).await;
+        let line = Bytes::from(line);
+        let text = line.slice_ref(line.trim_ascii());
+        if !text.is_empty() {
+            match held.become_message(text) {
+                Ok(message) => routes.deliver(path, message).await,
+                Err(why) => return Some(format!("there is no memory for what it writes: {why}")),
+            }
         }
     }
-    None
+}
+
+/// Logs what the process writes to its standard error, line by line and cut to a length, and keeps
+/// the last line.
+async fn log_lines(path: &MethodPath, stderr: impl AsyncRead + Unpin, last_words: &Mutex<String>) {
+    let mut stderr = BufReader::new(stderr);
+    let mut is_begun = false;
+    while let Some(line) = next_line(&mut stderr, MCP_LOG_LINE_BYTES_MAX).await {
+        // The rest of a line that was cut is left out.
+        if !is_begun {
+            let text = printable(String::from_utf8_lossy(line.trim_ascii()).as_ref());
+            tracing::debug!("{path} writes: {text}");
+            if !text.is_empty() {
+                *last_words.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            }
+        }
+        is_begun = !line.ends_with(b"\n");
+    }
 }
 
 /// The next line, or its beginning of this size. `None` at the end.
@@ -182,18 +272,4 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin), bytes_max: usize) -
         .ok()
         .filter(|read| *read > 0)?;
     Some(line)
-}
-
-/// Logs what the process writes to its standard error, line by line and cut to a length.
-async fn log_lines(path: &MethodPath, stderr: impl AsyncRead + Unpin) {
-    let mut stderr = BufReader::new(stderr);
-    let mut is_begun = false;
-    while let Some(line) = next_line(&mut stderr, MCP_LOG_LINE_BYTES_MAX).await {
-        // The rest of a line that was cut is left out.
-        if !is_begun {
-            let text = printable(String::from_utf8_lossy(line.trim_ascii()).as_ref());
-            tracing::debug!("{path} writes: {text}");
-        }
-        is_begun = !line.ends_with(b"\n");
-    }
 }

@@ -1,7 +1,7 @@
 //! Which of the waiting clients gets a message of a process.
 
 use crate::{
-    limits::MCP_MESSAGES_AHEAD,
+    limits::{MCP_GIVEN_UP_MAX, MCP_MESSAGES_AHEAD},
     mcp::{MessageKind, RequestId, ServerBody, ServerMessage},
     name::MethodPath,
 };
@@ -19,13 +19,20 @@ pub(super) struct ProcessRoutes(Mutex<WaitingClients>);
 #[derive(Default)]
 struct WaitingClients {
     /// Requests without an answer, oldest first.
-    pending: Vec<(RequestId, mpsc::Sender<Bytes>)>,
+    pending: Vec<PendingAnswer>,
     /// The client that asked for all other messages.
     listener: Option<mpsc::Sender<Bytes>>,
     /// Messages for which nobody waited.
     kept: VecDeque<Bytes>,
     /// Why the process has ended.
     ended: Option<String>,
+}
+
+/// An answer that has not come. Its id is in use until then, also if nobody waits for it any more:
+/// it would be taken for the answer to a later request of that id.
+struct PendingAnswer {
+    id: RequestId,
+    sender: Option<mpsc::Sender<Bytes>>,
 }
 
 /// Why nobody may wait.
@@ -46,16 +53,27 @@ impl ProcessRoutes {
             return Err(NoRoute::Taken);
         }
         let (sender, receiver) = mpsc::channel(MCP_MESSAGES_AHEAD);
-        waiting.pending.push((id.clone(), sender));
+        waiting.pending.push(PendingAnswer { id: id.clone(), sender: Some(sender) });
         Ok(receiver)
     }
 
     /// Waits no more. `true` if the answer had not come.
-    pub(super) fn remove(&self, id: &RequestId) -> bool {
+    pub(super) fn give_up(&self, id: &RequestId) -> bool {
         let mut waiting = self.waiting();
-        let before = waiting.pending.len();
-        waiting.pending.retain(|(pending, _)| pending != id);
-        waiting.pending.len() < before
+        let mut pending = waiting.pending.iter_mut();
+        let given_up = pending.find(|pending| pending.id == *id && pending.sender.is_some());
+        let was_pending = given_up.is_some_and(|pending| pending.sender.take().is_some());
+        let given_up = waiting.given_up();
+        if given_up.count() > MCP_GIVEN_UP_MAX {
+            let oldest = waiting.pending.iter().position(|pending| pending.sender.is_none());
+            waiting.pending.remove(oldest.unwrap_or_default());
+        }
+        was_pending
+    }
+
+    /// True if many requests were given up, whose answers may still come.
+    pub(super) fn are_worn_out(&self) -> bool {
+        self.waiting().given_up().count() >= MCP_GIVEN_UP_MAX
     }
 
     /// Waits for messages that belong to no request, beginning with those that were kept.
@@ -97,12 +115,13 @@ impl ProcessRoutes {
     fn of(&self, message: &ServerMessage) -> Option<mpsc::Sender<Bytes>> {
         let mut waiting = self.waiting();
         if let MessageKind::Response { id } = message.kind() {
-            let at = waiting.pending.iter().position(|(pending, _)| Some(pending) == id.as_ref());
-            // The answer to a request that was cancelled has nobody.
-            return at.map(|at| waiting.pending.remove(at).1);
+            let at = waiting.pending.iter().position(|it| Some(&it.id) == id.as_ref());
+            // The answer to a request that was given up has nobody.
+            return at.and_then(|at| waiting.pending.remove(at).sender);
         }
-        let about = message.about().and_then(|id| waiting.pending.iter().find(|(it, _)| it == id));
-        let request = about.or_else(|| waiting.pending.last()).map(|(_, sender)| sender);
+        let mut pending = waiting.pending.iter().filter(|pending| pending.sender.is_some());
+        let about = message.about().and_then(|id| pending.clone().find(|it| it.id == *id));
+        let request = about.or_else(|| pending.next_back()).and_then(|it| it.sender.as_ref());
         let listener = waiting.listener.as_ref().filter(|listener| !listener.is_closed());
         if let Some(found) = request.or(listener) {
             return Some(found.clone());
@@ -129,7 +148,8 @@ impl ProcessRoutes {
     pub(super) fn are_used(&self) -> bool {
         let waiting = self.waiting();
         let listener = waiting.listener.as_ref();
-        !waiting.pending.is_empty() || listener.is_some_and(|listener| !listener.is_closed())
+        waiting.pending.iter().any(|pending| pending.sender.is_some())
+            || listener.is_some_and(|listener| !listener.is_closed())
     }
 
     fn waiting(&self) -> MutexGuard<'_, WaitingClients> {
@@ -139,7 +159,11 @@ impl ProcessRoutes {
 
 impl WaitingClients {
     fn is_pending(&self, id: &RequestId) -> bool {
-        self.pending.iter().any(|(pending, _)| pending == id)
+        self.pending.iter().any(|pending| pending.id == *id)
+    }
+
+    fn given_up(&self) -> impl Iterator<Item = &PendingAnswer> {
+        self.pending.iter().filter(|pending| pending.sender.is_none())
     }
 
     fn expect_running(&self) -> Result<(), NoRoute> {

@@ -5,8 +5,9 @@ use super::{
     routes::ProcessRoutes,
 };
 use crate::{
-    drain::Tasks,
+    drain::{Signal, Tasks},
     mcp::{self, RequestId},
+    memory::MemoryAccount,
     name::{MethodPath, PeerName},
 };
 use std::{
@@ -23,6 +24,8 @@ pub(super) struct Session {
     pub(super) owner: PeerName,
     pub(super) input: ProcessInput,
     pub(super) routes: ProcessRoutes,
+    /// Counts what is held of its output.
+    memory: MemoryAccount,
     used: Mutex<Instant>,
     closed: CancellationToken,
 }
@@ -34,6 +37,7 @@ pub(super) struct ProcessSettings {
     pub(super) idle_max: Duration,
     pub(super) message_bytes_max: usize,
     pub(super) tasks: Tasks,
+    pub(super) drain: Arc<Signal>,
 }
 
 impl Session {
@@ -41,6 +45,7 @@ impl Session {
     pub(super) fn start(
         id: Option<String>,
         owner: &PeerName,
+        memory: MemoryAccount,
         settings: &Arc<ProcessSettings>,
     ) -> io::Result<Arc<Self>> {
         let (process, input) = Process::start(&settings.command)?;
@@ -49,6 +54,7 @@ impl Session {
             owner: owner.clone(),
             input,
             routes: ProcessRoutes::default(),
+            memory,
             used: Mutex::new(Instant::now()),
             closed: CancellationToken::new(),
         });
@@ -66,15 +72,8 @@ impl Session {
                 () = self.idle(*idle_max) => {}
             }
         };
-        let why = process.run(path, *message_bytes_max, &self.routes, end).await;
-        if self.routes.are_used() {
-            tracing::warn!(
-                "a process of {path} for {} has ended while it was used: {why}",
-                self.owner
-            );
-        } else {
-            tracing::debug!("a process of {path} for {} has ended: {why}", self.owner);
-        }
+        let output = (path, *message_bytes_max);
+        let why = process.run(output, &self.memory, &self.routes, end).await;
         self.routes.end(why);
     }
 
@@ -112,7 +111,7 @@ impl Session {
     /// Nobody waits for the answer to a request any more, if it has not come. The request that
     /// begins a session cannot be cancelled, and without its answer nobody knows the session.
     pub(super) fn give_up(&self, id: &RequestId, begins: bool) {
-        match self.routes.remove(id) {
+        match self.routes.give_up(id) {
             true if begins => self.close(),
             true => self.input.try_write(line(&mcp::cancelled(id))),
             false => {}
