@@ -9,14 +9,14 @@ use crate::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-type Sending = Box<dyn FnOnce(mpsc::Receiver<Bytes>) + Send>;
+type StartSending = Box<dyn FnOnce(mpsc::Receiver<Bytes>) + Send>;
 
 /// The queue of refusals of one stream, for one task that sends them one after the other.
 pub(super) struct Refusals {
     server: Name,
     queue: mpsc::Sender<Bytes>,
     /// Starts the task, with the first refusal.
-    start: Option<(mpsc::Receiver<Bytes>, Sending)>,
+    start: Option<(mpsc::Receiver<Bytes>, StartSending)>,
 }
 
 impl Refusals {
