@@ -223,7 +223,7 @@ fn forwarded_services_are_read_as_written() {
                 format = 'cbor'\nmethods = ['Hello']\nkeep_alive = false\nmetadata = ['Tenant']\n[[service]]\nname = 'B'\nforward = 'http://b'";
     let config = AgentConfig::parse(text, "agent.toml").expect("a config");
     let [a, b] = &config.forwards[..] else { panic!("{:?}", config.forwards) };
-    assert_eq!((a.service.as_str(), a.upstream.to_string()), ("A", "https://app:8443/x".into()));
+    assert_eq!((a.service.as_str(), a.upstream.to_string()), ("A", "https://app:8443/x/".into()));
     assert_eq!(a.upstream_ca.as_deref(), Some(Path::new("ca.pem")));
     assert_eq!(a.format, crate::agent::ForwardFormat::Cbor);
     assert_eq!(a.methods, Some(vec!["Hello".parse().expect("a method")]));
