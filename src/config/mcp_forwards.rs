@@ -110,7 +110,7 @@ fn server(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AgentConfig;
+    use crate::config::{AgentConfig, NodeConfig};
 
     const HTTP: &str = "[[mcp]]\nname = 'jira'\nupstream = 'http://127.0.0.1:8000/mcp'\n";
     const COMMAND: &str = "[[mcp]]\nname = 'git'\ncommand = ['python', 'server.py']\n";
@@ -137,6 +137,12 @@ mod tests {
             ),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_servers_table_in_a_nodes_file_belongs_in_an_agents() {
+        let faults = NodeConfig::parse(HTTP, "f").expect_err("a fault").to_string();
+        assert!(faults.contains("belongs in an agent's file"), "{faults}");
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl NodeConfig {
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         read_document(text, file_name, |file| {
-            let of_agents = ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp", "http"];
+            let of_agents =
+                ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp", "http", "mcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
             let of_paths =
                 ["path", "tunnel_url", "enroll_tunnel_url", "proxy", "proxy_password_file"];

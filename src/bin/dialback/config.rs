@@ -52,7 +52,10 @@ fn check_node(path: &Path) -> Result<String, LineFaults> {
 
 fn check_agent(path: &Path) -> Result<String, LineFaults> {
     let config = AgentConfig::read(path)?;
-    Ok(format!("{}: an agent's file, {}", path.display(), count(config.nodes.len(), "node")))
+    let AgentConfig { nodes, tcp, forwards, http, mcp, .. } = &config;
+    let hosted = tcp.len() + forwards.len() + http.len() + mcp.len();
+    let (nodes, hosted) = (count(nodes.len(), "node"), count(hosted, "forward"));
+    Ok(format!("{}: an agent's file, {nodes}, {hosted}", path.display()))
 }
 
 /// Accepts either kind; else the errors of the kind with fewer misplaced keys, then errors.
