@@ -22,7 +22,8 @@ pub(super) struct CallGrant {
 }
 
 impl CallGrant {
-    /// Calls of the embedding program are not limited.
+    /// Calls of the embedding program, and those of an MCP server that are about no tool, are not
+    /// limited.
     pub(super) const IN_PROCESS: Self = Self {
         timeout_max: None,
         message_bytes_max: None,
@@ -83,6 +84,11 @@ pub(super) fn authorise(
             return Err(Status::not_executed(Code::PermissionDenied, text));
         }
     };
+    if method.is_mcp_server() {
+        // Rules limit tools; what is about none of them, such as a list or a stream of
+        // notifications, must not use up what a caller may do with one.
+        return Ok(Authorised { granted: CallGrant::IN_PROCESS, in_flight: None });
+    }
     match shared.quotas.take(grant.rule(), requester, Instant::now()) {
         Ok(in_flight) => Ok(Authorised { granted: CallGrant::by(grant), in_flight }),
         Err(used_up) => {

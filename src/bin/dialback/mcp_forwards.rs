@@ -15,7 +15,7 @@ pub(crate) fn parse_mcp(text: &str) -> Result<McpForwardConfig, Box<dyn Error + 
         Some(command) => {
             let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
             if words.is_empty() || command.contains(['"', '\'', '\\']) {
-                let text = "a command without quotes is expected behind stdio:; one with spaces in its words goes into the config file, [[mcp]] with `command`";
+                let text = "after stdio: comes a command without quotes; if an argument has spaces, configure it in the config file, [[mcp]] with `command`";
                 return Err(text.into());
             }
             McpServerConfig::Command(words)

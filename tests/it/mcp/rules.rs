@@ -1,8 +1,8 @@
 //! Which messages reach a server, and which tools a caller sees.
 
-use super::{McpSetup, PATH, call, error, message, policy, request, server, tracker};
+use super::{McpSetup, PATH, allow, call, error, message, policy, request, server, tracker};
 use crate::{http::client::Http, world::soon};
-use dialback::{AgentPolicy, policy::AgentRule};
+use dialback::{AgentPolicy, NodePolicy, policy::AgentRule};
 use serde_json::json;
 
 #[tokio::test]
@@ -123,4 +123,23 @@ async fn bodies_that_are_no_message_and_other_verbs_never_reach_the_server() {
         soon("a response", Http::once(at, "POST", PATH, &headers[1..], body.as_bytes())).await;
     assert_eq!(answer.status, 401);
     assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn limits_of_a_tool_are_those_of_its_calls_alone() {
+    let upstream = tracker().await;
+    let mut limited = allow("dev", "mcp:jira/get_*");
+    limited.rate = Some("1/h".parse().expect("a rate"));
+    limited.message_bytes_max = Some(200);
+    let policy = NodePolicy::default().allow(limited);
+    let rules = AgentPolicy::default();
+    let setup = McpSetup::with(server(&upstream.url()), policy, rules, |gateway| gateway).await;
+    for _ in 0..3 {
+        let answer = setup.post("dev", &request(1, "tools/list", json!({}))).await.json();
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+    let large = json!({ "name": "get_issue", "arguments": { "id": "x".repeat(200) } });
+    let answer = setup.post("dev", &request(1, "tools/call", large)).await.json();
+    assert_eq!(error(&answer), (-32010, "RESOURCE_EXHAUSTED", "not_executed"));
+    assert_eq!(upstream.seen().len(), 3);
 }

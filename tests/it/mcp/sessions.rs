@@ -36,7 +36,7 @@ async fn a_session_is_its_callers_alone() {
     for verb in ["POST", "GET", "DELETE"] {
         let body = if verb == "POST" { &body[..] } else { "" };
         let answer = setup.request("dev", verb, &named, body).await;
-        assert_eq!(answer.status, 404, "{verb}");
+        assert_eq!((answer.status, answer.outcome()), (404, "not_executed"), "{verb}");
     }
     assert_eq!(upstream.seen().len(), 2);
     let answer = setup.request("ops", "DELETE", &named, "").await;

@@ -73,7 +73,9 @@ impl Exchange {
         let status = Status::not_executed(Code::NotFound, "there is no such session (any more)");
         let request = self.request();
         let body = mcp::error_response(request.as_ref().map(|it| &it.id), &status, self.call_id);
-        json(StatusCode::NOT_FOUND, HeaderMap::new(), body)
+        let outcome = HeaderValue::from_static(status.outcome().as_str());
+        let headers = [(HeaderName::from_static("dialback-outcome"), outcome)];
+        json(StatusCode::NOT_FOUND, headers.into_iter().collect(), body)
     }
 }
 

@@ -42,7 +42,7 @@ impl CallerRules {
         if let Some(suppressed) = self.refusals.admit(self.caller.clone(), Instant::now()) {
             let Self { caller, server, .. } = self;
             tracing::warn!(
-                "refused what mcp:{server} asks {caller} for: no [[allow]] rule {whose} over {path} permits it{suppressed}"
+                "refused a request of mcp:{server} to {caller}: no [[allow]] rule {whose} permits {path}{suppressed}"
             );
         }
     }

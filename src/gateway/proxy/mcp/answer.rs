@@ -48,7 +48,7 @@ impl McpClient<'_> {
         let is_asked = asked.is_some();
         let filter = self.filter(answered.agent.clone(), asked, self.request.call_id);
         if self.route.path != "/" {
-            return Ok(self.passed(answered, None));
+            return Ok(self.passed(answered, None).await?);
         }
         let status = answered.head.status;
         let kind = match ContentKind::of(status, &mut answered.head.headers) {
@@ -57,8 +57,8 @@ impl McpClient<'_> {
         };
         let passed = match kind {
             Ok(ContentKind::Json) => self.json_answer(answered, filter).await,
-            Ok(ContentKind::Events) => Ok(self.passed(answered, Some(filter))),
-            Ok(ContentKind::Other) => Ok(self.passed(answered, None)),
+            Ok(ContentKind::Events) => self.passed(answered, Some(filter)).await,
+            Ok(ContentKind::Other) => self.passed(answered, None).await,
             Err(why) => Err(bad_reply(why)),
         };
         match (passed, message) {
@@ -81,14 +81,22 @@ impl McpClient<'_> {
     }
 
     /// Passes a response on while it comes.
-    fn passed(&self, answered: ServerResponse, filter: Option<AnswerFilter>) -> GatewayResponse {
+    async fn passed(
+        &self,
+        answered: ServerResponse,
+        filter: Option<AnswerFilter>,
+    ) -> Result<GatewayResponse, Status> {
         let ServerResponse { mut head, body, .. } = answered;
         if filter.is_some() {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         let head = response_head::for_client(self.route, head);
         let end = self.state.authentication_end(self.caller.clone());
-        let body = HttpBody::new(body);
+        let mut body = HttpBody::new(body);
+        if head.is_all() {
+            // Nobody reads a body, and the call has an end all the same.
+            body.collect(0, &self.state.ingress.reply_memory(&self.caller.name)).await?;
+        }
         let mut body = ProxyBody::new(body, &head.headers, &self.request.head, end);
         if let Some(filter) = filter {
             let memory = self.state.ingress.reply_memory(&self.caller.name);
@@ -103,7 +111,7 @@ impl McpClient<'_> {
         let mut answer = Response::new(ResponseBody::Proxied(Box::new(body)));
         *answer.status_mut() = head.status;
         *answer.headers_mut() = head.headers;
-        answer
+        Ok(answer)
     }
 
     /// What the client gets of a response in JSON.

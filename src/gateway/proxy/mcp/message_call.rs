@@ -67,8 +67,9 @@ impl McpClient<'_> {
         let meta = ingress.next_call(call_id, method, CallKind::Http, target, None);
         let traceparent = request_head::traceparent(&self.request.head.headers);
         let meta = CallMeta { http: Some(http), traceparent, ..meta };
+        let bytes_min = body.len();
         let sent = call_reply::whole(&head, body).map_err(|Refusal { status, .. }| status)?;
-        let call = GatewayCall { caller: self.caller.name.clone(), meta, bytes_min: 0 };
+        let call = GatewayCall { caller: self.caller.name.clone(), meta, bytes_min };
         let answered = tokio::select! {
             biased;
             answered = ingress.call(call, async { Ok(sent) }) => answered?,

@@ -58,7 +58,7 @@ impl GatewayState {
             (&Method::GET, _) | (&Method::DELETE, "/") => client.ask().await,
             (_, path) => {
                 let allowed = if path == "/" { "GET, POST, DELETE" } else { "GET" };
-                let text = format!("MCP has the verbs {allowed} here");
+                let text = format!("this URL of an MCP server takes {allowed}");
                 let refusal =
                     Refusal::with(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, text);
                 Err(refusal.header(header::ALLOW, HeaderValue::from_static(allowed)))
