@@ -132,8 +132,8 @@ impl AnswerFilter {
     }
 }
 
-/// What passes of a body in JSON from which no message may: nothing, unless it is JSON that is no
-/// message at all, as an error of OAuth or of a proxy.
+/// Returns what passes of a body in JSON from which no message may: nothing, unless it is JSON and
+/// not a message at all, as an error of OAuth or of a proxy.
 pub(crate) fn not_a_message(body: Bytes) -> Bytes {
     let text = std::str::from_utf8(&body).unwrap_or("jsonrpc");
     let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();

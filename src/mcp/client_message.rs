@@ -38,7 +38,7 @@ impl ClientBody {
         let [method, name] = [METHOD, NAME].map(|name| {
             let mut values = headers.get_all(name).iter();
             let first = values.next()?;
-            // Two of them agree with no message, and neither does one that is no text.
+            // Two of them agree with no message, and neither does one that is not a text.
             Some(first.to_str().ok().filter(|_| values.next().is_none()).unwrap_or_default())
         });
         self.messages.iter().try_for_each(|message| {

@@ -194,7 +194,7 @@ fn validated(services: Vec<ServiceInfo>) -> Result<Vec<ServiceInfo>, LinkFault> 
             if method.kind.is_forward() {
                 MethodPath::registered_forward(&service.name, &method.name).map_err(bad)?;
                 if !method.kind.calls_forwards_of(&service.name) {
-                    let whose = format!("for forwards, and {} is none of them", method.kind);
+                    let whose = format!("for forwards, and {} is not one of them", method.kind);
                     return Err(reserved(&name, &whose));
                 }
             } else if !method.is_any() {
@@ -288,7 +288,7 @@ mod tests {
         for (listed, why) in [
             (("jira", Unary), "reserved"),
             (("*", Unary), "reserved"),
-            (("jira", Tcp), "the service mcp is for forwards, and tcp is none of them"),
+            (("jira", Tcp), "the service mcp is for forwards, and tcp is not one of them"),
             (("jira/create_issue", Http), "without their tools"),
             (("*", Http), "invalid name"),
             (("Jira", Http), "invalid name"),

@@ -141,7 +141,7 @@ impl HttpServer {
         let is_awaited = is_asked && answer.status.is_success();
         let kind = ContentKind::of(answer.status, &mut answer.headers);
         match kind.map_err(|why| bad_response(&why))? {
-            ContentKind::Other if is_awaited => Err(bad_response(&"is no message")),
+            ContentKind::Other if is_awaited => Err(bad_response(&"is not a message")),
             ContentKind::Other if is_asked && is_unexpected(answer.status, exchange) => {
                 Err(self.misplaced(answer.status))
             }

@@ -52,7 +52,7 @@ impl McpClient<'_> {
         }
         let status = answered.head.status;
         let kind = match ContentKind::of(status, &mut answered.head.headers) {
-            Ok(ContentKind::Other) if is_asked && status.is_success() => Err("is no message"),
+            Ok(ContentKind::Other) if is_asked && status.is_success() => Err("is not a message"),
             other => other,
         };
         let passed = match kind {
@@ -124,7 +124,7 @@ impl McpClient<'_> {
         let body = self.collect_body(answered).await?;
         match filter.pass(&body).ok().flatten() {
             Some(passed) => Ok(passed),
-            None if is_awaited => Err(bad_reply("is no message that its client may have")),
+            None if is_awaited => Err(bad_reply("is not a message that its client may get")),
             None => Ok(mcp::not_a_message(body)),
         }
     }

@@ -95,7 +95,7 @@ impl ProcessRoutes {
     /// Delivers a line of the process to who waits for the messages in it.
     pub(super) async fn deliver(&self, path: &MethodPath, line: Bytes) {
         let Ok(ServerBody { messages, .. }) = ServerBody::parse(&line) else {
-            tracing::debug!("{path} wrote a line to its output that is no message of MCP");
+            tracing::debug!("{path} wrote a line to its output that is not a message of MCP");
             return;
         };
         for message in messages {
