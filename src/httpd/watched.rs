@@ -105,8 +105,14 @@ impl Activity {
     /// clients, so other responses continue.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let state = self.state();
-        let is_stalled =
-            |one: &&PendingResponse| one.given.is_some_and(|since| now - since >= one.stall_max);
+        let is_stalled = |one: &&PendingResponse| {
+            // HTTP/1 sends one response at a time, and many pieces may wait for one write.
+            let written_at = if one.reset.is_none() { state.write_stalled_at } else { None };
+            one.given.is_some_and(|since| {
+                now.saturating_duration_since(written_at.map_or(since, |at| at.max(since)))
+                    >= one.stall_max
+            })
+        };
         let (stalled, others): (Vec<_>, Vec<_>) = state.answered.iter().partition(is_stalled);
         stalled.iter().filter_map(|one| one.reset.as_ref()).for_each(|reset| reset.notify_one());
         !stalled.is_empty() && others.is_empty()
@@ -337,6 +343,20 @@ mod tests {
         assert!(
             activity.idle_since().is_some() && !activity.is_stalled(Instant::now() + HTTP_STEP)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn response_of_http_1_does_not_stall_while_writes_progress() {
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let mut body = WatchedBody::new(Full::new(Bytes::from_static(b"x")), activity.answered());
+        drop(body.frame().await);
+        for _ in 0..5 {
+            activity.set_write_stalled(true);
+            tokio::time::advance(HTTP_STEP * 9 / 10).await;
+            activity.set_write_stalled(false);
+            assert!(!activity.is_stalled(Instant::now() + HTTP_STEP / 2));
+        }
+        assert!(activity.is_stalled(Instant::now() + HTTP_STEP));
     }
 
     #[tokio::test(start_paused = true)]
