@@ -76,7 +76,7 @@ impl DialSettings {
             Control::Welcome(welcome) if welcome.protocol == PROTOCOL_VERSION => {
                 let initiated = usize::try_from(welcome.calls_in_flight_max).unwrap_or(usize::MAX);
                 let window = endpoint::window_for(self.hello.calls_in_flight_max, initiated);
-                connection.set_receive_window(window.into());
+                endpoint::set_receive_window(connection, window.into());
                 control.grant(StreamWindows::new(connection, window));
                 control.start_heartbeat(self.limits.heartbeat_lost);
                 Ok((control, welcome))

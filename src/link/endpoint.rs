@@ -114,8 +114,8 @@ impl TransportSettings {
             .max_concurrent_bidi_streams(self.streams.into())
             .max_concurrent_uni_streams(0u8.into())
             .datagram_receive_buffer_size(None)
-            .stream_receive_window(limits::STREAM_WINDOW_BYTES_MAX.into())
-            .receive_window(self.window.into())
+            .stream_receive_window(varint(with_eighth(limits::STREAM_WINDOW_BYTES_MAX.into())))
+            .receive_window(varint(with_eighth(self.window.into())))
             .send_window(self.send_window)
             .keep_alive_interval(None)
             .mtu_discovery_config(Some(mtu))
@@ -132,12 +132,25 @@ pub(super) fn call_window(limits: &Limits) -> u64 {
     all.saturating_sub(limits::CONTROL_RESERVE_BYTES).max(limits::CONTROL_RESERVE_BYTES)
 }
 
+/// Adds an eighth to a number of streams or bytes that the peer may use: quinn tells it of ended
+/// streams and of bytes that were read only once they are an eighth of all.
+const fn with_eighth(count: u64) -> u64 {
+    count + count.div_ceil(7)
+}
+
 /// Returns the number of streams for a peer that may have `calls` in flight.
 pub(super) fn streams_for(calls: usize) -> u32 {
-    // quinn reports ended streams to the peer only when more than an eighth of all have ended. The
-    // eighth is granted on top.
     let streams = bounded(calls) + limits::STREAMS_SPARE;
-    streams + streams / 7 + 1
+    with_eighth(streams.into()) as u32 + 1
+}
+
+/// Lets the peer of a connection send this many bytes ahead of all readers.
+pub(super) fn set_receive_window(connection: &quinn::Connection, bytes: u64) {
+    connection.set_receive_window(varint(with_eighth(bytes)));
+}
+
+fn varint(bytes: u64) -> VarInt {
+    VarInt::try_from(bytes).unwrap_or(VarInt::MAX)
 }
 
 /// Returns the receive window of a connection with this many calls in flight in each direction.

@@ -123,7 +123,7 @@ impl Greeted {
         let initiated = usize::try_from(hello.calls_in_flight_max).unwrap_or(usize::MAX);
         let window = endpoint::window_for(calls_max, initiated.min(limits.calls_in_flight_max));
         connection.set_max_concurrent_bi_streams(endpoint::streams_for(calls_max).into());
-        connection.set_receive_window(window.into());
+        endpoint::set_receive_window(&connection, window.into());
         control.grant(StreamWindows::new(&connection, window));
         control.reserve(connection.clone(), limits);
         control.watch(PeerAddress::of(connection.clone(), remotes.clone()));

@@ -16,7 +16,11 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) struct CallStream {
@@ -309,7 +313,10 @@ impl FrameReader {
         loop {
             match self.next_frame()? {
                 Some(frame) if frame.kind == Kind::Optional => {}
-                Some(frame) => return Ok(Some(frame)),
+                Some(frame) => {
+                    self.note_read();
+                    return Ok(Some(frame));
+                }
                 None if self.fill().await? => {}
                 None if self.received.as_slice().is_empty() => return Ok(None),
                 None => return Err(ReadFault::Truncated),
@@ -398,8 +405,9 @@ impl FrameReader {
         part: &mut BytesMut,
     ) -> Result<usize, ReadFault> {
         self.pieces.resize(READ_PIECES, Bytes::new());
-        let read = self.recv.read_chunks(&mut self.pieces).await.map_err(read_fault);
-        let count = read.and_then(|count| count.ok_or(ReadFault::Truncated));
+        let noted = (&mut self.window, self.received_bytes);
+        let read = read_chunks(&mut self.recv, &mut self.pieces, noted).await;
+        let count = read.map_err(read_fault).and_then(|count| count.ok_or(ReadFault::Truncated));
         let count = count.inspect_err(|_| self.ended = true)?;
         part.reserve(self.pieces[..count].iter().map(Bytes::len).sum::<usize>().min(bytes_max));
         let mut left = bytes_max;
@@ -413,8 +421,14 @@ impl FrameReader {
                 self.received.push(piece);
             }
         }
-        self.window.note_read(self.received_bytes, self.frame_end);
+        self.note_read();
         Ok(bytes_max - left)
+    }
+
+    /// Frames that have come and were not taken out are not read.
+    fn note_read(&mut self) {
+        let read = self.received_bytes - self.received.as_slice().len();
+        self.window.note_read(read, self.frame_end);
     }
 
     /// Reads from the transport; `false` at the end of the stream.
@@ -422,14 +436,14 @@ impl FrameReader {
         if self.ended {
             return Ok(false);
         }
+        // All that has come is of a frame that is being read.
+        self.window.note_read(self.received_bytes, self.frame_end);
         let filled = if self.received.as_slice().is_empty() {
             self.fill_one().await
         } else {
             self.fill_many().await
         };
-        if matches!(filled, Ok(true)) {
-            self.window.note_read(self.received_bytes, self.frame_end);
-        } else {
+        if !matches!(filled, Ok(true)) {
             self.ended = true;
             self.is_read_to_end = filled.is_ok();
         }
@@ -440,7 +454,9 @@ impl FrameReader {
     /// place shows the end of the stream under the same lock of the connection.
     async fn fill_one(&mut self) -> Result<bool, ReadError> {
         let mut pieces = [const { Bytes::new() }; 2];
-        let Some(count) = self.recv.read_chunks(&mut pieces).await? else { return Ok(false) };
+        let noted = (&mut self.window, self.received_bytes);
+        let read = read_chunks(&mut self.recv, &mut pieces, noted).await?;
+        let Some(count) = read else { return Ok(false) };
         pieces.into_iter().take(count).for_each(|piece| self.push(piece));
         Ok(true)
     }
@@ -448,7 +464,9 @@ impl FrameReader {
     /// Inside a frame: many pieces at a time, because each read takes the connection's lock.
     async fn fill_many(&mut self) -> Result<bool, ReadError> {
         self.pieces.resize(READ_PIECES, Bytes::new());
-        let Some(count) = self.recv.read_chunks(&mut self.pieces).await? else { return Ok(false) };
+        let noted = (&mut self.window, self.received_bytes);
+        let read = read_chunks(&mut self.recv, &mut self.pieces, noted).await?;
+        let Some(count) = read else { return Ok(false) };
         for at in 0..count {
             let piece = std::mem::take(&mut self.pieces[at]);
             self.push(piece);
@@ -467,6 +485,23 @@ impl FrameReader {
             drop(self.recv.stop(varint(code)));
         }
     }
+}
+
+/// Reads pieces from the transport, and notes at how many bytes it had to wait for them.
+async fn read_chunks(
+    recv: &mut RecvStream,
+    pieces: &mut [Bytes],
+    (window, received_bytes): (&mut ReadWindow, usize),
+) -> Result<Option<usize>, ReadError> {
+    let mut read = pin!(recv.read_chunks(pieces));
+    poll_fn(|cx| {
+        let polled = read.as_mut().poll(cx);
+        if polled.is_pending() {
+            window.note_empty(received_bytes);
+        }
+        polled
+    })
+    .await
 }
 
 impl Drop for FrameReader {

@@ -3,7 +3,8 @@
 use super::{Ends, MESSAGE_BYTES_MAX, ServedLink, opening, soon};
 use crate::{
     limits::{
-        LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES, STREAM_WINDOW_BYTES_MAX,
+        LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STALL_WAIT_MAX, STREAM_WINDOW_BYTES,
+        STREAM_WINDOW_BYTES_MAX,
     },
     link::CallStream,
     net::memory::MemoryNet,
@@ -155,13 +156,63 @@ async fn readers_that_stall_hold_back_neither_the_heartbeat_nor_another_stream()
     }
     settle(pin!(sending.join_next())).await;
     soon(link.0.dialled.ping()).await.expect("a PONG");
-    let read = async { to.reader.next().await.expect("a frame") };
-    let mut chunks = message(MESSAGE_BYTES);
-    let written = from.sender.write(&mut chunks);
+    // More than the connection's window has room for besides.
     let begun = Instant::now();
-    let passed = soon(async { tokio::join!(written, read) }).await;
-    assert!(passed.0.is_ok() && passed.1.is_some());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    for _ in 0..20 {
+        let read = async { to.reader.next().await.expect("a frame") };
+        let mut chunks = message(MESSAGE_BYTES);
+        let written = from.sender.write(&mut chunks);
+        let passed = soon(async { tokio::join!(written, read) }).await;
+        assert!(passed.0.is_ok() && passed.1.is_some());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// Reads from the stream at 2 KiB/s for minutes. Returns the longest time that its sender waited.
+async fn longest_wait_for_a_slow_reader([from, to]: &mut [CallStream; 2]) -> Duration {
+    let mut longest = Duration::ZERO;
+    let sent = async {
+        loop {
+            let begun = Instant::now();
+            from.sender.write(&mut message(1 << 10)).await.expect("it is sent");
+            longest = longest.max(begun.elapsed());
+        }
+    };
+    let read = async {
+        for _ in 0..400 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert!(to.reader.next().await.expect("a frame").is_some());
+        }
+    };
+    tokio::select! {
+        () = sent => {}
+        () = read => {}
+    }
+    longest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_sees_within_seconds_that_a_slow_reader_reads() {
+    let (link, _used) = LongLink::used().await;
+    let mut stream = link.stream().await;
+    let longest = longest_wait_for_a_slow_reader(&mut stream).await;
+    assert!(longest < STALL_WAIT_MAX, "{longest:?}");
+    // The same once its window has grown to the largest.
+    let link = LongLink::new().await;
+    let [mut from, mut to] = link.stream().await;
+    let sent = async {
+        for _ in 0..400 {
+            from.sender.write(&mut message(1 << 16)).await.expect("it is sent");
+        }
+    };
+    let read = async {
+        for _ in 0..400 {
+            assert!(to.reader.next().await.expect("a frame").is_some());
+        }
+    };
+    soon(async { tokio::join!(sent, read) }).await;
+    let longest = longest_wait_for_a_slow_reader(&mut [from, to]).await;
+    assert!(longest < STALL_WAIT_MAX, "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

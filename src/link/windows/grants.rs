@@ -7,6 +7,17 @@ use tokio::time::Instant;
 /// Bytes that a stream sends or reads before anything is kept about its window.
 pub(super) const UNCOUNTED_BYTES: u64 = STREAM_WINDOW_BYTES as u64 / 4;
 
+/// Bytes that were read without a wait for them, from which the sender may be waiting for a grant:
+/// less than a steady reader takes of a stream in the time after which it counts as stalled.
+pub(super) const UNREAD_BYTES_MIN: u64 = 8 * 1024;
+
+/// Bytes that are read without a look at the clock: those of a second of the slowest steady reader.
+pub(super) const UNTIMED_BYTES: u64 = 1024;
+
+/// Interval between two grants to a sender that may be waiting. It sees by them that its reader is
+/// slow, and has not stalled.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+
 /// Round trip from which a wider window is worth its memory: with the first one, 1 Gbit/s.
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(2);
 
@@ -37,6 +48,11 @@ impl Grants {
         }
         let has_read_a_quarter = read + self.window >= self.granted + self.window / 4;
         has_read_a_quarter || (end > self.granted && end != self.end)
+    }
+
+    /// Returns true if something was read since the last grant, and that was long ago.
+    pub(super) fn is_late(&self, read: u64, now: Instant) -> bool {
+        read + self.window > self.granted && now.duration_since(self.at) >= LATE_AFTER
     }
 
     /// Returns the window to have: as wide as the message needs, and twice as wide if the reader
@@ -98,6 +114,18 @@ mod tests {
             let read = quarters * FIRST / 4;
             assert_eq!(reader.read(read, 0, ROUND_TRIP), Some((read + FIRST, FIRST)));
         }
+    }
+
+    #[test]
+    fn a_grant_is_late_after_a_second_if_something_was_read() {
+        let mut reader = Reader::new();
+        let now = reader.now;
+        assert!(!reader.grants.is_late(0, now + LATE_AFTER));
+        assert!(reader.grants.is_late(1, now + LATE_AFTER));
+        assert!(!reader.grants.is_late(1, now + LATE_AFTER / 2));
+        reader.read(FIRST / 4, 0, LATE_AFTER).expect("a grant");
+        assert!(!reader.grants.is_late(FIRST / 4, reader.now + LATE_AFTER));
+        assert!(!reader.grants.is_late(FIRST / 4 + 1, now + LATE_AFTER));
     }
 
     #[test]

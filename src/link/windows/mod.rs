@@ -11,9 +11,12 @@ mod grants;
 
 use self::{
     credits::Credits,
-    grants::{Grants, UNCOUNTED_BYTES},
+    grants::{Grants, UNCOUNTED_BYTES, UNREAD_BYTES_MIN, UNTIMED_BYTES},
 };
-use super::send_order::{LARGE_BYTES_MIN, SendOrder};
+use super::{
+    endpoint::set_receive_window,
+    send_order::{LARGE_BYTES_MIN, SendOrder},
+};
 use crate::{
     limits::{LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STREAM_WINDOW_BYTES},
     wire::{ALPN_WITH_WINDOWS, Window},
@@ -112,10 +115,6 @@ impl StreamWindows {
     }
 }
 
-fn set_receive_window(connection: &quinn::Connection, bytes: u64) {
-    connection.set_receive_window(quinn::VarInt::try_from(bytes).unwrap_or(quinn::VarInt::MAX));
-}
-
 /// The window of a stream that is sent.
 pub(super) struct SendWindow {
     stream: u64,
@@ -209,13 +208,15 @@ pub(super) struct ReadWindow {
     stream: u64,
     /// None if nothing is granted.
     windows: Option<Arc<StreamWindows>>,
-    /// Made once the stream is long.
+    /// Number of bytes read from which the peer's sender may have been waiting for a grant.
+    late_from: u64,
+    /// Made once the stream is long, or its reader slow.
     grants: Option<Box<Grants>>,
 }
 
 impl ReadWindow {
     pub(super) const fn new(stream: u64, windows: Option<Arc<StreamWindows>>) -> Self {
-        Self { stream, windows, grants: None }
+        Self { stream, windows, late_from: UNREAD_BYTES_MIN, grants: None }
     }
 
     /// Tells the peer that nothing of the stream is held here any more.
@@ -225,17 +226,30 @@ impl ReadWindow {
         }
     }
 
+    /// Notes that `read` bytes of the stream were read and nothing more has come: the sender was
+    /// not waiting.
+    pub(super) const fn note_empty(&mut self, read: usize) {
+        self.late_from = read as u64 + UNREAD_BYTES_MIN;
+    }
+
     /// Grants the peer more, if it is time, when `read` bytes of the stream were read. The message
     /// that is being read ends at `end`.
     pub(super) fn note_read(&mut self, read: usize, end: usize) {
         let read = read as u64;
         let Some(windows) = &self.windows else { return };
-        if read <= UNCOUNTED_BYTES {
+        let may_be_late = read >= self.late_from;
+        if read <= UNCOUNTED_BYTES && !may_be_late {
+            return;
+        }
+        let grants = self.grants.get_or_insert_with(|| Box::new(Grants::new(Instant::now())));
+        let is_due = grants.is_due(read, end as u64);
+        if !is_due && !may_be_late {
             return;
         }
         let now = Instant::now();
-        let grants = self.grants.get_or_insert_with(|| Box::new(Grants::new(now)));
-        if !grants.is_due(read, end as u64) {
+        // The clock is read once for many small frames.
+        self.late_from = self.late_from.max(read + UNTIMED_BYTES);
+        if !is_due && !grants.is_late(read, now) {
             return;
         }
         let wanted = grants.wanted(read, end as u64, now, windows.connection.rtt());
