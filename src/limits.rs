@@ -720,9 +720,9 @@ pub const HTTP_UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// Time that a stream's answer waits for the first message: a refusal then has its HTTP status.
 pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Interval between two keep-alive comments in a stream of server-sent events. Proxies close a
-/// stream that is silent for a minute or less.
-pub const HTTP_EVENTS_KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Time without a byte after which a stream of server-sent events gets a comment and a WebSocket a
+/// ping. Proxies close a connection whose server is silent for a minute or less.
+pub const HTTP_STREAM_KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Interval between two checks of the caller of a call in flight: its token may have expired or
 /// been revoked, its certificate may no longer be trusted.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     call::{Body, Messages, Next, Reply, ReplyFuture},
     convert::{Converter, Text},
-    limits::HTTP_EVENTS_KEEP_ALIVE_EVERY,
+    limits::HTTP_STREAM_KEEP_ALIVE_EVERY,
     metadata::Metadata,
     status::{Code, Outcome, Status},
 };
@@ -65,7 +65,7 @@ impl StreamBody {
         (converter, authentication_end): StreamContext,
     ) -> Self {
         let sign = (format == StreamFormat::Events)
-            .then(|| Box::pin(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY)));
+            .then(|| Box::pin(tokio::time::sleep(HTTP_STREAM_KEEP_ALIVE_EVERY)));
         let (encoding, text, late) = (None, None, Metadata::default());
         Self { format, state, converter, encoding, text, authentication_end, late, sign }
     }
@@ -92,7 +92,7 @@ impl StreamBody {
             return if self.text.is_some() { Poll::Pending } else { self.poll_sign(cx) };
         };
         if let Some(sign) = &mut self.sign {
-            sign.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
+            sign.as_mut().reset(Instant::now() + HTTP_STREAM_KEEP_ALIVE_EVERY);
         }
         Poll::Ready(Some(piece))
     }
@@ -140,7 +140,7 @@ impl StreamBody {
     fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(sign) = &mut self.sign else { return Poll::Pending };
         ready!(sign.as_mut().poll(cx));
-        sign.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
+        sign.as_mut().reset(Instant::now() + HTTP_STREAM_KEEP_ALIVE_EVERY);
         Poll::Ready(Some(Bytes::from_static(b":\n\n")))
     }
 
@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_sends_keep_alives_and_ends_with_its_authentication() {
         let (_sender, messages) = Messages::channel(1);
-        let authentication_end = until(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY * 5 / 2));
+        let authentication_end = until(tokio::time::sleep(HTTP_STREAM_KEEP_ALIVE_EVERY * 5 / 2));
         let pieces = all(replying(StreamFormat::Events, messages, authentication_end)).await;
         assert_eq!(pieces[..2], [":\n\n", ":\n\n"]);
         assert!(

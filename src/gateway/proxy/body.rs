@@ -5,7 +5,7 @@ use super::{
     grpc::{grpc_trailers, is_grpc},
 };
 use crate::{
-    http_call::HttpBody, limits::HTTP_EVENTS_KEEP_ALIVE_EVERY, mcp::AnswerEvents, status::Status,
+    http_call::HttpBody, limits::HTTP_STREAM_KEEP_ALIVE_EVERY, mcp::AnswerEvents, status::Status,
 };
 use bytes::Bytes;
 use hyper::{HeaderMap, body::Frame, header, http::request::Parts};
@@ -169,7 +169,7 @@ impl EventKeepAlive {
         let is_plain =
             headers.get(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
         (is_events && is_plain).then(|| Self {
-            sleep: Box::pin(tokio::time::sleep(HTTP_EVENTS_KEEP_ALIVE_EVERY)),
+            sleep: Box::pin(tokio::time::sleep(HTTP_STREAM_KEEP_ALIVE_EVERY)),
             is_between_events: true,
         })
     }
@@ -177,14 +177,14 @@ impl EventKeepAlive {
     fn passed(&mut self, data: &[u8]) {
         self.is_between_events =
             [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"].iter().any(|end| data.ends_with(end));
-        self.sleep.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
+        self.sleep.as_mut().reset(Instant::now() + HTTP_STREAM_KEEP_ALIVE_EVERY);
     }
 
     /// Ready when a comment may be sent.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            self.sleep.as_mut().reset(Instant::now() + HTTP_EVENTS_KEEP_ALIVE_EVERY);
+            self.sleep.as_mut().reset(Instant::now() + HTTP_STREAM_KEEP_ALIVE_EVERY);
             if self.is_between_events {
                 return Poll::Ready(());
             }
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(comment.into_data().ok().as_deref(), Some(&b":\n\n"[..]));
         give(&sender, &[b"data: a"]).await;
         assert!(next(&mut body).await.expect("a frame").is_ok());
-        let silence = tokio::time::timeout(HTTP_EVENTS_KEEP_ALIVE_EVERY * 3, next(&mut body));
+        let silence = tokio::time::timeout(HTTP_STREAM_KEEP_ALIVE_EVERY * 3, next(&mut body));
         assert!(silence.await.is_err(), "inside an event");
         give(&sender, &[b"\n\n"]).await;
         assert!(next(&mut body).await.expect("a frame").is_ok());

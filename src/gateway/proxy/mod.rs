@@ -10,10 +10,12 @@ mod refusal;
 mod request_head;
 mod response_head;
 mod route;
+mod websocket;
 
 pub(super) use body::ProxyBody;
 pub(super) use route::ProxyRoute;
 
+use self::websocket::{PingSource, WithoutPongs};
 use super::{
     GatewayRequest, GatewayState,
     authentication::AuthenticatedCaller,
@@ -192,24 +194,28 @@ impl GatewayState {
         request: &GatewayRequest,
         caller: AuthenticatedCaller,
         response: HttpResponse,
-        messages: Messages,
+        mut messages: Messages,
         sender: MessageSender,
     ) -> GatewayResponse {
         let protocol = response.upgrade.clone().unwrap_or_default();
         let head = response_head::for_client(route, response);
+        let is_websocket = head.headers.contains_key(header::SEC_WEBSOCKET_ACCEPT);
+        if is_websocket {
+            messages.wrap(PingSource::new);
+        }
         let (authentication_end, call_id) = (self.authentication_end(caller), request.call_id);
         request.peer.upgrade(move |(mut stream, read): UpgradedStream| async move {
             // The other protocol may know the end of something by that of the connection.
             stream.reset_on_drop(true);
             let (rest, mut write) = tokio::io::split(stream);
-            let mut read = Cursor::new(read).chain(rest);
+            let mut read = WithoutPongs::new(Cursor::new(read).chain(rest), is_websocket);
             let halves = (&mut read, &mut write);
             let relayed = tokio::select! {
                 relayed = relay(RelayEnd::Initiator, halves, messages, sender, None) => relayed,
                 () = authentication_end => Err(no_longer_authenticated()),
             };
             match relayed {
-                Ok(()) => read.into_inner().1.unsplit(write).reset_on_drop(false),
+                Ok(()) => read.into_inner().into_inner().1.unsplit(write).reset_on_drop(false),
                 Err(status) => tracing::debug!("call {call_id}: its connection ended: {status}"),
             }
         });
