@@ -115,7 +115,7 @@ impl TransportSettings {
             .max_concurrent_uni_streams(0u8.into())
             .datagram_receive_buffer_size(None)
             .stream_receive_window(varint(with_eighth(limits::STREAM_WINDOW_BYTES_MAX.into())))
-            .receive_window(varint(with_eighth(self.window.into())))
+            .receive_window(self.window.into())
             .send_window(self.send_window)
             .keep_alive_interval(None)
             .mtu_discovery_config(Some(mtu))
@@ -333,7 +333,8 @@ pub(super) fn dialling_config(
     calls: usize,
 ) -> Result<DiallingConfig, BindError> {
     // The number of calls to the node is known with WELCOME.
-    let transport = TransportSettings::new(limits, streams_for(calls), window_for(calls, 0));
+    let window = with_eighth(window_for(calls, 0).into()) as u32;
+    let transport = TransportSettings::new(limits, streams_for(calls), window);
     let mut tls = credentials.dialling_config(ALPN)?;
     offer_windows(&mut tls.alpn_protocols);
     DiallingConfig::new(tls, transport)
