@@ -101,7 +101,7 @@ impl HttpResponse {
     }
 }
 
-pub(super) fn encode_trailers(mut trailers: HeaderMap) -> Result<Bytes, MalformedHead> {
+pub(crate) fn encode_trailers(mut trailers: HeaderMap) -> Result<Bytes, MalformedHead> {
     remove_guarded_trailers(&mut trailers);
     expect_size(HttpTrailers { trailers: pairs(&trailers) }.encode()?)
 }

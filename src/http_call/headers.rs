@@ -70,8 +70,11 @@ pub(crate) fn guarded_twin(name: &str) -> Option<String> {
     (read != name && is_guarded(&read)).then_some(read)
 }
 
-/// Removes trailers that servers and clients which merge them into the headers would act on.
+/// Removes trailers that servers and clients which merge them into the headers would act on, and
+/// those of a connection, which HTTP/2 does not have.
 pub(crate) fn remove_guarded_trailers(trailers: &mut HeaderMap) {
+    remove_connection_headers(trailers);
+    trailers.remove(header::ALT_SVC);
     remove_headers(trailers, |name| is_guarded(&as_variable(name)));
 }
 
@@ -158,9 +161,18 @@ mod tests {
     #[test]
     fn guarded_trailers_and_their_twins_are_removed() {
         let mut trailers = HeaderMap::new();
-        for name in
-            ["grpc-status", "x-sum", "dialback-outcome", "dialback_caller", "x.real.ip", "cookie"]
-        {
+        for name in [
+            "grpc-status",
+            "x-sum",
+            "dialback-outcome",
+            "dialback_caller",
+            "x.real.ip",
+            "cookie",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "alt-svc",
+        ] {
             trailers.append(name, HeaderValue::from_static("1"));
         }
         remove_guarded_trailers(&mut trailers);

@@ -13,6 +13,8 @@ mod relay;
 
 pub(crate) use body::HttpBody;
 pub(crate) use body_source::BodySource;
+#[cfg(test)]
+pub(crate) use head::encode_trailers;
 pub(crate) use head::{HttpRequest, HttpResponse};
 pub(crate) use headers::{
     as_variable, guarded_twin, has_token, is_of_the_way, remove_connection_headers, remove_headers,

@@ -23,8 +23,9 @@ pub(in crate::gateway) struct ProxyBody {
     body: HttpBody,
     /// Bytes still to come, if the head states the length.
     left: Option<u64>,
-    /// The last piece, kept until the call has ended, because a client stops reading after it.
-    last: Option<Bytes>,
+    /// The last frame, a piece or trailers, kept until the call has ended, because a client stops
+    /// reading after it.
+    last: Option<Frame<Bytes>>,
     authentication_end: AuthenticationEnd,
     is_grpc: bool,
     events: Option<EventKeepAlive>,
@@ -95,10 +96,13 @@ impl ProxyBody {
                 Poll::Pending => return self.poll_keep_alive(cx),
             };
             match frame.transpose() {
-                Err(status) => return self.fail(&status),
-                Ok(None) => {
+                Err(status) if !self.last.as_ref().is_some_and(Frame::is_trailers) => {
+                    return self.fail(&status);
+                }
+                // Nothing of the response is missing after its trailers.
+                Err(_) | Ok(None) => {
                     self.is_over = true;
-                    return Poll::Ready(self.last.take().map(|last| Ok(Frame::data(last))));
+                    return Poll::Ready(self.last.take().map(Ok));
                 }
                 Ok(Some(frame)) => {
                     let frame = match self.mcp_events(frame) {
@@ -107,7 +111,8 @@ impl ProxyBody {
                         Err(status) => return self.fail(&status),
                     };
                     let Some(data) = frame.data_ref() else {
-                        return Poll::Ready(Some(Ok(frame)));
+                        self.last = Some(frame);
+                        continue;
                     };
                     if let Some(events) = &mut self.events {
                         events.passed(data);
@@ -117,7 +122,7 @@ impl ProxyBody {
                     if *left > 0 {
                         return Poll::Ready(Some(Ok(frame)));
                     }
-                    self.last = frame.into_data().ok();
+                    self.last = Some(frame);
                 }
             }
         }
@@ -197,6 +202,8 @@ mod tests {
     use super::*;
     use crate::{
         call::{MessageSender, Messages, Next},
+        http_call::encode_trailers,
+        metadata::Metadata,
         status::Code,
     };
     use hyper::Request;
@@ -241,6 +248,27 @@ mod tests {
         sender.finish().await.expect("room");
         let last = next(&mut body).await.expect("a frame").expect("data");
         assert_eq!((last.into_data().ok().as_deref(), body.is_over()), (Some(&b"c"[..]), true));
+    }
+
+    #[tokio::test]
+    async fn trailers_come_with_the_end_of_the_call_however_it_ends() {
+        let failed = Next::Failed(Status::unknown(Code::Unavailable, "lost"));
+        for end in [Next::End(Metadata::default()), failed] {
+            let (sender, mut body) = body(&[], false);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let messages = encode_trailers(trailers.clone()).expect("they fit");
+            give(&sender, &[b"a", b""]).await;
+            sender.send(messages).await.expect("room");
+            assert!(next(&mut body).await.expect("a frame").expect("data").is_data());
+            {
+                let waiting = std::pin::pin!(next(&mut body));
+                assert!(crate::lazy_timeout::poll_once(waiting).await.is_pending());
+            }
+            sender.give(end).await.expect("room");
+            let last = next(&mut body).await.expect("a frame").expect("trailers");
+            assert_eq!((last.into_trailers().ok(), body.is_over()), (Some(trailers), true));
+        }
     }
 
     #[tokio::test]
