@@ -1,25 +1,9 @@
 //! Origin of a request: the page of a browser, and the requested host.
 
 use hyper::{
-    HeaderMap, Uri,
+    HeaderMap,
     header::{self, HeaderValue},
 };
-use std::net::IpAddr;
-
-/// True if a request names this machine (`localhost` or a loopback address). A page of another site
-/// can let its own name resolve to this machine, but cannot name it localhost.
-pub(super) fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = uri.authority().map(|authority| authority.as_str()).or(host) else {
-        return false;
-    };
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-    });
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BrowserOrigin {
@@ -56,26 +40,4 @@ pub(super) fn add_preflight_headers(request: &HeaderMap, response: &mut HeaderMa
         response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
     }
     response.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_names_name_this_machine() {
-        let names = |host: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_str(host).expect("a value"));
-            names_loopback(&"/v1/agents".parse().expect("a path"), &headers)
-        };
-        for own in
-            ["localhost", "localhost:8080", "127.0.0.1:8080", "127.8.0.1", "[::1]:8080", "[::1]"]
-        {
-            assert!(names(own), "{own}");
-        }
-        for foreign in ["evil.example", "localhost.evil.example:8080", "192.0.2.1", "", "[::2]:1"] {
-            assert!(!names(foreign), "{foreign}");
-        }
-    }
 }

@@ -30,7 +30,9 @@ use crate::tunnel;
 use crate::{
     convert::Conversions,
     drain::{SignalListener, Tasks},
-    httpd::{Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address},
+    httpd::{
+        Admission, Answers, Framing, IpRange, Peer, RequestBody, client_address, names_loopback,
+    },
     limits::HTTP_STEP,
     name::{CallId, PeerName},
     node::{GatewayIngress, Node},
@@ -303,7 +305,7 @@ impl GatewayState {
 
     fn authenticate(&self, request: &GatewayRequest) -> Result<AuthenticatedCaller, Refusal> {
         let (uri, headers) = (&request.head.uri, &request.head.headers);
-        let context = self.auth_context(browser_origin::names_loopback(uri, headers));
+        let context = self.auth_context(names_loopback(uri, headers));
         let from = request.peer.address.ip();
         let from = client_address(headers, from, &self.proxies);
         let peer = (&request.peer, from.to_canonical());

@@ -1,6 +1,7 @@
 //! Host of a request: `Host`, `:authority` or absolute target (RFC 3986 3.2, RFC 9110 7.2).
 
-use std::net::Ipv6Addr;
+use hyper::{HeaderMap, Uri, header};
+use std::net::{IpAddr, Ipv6Addr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Authority<'a> {
@@ -41,6 +42,21 @@ impl<'a> Authority<'a> {
         let port = |one: &Self| one.port.unwrap_or(default_port);
         self.host.eq_ignore_ascii_case(other.host) && port(self) == port(other)
     }
+}
+
+/// True if a request names this machine (`localhost` or a loopback address). A page of another site
+/// can let its own name resolve to this machine, but cannot name it localhost.
+pub(crate) fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = uri.authority().map(|authority| authority.as_str()).or(host) else {
+        return false;
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn is_host(host: &str) -> bool {
@@ -142,6 +158,23 @@ mod tests {
             [("localhost", "localhost:8080"), ("localhost", "localhost."), ("a", "")]
         {
             assert!(!is_same(one, other) && !is_same(other, one), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn only_loopback_names_name_this_machine() {
+        let names = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, header::HeaderValue::from_str(host).expect("a value"));
+            names_loopback(&"/v1/agents".parse().expect("a path"), &headers)
+        };
+        for own in
+            ["localhost", "localhost:8080", "127.0.0.1:8080", "127.8.0.1", "[::1]:8080", "[::1]"]
+        {
+            assert!(names(own), "{own}");
+        }
+        for foreign in ["evil.example", "localhost.evil.example:8080", "192.0.2.1", "", "[::2]:1"] {
+            assert!(!names(foreign), "{foreign}");
         }
     }
 }

@@ -21,6 +21,8 @@ mod watched;
 pub(crate) use answers::{Answers, Peer};
 #[cfg(feature = "gateway")]
 pub(crate) use answers::{ResponseBodyError, UpgradedStream};
+#[cfg(feature = "gateway")]
+pub(crate) use authority::names_loopback;
 pub(crate) use client_address::client_address;
 pub use client_address::{IpRange, IpRangeError};
 pub(crate) use head::Framing;

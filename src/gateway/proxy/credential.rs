@@ -4,14 +4,13 @@ use super::{
     super::{
         GatewayRequest, GatewayState,
         authentication::{AuthContext, AuthenticatedCaller},
-        browser_origin,
         response::Refusal,
         site::ForwardKind,
     },
     ProxyRoute,
     request_head::OWN_AUTHORIZATION,
 };
-use crate::httpd::client_address;
+use crate::httpd::{client_address, names_loopback};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap,
@@ -40,7 +39,7 @@ impl GatewayState {
         if let Some(shown) = shown {
             shown_headers.insert(header::AUTHORIZATION, shown);
         }
-        let is_local = browser_origin::names_loopback(&request.head.uri, headers);
+        let is_local = names_loopback(&request.head.uri, headers);
         let context = match (public, &route.site) {
             (Some(public), _) => AuthContext { anonymous: Some(public), ..self.auth_context(true) },
             // The anonymous caller of the gateway is for its API.
