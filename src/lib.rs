@@ -54,6 +54,8 @@
 mod simulation;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "admin")]
+mod admin;
 #[cfg(feature = "gateway")]
 mod gateway;
 mod caller;
@@ -121,6 +123,8 @@ mod line_faults;
 mod shared_value;
 pub mod limits;
 
+#[cfg(feature = "admin")]
+pub use admin::{Admin, AdminError};
 #[cfg(feature = "cli")]
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, TcpForward, Upstream};

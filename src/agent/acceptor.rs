@@ -110,12 +110,13 @@ impl CallAcceptor for AgentAcceptor {
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        self.state.observer.call(|| {
+        let info = || {
             // A text that is not a name comes from the node all the same.
             let node = || format!("node/{}", self.node);
             let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);
-            head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()), began)
-        })
+            head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()))
+        };
+        Some(self.state.observer.call(head.meta.start(began), info))
     }
 
     fn is_draining(&self) -> bool {

@@ -421,3 +421,19 @@ impl fmt::Debug for Agent {
         f.debug_struct("Agent").field("name", self.name()).field("nodes", &self.nodes()).finish()
     }
 }
+
+/// What an admin listener reads of an agent.
+#[cfg(feature = "admin")]
+impl Agent {
+    pub(crate) fn counts(&self) -> Arc<crate::observe::ObservedCounts> {
+        self.state.observer.counts()
+    }
+
+    pub(crate) fn trust(&self) -> Arc<crate::link::TrustedLinks> {
+        self.state.dialler.trust().clone()
+    }
+
+    pub(crate) fn tasks(&self) -> Tasks {
+        self.state.links.clone()
+    }
+}

@@ -5,7 +5,7 @@ use crate::{
     limits::STREAM_PRIORITY,
     metadata::Metadata,
     name::{CallId, HttpTarget, MethodPath, Name, PeerName, Role},
-    observe::CallInfo,
+    observe::{CallInfo, CallStart},
     status::{Code, Status},
     wire::CallKind,
 };
@@ -91,7 +91,6 @@ impl CallMeta {
         caller: String,
         here: Option<&PeerName>,
         via: Option<Name>,
-        began: Instant,
     ) -> CallInfo {
         CallInfo {
             caller,
@@ -103,11 +102,13 @@ impl CallMeta {
             via,
             method: self.method.clone(),
             call_id: self.call_id,
-            kind: self.kind,
             attempt: self.attempt,
-            began,
-            deadline: self.deadline,
         }
+    }
+
+    /// The start of the call for its record.
+    pub(crate) const fn start(&self, began: Instant) -> CallStart {
+        CallStart { kind: self.kind, began, deadline: self.deadline }
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
 };
 use forwards::read_tcp;
 use rules::{read_agent_policy, read_node_policy};
-use shared::{read_audit, read_limits, read_tls};
+use shared::{read_admin, read_audit, read_limits, read_tls};
 use std::{io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub state: Option<PathBuf>,
     /// The audit log.
     pub audit: AuditFile,
+    /// Address of the admin listener.
+    pub admin: Option<SocketAddr>,
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
@@ -105,6 +107,7 @@ impl NodeConfig {
                 limits: read_limits(file),
                 state: file.optional("state", value::path),
                 audit: read_audit(file),
+                admin: read_admin(file),
                 #[cfg(feature = "gateway")]
                 gateway: gateway::read_gateway(file),
                 #[cfg(feature = "gateway")]
@@ -147,6 +150,8 @@ pub struct AgentConfig {
     pub enroll: Option<NodeAddress>,
     /// The audit log.
     pub audit: AuditFile,
+    /// Address of the admin listener.
+    pub admin: Option<SocketAddr>,
     /// The paths to its nodes.
     #[cfg(feature = "tunnel")]
     pub paths: PathsFile,
@@ -182,6 +187,7 @@ impl AgentConfig {
                 ledger: file.optional("ledger", value::path),
                 enroll: file.optional("enroll", value::enroller),
                 audit: read_audit(file),
+                admin: read_admin(file),
                 #[cfg(feature = "forward")]
                 forwards: services::read_forwards(file),
                 #[cfg(feature = "forward")]
@@ -207,7 +213,7 @@ fn read_nodes(file: &mut Table<'_>, more: Vec<NodeAddress>) -> Vec<NodeAddress> 
 }
 
 fn refuse_unimplemented(file: &mut Table<'_>) {
-    file.refuse(&["admin", "cluster"], NOT_YET);
+    file.refuse(&["cluster"], NOT_YET);
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
     file.refuse(&["gateway", "tokens", "site"], NOT_YET);

@@ -3,7 +3,8 @@
 use super::{
     table::Table,
     value::{
-        bytes, count, duration, flag, parse_bytes, path, show_bytes, show_duration, text, within,
+        bytes, count, duration, flag, listen, parse_bytes, path, show_bytes, show_duration, text,
+        within,
     },
 };
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     tls::{CredentialFiles, CrlScope},
 };
 use std::{
+    net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -112,6 +114,22 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     refuse_misplaced(&mut audit);
     audit.finish();
     AuditFile { file, calls }
+}
+
+/// Reads the address of `[admin]`.
+pub(super) fn read_admin(file: &mut Table<'_>) -> Option<SocketAddr> {
+    let mut admin = file.table("admin", "[admin]")?;
+    if !admin.has("listen") {
+        let text = "[admin] has no `listen`; add a line as listen = \"127.0.0.1:9433\"";
+        admin.fault("listen", text.into());
+    }
+    let address = admin.optional("listen", listen);
+    if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+        let text = "`listen`: other machines would reach it without any credential; listen on loopback, as 127.0.0.1:9433";
+        admin.fault("listen", text.into());
+    }
+    admin.finish();
+    address
 }
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.

@@ -199,7 +199,6 @@ impl<'a> Table<'a> {
     }
 
     /// True if a key is there.
-    #[cfg(feature = "forward")]
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }

@@ -455,9 +455,23 @@ fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
 }
 
 #[test]
+fn the_admin_listener_is_on_loopback() {
+    let text = "[admin]\nlisten = '127.0.0.1:9433'\n";
+    let address = Some("127.0.0.1:9433".parse().expect("an address"));
+    let of_node = NodeConfig::parse(text, "f").expect("a config").admin;
+    assert_eq!([of_node, AgentConfig::parse(text, "f").expect("a config").admin], [address; 2]);
+    for faults in [node_faults, agent_faults] {
+        check(faults, text, &text.replace("127.0.0.1", "0.0.0.0"), "listen on loopback");
+        check(faults, text, &text.replace("127.0.0.1", "localhost"), "f:2: `listen`: ");
+        check(faults, text, "[admin]\n", "f:1: [admin] has no `listen`");
+        check(faults, text, &text.replace("listen", "listens"), "did you mean `listen`?");
+    }
+}
+
+#[test]
 fn tables_of_later_versions_are_distinguished_from_mistakes() {
-    let expected = "f:1: [admin] is not supported by this version of dialback";
-    let table = "[admin]\nlisten = 'x'";
+    let expected = "f:1: [cluster] is not supported by this version of dialback";
+    let table = "[cluster]\nmembers = ['x']";
     assert_eq!([node_faults(table), agent_faults(table)], [expected, expected]);
 }
 

@@ -237,3 +237,19 @@ impl Drop for Node {
         self.shared.calls.stop();
     }
 }
+
+/// What an admin listener reads of a node.
+#[cfg(feature = "admin")]
+impl Node {
+    pub(crate) fn counts(&self) -> Arc<crate::observe::ObservedCounts> {
+        self.shared.observer.counts()
+    }
+
+    pub(crate) fn trust(&self) -> Arc<crate::link::TrustedLinks> {
+        self.listener.trust().clone()
+    }
+
+    pub(crate) fn tasks(&self) -> crate::drain::Tasks {
+        self.shared.links.clone()
+    }
+}

@@ -1,6 +1,7 @@
 //! Events of a node or an agent. Each is reported once, and log lines, audit records and program
 //! events are made from it.
 
+mod counts;
 mod event;
 mod log;
 mod observer;
@@ -10,9 +11,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "admin")]
+pub(crate) use counts::{CallCounts, DURATION_BOUNDS_US, ObservedCounts};
 pub(crate) use event::Event;
 pub(crate) use log::log_path_change;
 pub(crate) use observer::Observer;
 pub use program::{AgentEvent, NodeEvent};
-pub(crate) use record::{CallInfo, CallRecord};
+pub(crate) use record::{CallInfo, CallRecord, CallStart};
 pub use stream::Events;

@@ -1,10 +1,12 @@
 //! The observer, to which every event is reported once.
 
+#[cfg(feature = "admin")]
+use super::counts::ObservedCounts;
 use super::{
     event::Event,
     log::log,
     program::ProgramEvent,
-    record::{CallInfo, CallRecord, Recorder},
+    record::{CallInfo, CallRecord, CallStart, Recorder},
     stream::Events,
 };
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
     prefixes::Prefix,
     rate_limit::{LogLimits, Suppressed},
 };
+use std::sync::Arc;
 use tokio::{sync::broadcast, time::Instant};
 
 /// Produces log lines, audit records and program events of one node or agent. Lines that a peer can
@@ -65,7 +68,7 @@ pub(crate) struct PendingReport<'a, E: ProgramEvent> {
 
 impl<E: ProgramEvent> Observer<E> {
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
-        let recorder = Recorder { audit: audit.clone(), own };
+        let recorder = Recorder { audit: audit.clone(), own, counts: Arc::default() };
         let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
         Self { recorder, events, limits: EventLimits::default() }
     }
@@ -90,8 +93,18 @@ impl<E: ProgramEvent> Observer<E> {
         }
     }
 
-    pub(crate) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
-        self.recorder.call(info)
+    /// Starts the record of a call.
+    pub(crate) fn call(
+        &self,
+        start: CallStart,
+        info: impl FnOnce() -> CallInfo,
+    ) -> Box<CallRecord> {
+        self.recorder.call(start, info)
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn counts(&self) -> Arc<ObservedCounts> {
+        self.recorder.counts.clone()
     }
 
     /// Subscribes a program to events until the owner has stopped.
@@ -100,6 +113,7 @@ impl<E: ProgramEvent> Observer<E> {
     }
 
     fn write(&self, event: &Event<'_>) {
+        self.recorder.counts.event(event);
         let logged = self.limits.admit(event, Instant::now());
         if let Some(suppressed) = logged {
             log(event, &self.recorder.own, suppressed);

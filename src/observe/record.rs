@@ -1,6 +1,6 @@
 //! Audit records of events: one JSON object each, with the fields of the event.
 
-use super::event::Event;
+use super::{counts::ObservedCounts, event::Event};
 use crate::{
     audit::{Audit, AuditLine},
     link::LinkMove,
@@ -23,15 +23,24 @@ use tokio::time::Instant;
 pub(super) struct Recorder {
     pub(super) audit: Audit,
     pub(super) own: PeerName,
+    pub(super) counts: Arc<ObservedCounts>,
 }
 
 impl Recorder {
-    /// Starts the record of a call, written at its end. `None` if calls are not recorded.
-    pub(super) fn call(&self, info: impl FnOnce() -> CallInfo) -> Option<Box<CallRecord>> {
-        self.audit.records_calls().then(|| {
-            let agent = Arc::default();
-            Box::new(CallRecord { recorder: self.clone(), info: info(), agent, has_ended: false })
-        })
+    /// Starts the record of a call, which counts it, and is written at its end if calls are
+    /// recorded.
+    pub(super) fn call(
+        &self,
+        start: CallStart,
+        info: impl FnOnce() -> CallInfo,
+    ) -> Box<CallRecord> {
+        self.counts.call_started(start.kind);
+        let audited = self.audit.records_calls().then(|| AuditedCall {
+            recorder: self.clone(),
+            info: info(),
+            agent: Arc::default(),
+        });
+        Box::new(CallRecord { counts: self.counts.clone(), start, audited, has_ended: false })
     }
 
     fn write(&self, event: &str, rest: impl FnOnce(AuditLine) -> AuditLine) {
@@ -146,8 +155,13 @@ pub(crate) struct CallInfo {
     pub(crate) via: Option<Name>,
     pub(crate) method: MethodPath,
     pub(crate) call_id: CallId,
-    pub(crate) kind: CallKind,
     pub(crate) attempt: u32,
+}
+
+/// Kind and times of a call at its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallStart {
+    pub(crate) kind: CallKind,
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
 }
@@ -155,21 +169,31 @@ pub(crate) struct CallInfo {
 /// Record of a call in flight. Dropped before [`CallRecord::ended`], it was cancelled or timed out.
 #[derive(Debug)]
 pub(crate) struct CallRecord {
+    counts: Arc<ObservedCounts>,
+    start: CallStart,
+    /// Set if the call is recorded in the audit log.
+    audited: Option<AuditedCall>,
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+struct AuditedCall {
     recorder: Recorder,
     info: CallInfo,
     /// The agent that was picked, if the call named none.
     agent: Arc<OnceLock<PeerName>>,
-    has_ended: bool,
 }
 
 impl CallRecord {
-    /// Cell that receives the picked agent.
-    pub(crate) fn agent(&self) -> Arc<OnceLock<PeerName>> {
-        self.agent.clone()
+    /// Cell that receives the picked agent; `None` if it is of no use.
+    pub(crate) fn agent(&self) -> Option<Arc<OnceLock<PeerName>>> {
+        self.audited.as_ref().map(|audited| audited.agent.clone())
     }
 
     pub(crate) fn picked(&self, agent: &PeerName) {
-        drop(self.agent.set(agent.clone()));
+        if let Some(audited) = &self.audited {
+            drop(audited.agent.set(agent.clone()));
+        }
     }
 
     /// Writes the record with the result and the bytes of messages each way, as far as known.
@@ -179,20 +203,22 @@ impl CallRecord {
     }
 
     fn write(&self, code: Code, outcome: Outcome, [bytes_in, bytes_out]: [Option<u64>; 2]) {
-        let Self { recorder, info, agent, .. } = self;
+        let CallStart { kind, began, .. } = self.start;
+        self.counts.call_ended(kind, code, outcome, began.elapsed());
+        let Some(AuditedCall { recorder, info, agent }) = &self.audited else { return };
         recorder.write("call", |line| {
             line.text("call_id", info.call_id)
                 .text("caller", &info.caller)
                 .text_or_null("agent", info.agent.as_ref().or_else(|| agent.get()))
                 .text_if("via", via_of(info.via.as_ref()))
                 .text("method", &info.method)
-                .text("kind", info.kind)
+                .text("kind", kind)
                 .number("attempt", info.attempt.into())
                 .text("code", code)
                 .text("outcome", outcome)
                 .number_or_null("bytes_in", bytes_in)
                 .number_or_null("bytes_out", bytes_out)
-                .millis("duration_ms", info.began.elapsed())
+                .millis("duration_ms", began.elapsed())
         });
     }
 }
@@ -200,7 +226,7 @@ impl CallRecord {
 impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.has_ended {
-            let is_late = Instant::now() >= self.info.deadline;
+            let is_late = Instant::now() >= self.start.deadline;
             let code = if is_late { Code::DeadlineExceeded } else { Code::Cancelled };
             self.write(code, Outcome::Unknown, [None, None]);
         }

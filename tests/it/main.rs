@@ -1,6 +1,8 @@
 //! Integration tests over QUIC on loopback in one binary: each file covers one subject, `world` has
 //! the shared parts.
 
+#[cfg(feature = "admin")]
+mod admin;
 mod audit;
 mod bidirectional;
 mod call;

@@ -36,6 +36,7 @@ const ROOMS: &[Room] = &[
     Room {
         word: "hyper",
         places: &[
+            "src/admin/server.rs",
             "src/httpd",
             "src/gateway/",
             "src/tunnel/",
@@ -54,6 +55,7 @@ const ROOMS: &[Room] = &[
     Room {
         word: "http_body_util",
         places: &[
+            "src/admin/server.rs",
             "src/gateway/",
             "src/httpd",
             "src/tunnel/",
@@ -61,6 +63,7 @@ const ROOMS: &[Room] = &[
             "src/bin/dialback/bench/gateway",
         ],
     },
+    Room { word: "prometheus_client", places: &["src/admin/"] },
     Room { word: "tokio_rustls", places: &["src/tls/"] },
     Room { word: "rustls_native_certs", places: &["src/tls/"] },
     Room { word: "tokio_tungstenite", places: &["src/path/", "src/tunnel/request.rs"] },

@@ -14,17 +14,18 @@ use crate::{
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
-    Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
+    Admin, Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward, TunnelUrl,
     config::{
         AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig, PathsFile,
-        parse_memory_max,
+        parse_listen, parse_memory_max,
     },
     demo::{self, Ledger},
     enroll::Renewal,
 };
 use std::{
     cell::Cell,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -61,6 +62,10 @@ pub(crate) struct AgentArgs {
     /// repeated, and replaces [[mcp]] of that name
     #[arg(long, value_name = "NAME=URL|NAME=stdio:COMMAND", value_parser = parse_mcp)]
     pub(crate) mcp: Vec<McpForwardConfig>,
+    /// TCP address for metrics, on loopback, as 127.0.0.1:9433; without it, or [admin] in the
+    /// config file, there is none
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) admin: Option<SocketAddr>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -102,6 +107,7 @@ struct Settings {
     forwards: Forwards,
     paths: PathsFile,
     audit: AuditFile,
+    admin: Option<SocketAddr>,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
 }
@@ -163,6 +169,7 @@ impl Settings {
             limits: file.limits,
             paths,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
+            admin: args.admin.or(file.admin),
             files,
         })
     }
@@ -199,7 +206,7 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Start { settings, mut signals, reloads } = start;
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
-    let (audited, way) = (settings.audit, settings.paths);
+    let (audited, way, admin) = (settings.audit, settings.paths, settings.admin);
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (forwarded, forwards) = forwards.host();
     services.extend(forwarded);
@@ -224,6 +231,9 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
+        if let Some(listen) = admin {
+            Admin::of_agent(&agent, listen).await?;
+        }
         let _renewing = renewal.clone().map(|renewal| renewal.paths(to_enroller).start());
         let renewed = |renewal: &Option<Renewal>| {
             renewal.as_ref().map(|renewal| (renewal.enroller().clone(), renewal.files().clone()))
@@ -235,6 +245,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (next.hosted != hosted, "what the agent hosts"),
                 (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
                 (next.audit != audited, "audit"),
+                (next.admin != admin, "admin"),
                 (next.paths != way, "path, tunnel_url, enroll_tunnel_url, proxy or [tunnel]"),
                 (
                     renewed(&next.renewal) != renewed(&renewal),

@@ -4,7 +4,7 @@ use crate::log_writer::LogWriter;
 use crate::metadata::{self, MetadataMap};
 use crate::output::{escape, print_json_aside};
 use dialback::{
-    BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError,
+    AdminError, BindError, CallId, Code, ConnectError, CredentialsError, GatewayError, NameError,
     ProxyPasswordError, StartError, StateError, Status, TunnelListenError,
     certs::{CertsError, JoinTokenError},
     config::{LineFaults, TlsFilesError},
@@ -205,6 +205,12 @@ impl From<StartError> for Failure {
             | StartError::State(StateError::Unusable { .. }) => Self::runtime(&error),
             _ => Self::local(&error),
         }
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::of(&error, matches!(error, AdminError::Socket { .. }))
     }
 }
 

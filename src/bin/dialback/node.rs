@@ -12,7 +12,7 @@ use crate::{
 };
 use clap::Args;
 use dialback::{
-    ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
+    Admin, ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
     config::{AuditFile, NodeConfig, parse_listen, parse_memory_max},
 };
 use std::{
@@ -48,6 +48,10 @@ pub(crate) struct NodeArgs {
     /// UDP
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) tunnel: Option<SocketAddr>,
+    /// TCP address for metrics, on loopback, as 127.0.0.1:9433; without it, or [admin] in the
+    /// config file, there is none
+    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
+    pub(crate) admin: Option<SocketAddr>,
     /// File with the bearer tokens of the HTTP gateway; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
@@ -70,6 +74,7 @@ struct Settings {
     audit: AuditFile,
     gateway: Option<GatewaySettings>,
     tunnel: Option<TunnelSettings>,
+    admin: Option<SocketAddr>,
     files: Vec<PathBuf>,
 }
 
@@ -102,6 +107,7 @@ impl Settings {
             limits: file.limits,
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
+            admin: args.admin.or(file.admin),
             files,
         })
     }
@@ -122,7 +128,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     Settings::announce(&settings.credentials, &settings.policy);
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;
-    let tunnel = settings.tunnel;
+    let (tunnel, admin) = (settings.tunnel, settings.admin);
     let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
     let builder = builder.audit(audit.clone());
@@ -138,11 +144,15 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         let node = builder.start().await?;
         let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
         let running_gateway = gateway::open(&node, gateway.as_ref(), tunnel_path).await?;
+        if let Some(listen) = admin {
+            Admin::of_node(&node, listen).await?;
+        }
         let check = |next: &Settings| {
             Ok(reload::restarts([
                 (next.listen != listen, "listen"),
                 (next.state != state, "state"),
                 (next.audit != audited, "audit"),
+                (next.admin != admin, "admin"),
                 (gateway::needs_restart(next.gateway.as_ref(), gateway.as_ref()), "gateway"),
                 (tunnel::needs_restart(next.tunnel.as_ref(), tunnel.as_ref()), "tunnel"),
             ]))

@@ -234,8 +234,8 @@ impl<B: Future<Output = Result<Body, Status>> + Send> Arrival for ClientCall<'_,
     const PICKS_BEFORE_BODY: bool = true;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let caller = || request.requester.peer().to_string();
-        self.gateway.shared.observer.call(|| request.meta.info(caller(), None, None, self.began))
+        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        Some(self.gateway.shared.observer.call(request.meta.start(self.began), info))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

@@ -38,8 +38,8 @@ impl Arrival for ProgramCall<'_> {
     const IS_AUTHORISED: bool = false;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let caller = || request.requester.peer().to_string();
-        self.0.observer.call(|| request.meta.info(caller(), None, None, Instant::now()))
+        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        Some(self.0.observer.call(request.meta.start(Instant::now()), info))
     }
 
     async fn permit(&mut self, _request: &Request) -> Result<Option<Permit>, Status> {

@@ -119,11 +119,10 @@ impl CallAcceptor for LinkIngress {
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        let info =
-            || head.meta.info(self.requester.to_string(), Some(&self.shared.peer), None, began);
-        let note = self.shared.observer.call(info)?;
+        let info = || head.meta.info(self.requester.to_string(), Some(&self.shared.peer), None);
+        let note = self.shared.observer.call(head.meta.start(began), info);
         if head.meta.target == Target::Service {
-            head.picked = Some(note.agent());
+            head.picked = note.agent();
         }
         Some(note)
     }

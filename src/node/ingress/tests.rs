@@ -56,8 +56,8 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
     const PICKS_BEFORE_BODY: bool = P;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let caller = request.requester.peer().to_string();
-        self.state.observer.call(|| request.meta.info(caller, None, None, Instant::now()))
+        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        Some(self.state.observer.call(request.meta.start(Instant::now()), info))
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

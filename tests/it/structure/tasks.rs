@@ -6,6 +6,7 @@ use crate::tidy::Tree;
 /// Every file that starts a task or a thread. A new one needs a line in the table of tasks in
 /// ARCHITECTURE.md: who starts it, what ends it, who waits for it.
 const STARTERS: &[&str] = &[
+    "src/admin/mod.rs",
     "src/agent/forward/connect/stream.rs",
     "src/agent/forward/http/connection.rs",
     "src/agent/forward/http/http2.rs",
