@@ -8,13 +8,15 @@ use crate::{
     wire::CallKind,
 };
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 const KINDS: usize = 6;
 const CODES: usize = 17;
 const OUTCOMES: usize = 4;
+/// Threads that count without waiting for each other; more of them share.
+const SHARES: usize = 8;
 const ROLES: usize = Role::ALL.len();
 
 /// Upper bounds of the buckets of durations, in microseconds: a small call on one machine takes
@@ -42,9 +44,17 @@ pub(crate) const DURATION_BOUNDS_US: [u64; 17] = [
 /// Counts of one node or agent since its start.
 #[derive(Debug, Default)]
 pub(crate) struct ObservedCounts {
-    calls: [KindCounts; KINDS],
+    /// What each thread counts, so that threads do not wait for each other's memory.
+    shares: [ThreadShare; SHARES],
     links: [LinkCounts; ROLES],
     events: EventCounts,
+}
+
+/// In cache lines of its own; processors read them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct ThreadShare {
+    calls: [KindCounts; KINDS],
 }
 
 #[derive(Debug, Default)]
@@ -74,13 +84,20 @@ struct EventCounts {
     configs_applied: AtomicU64,
 }
 
+/// The place of the thread that runs this among the shares.
+fn place() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static PLACE: usize = THREADS.fetch_add(1, Relaxed) % SHARES);
+    PLACE.with(|place| *place)
+}
+
 impl ObservedCounts {
     pub(super) fn call_started(&self, kind: CallKind) {
-        self.calls[kind as usize].started.fetch_add(1, Relaxed);
+        self.shares[place()].calls[kind as usize].started.fetch_add(1, Relaxed);
     }
 
     pub(super) fn call_ended(&self, kind: CallKind, code: Code, outcome: Outcome, took: Duration) {
-        let counts = &self.calls[kind as usize];
+        let counts = &self.shares[place()].calls[kind as usize];
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < took_us);
         counts.durations[bucket].fetch_add(1, Relaxed);
@@ -129,24 +146,29 @@ pub(crate) struct CallCounts {
 impl ObservedCounts {
     /// Counts of the kinds of calls that have occurred.
     pub(crate) fn calls(&self) -> impl Iterator<Item = CallCounts> + '_ {
-        let occurred = |kind: &CallKind| self.calls[*kind as usize].started.load(Relaxed) > 0;
-        CallKind::ALL.iter().copied().filter(occurred).map(|kind| {
-            let counts = &self.calls[kind as usize];
-            let durations: Vec<u64> =
-                counts.durations.iter().map(|one| one.load(Relaxed)).collect();
-            let duration_us = counts.duration_us.load(Relaxed);
+        let sum = |one: &dyn Fn(&ThreadShare) -> &AtomicU64| -> u64 {
+            self.shares.iter().map(|share| one(share).load(Relaxed)).sum()
+        };
+        CallKind::ALL.iter().copied().filter_map(move |kind| {
+            let at = kind as usize;
+            let durations: Vec<u64> = (0..=DURATION_BOUNDS_US.len())
+                .map(|bucket| sum(&|share| &share.calls[at].durations[bucket]))
+                .collect();
+            let duration_us = sum(&|share| &share.calls[at].duration_us);
             let mut ended = Vec::new();
             for code in (0..CODES as u8).filter_map(Code::from_number) {
                 for outcome in (0..OUTCOMES as u8).filter_map(Outcome::from_number) {
-                    let count = counts.ended[code as usize][outcome as usize].load(Relaxed);
+                    let (code_at, outcome_at) = (code as usize, outcome as usize);
+                    let count = sum(&|share| &share.calls[at].ended[code_at][outcome_at]);
                     ended.extend((count > 0).then_some((code, outcome, count)));
                 }
             }
             // Read last: no call that has ended is missing.
-            let started = counts.started.load(Relaxed);
+            let started = sum(&|share| &share.calls[at].started);
             let all_ended = ended.iter().map(|(_, _, count)| count).sum();
             let in_flight = started.saturating_sub(all_ended);
-            CallCounts { kind, started, in_flight, ended, durations, duration_us }
+            let counts = CallCounts { kind, started, in_flight, ended, durations, duration_us };
+            (started > 0).then_some(counts)
         })
     }
 
