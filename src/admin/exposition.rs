@@ -13,7 +13,7 @@ pub(super) fn openmetrics(registry: &Registry) -> Result<String, fmt::Error> {
 }
 
 /// In 0.0.4 the description of a counter has the name of its samples, which ends in `_total`, and
-/// there are no units and no mark of the end.
+/// it has neither units nor a mark of the end.
 pub(super) fn prometheus(registry: &Registry) -> Result<String, fmt::Error> {
     let all = openmetrics(registry)?;
     let mut lines = all.lines().peekable();

@@ -28,10 +28,10 @@ impl Admin {
     /// # Errors
     /// The address is not one of loopback, or cannot be listened on.
     pub async fn of_node(node: &Node, listen: impl ToString) -> Result<Self, AdminError> {
-        let (state, trust) = (node.counts(), node.trust());
+        let (counts, trust) = (node.counts(), node.trust());
         let source = MetricsSource {
             role: "node",
-            counts: state,
+            counts,
             certificate_end: Box::new(move || trust.credentials().validity().ends.at()),
             started_at: SystemTime::now(),
         };
@@ -43,10 +43,10 @@ impl Admin {
     /// # Errors
     /// As [`Admin::of_node`].
     pub async fn of_agent(agent: &Agent, listen: impl ToString) -> Result<Self, AdminError> {
-        let (state, trust) = (agent.counts(), agent.trust());
+        let (counts, trust) = (agent.counts(), agent.trust());
         let source = MetricsSource {
             role: "agent",
-            counts: state,
+            counts,
             certificate_end: Box::new(move || trust.credentials().validity().ends.at()),
             started_at: SystemTime::now(),
         };

@@ -31,7 +31,7 @@ pub(super) struct WebSocketFrames {
     left: u64,
     /// The last frame was a close: no other may follow.
     is_closing: bool,
-    /// What came is no frame: these bytes and all others pass as they are.
+    /// What came is not a frame: these bytes and all others pass as they are.
     is_opaque: bool,
 }
 
