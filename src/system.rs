@@ -41,6 +41,21 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
+/// Remedy of an error of listening on a TCP address that this flag sets, to append to its text.
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(crate) fn listen_remedy(error: &io::Error, flag: &str) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                "; another process listens there, stop it or choose another address with {flag}"
+            )
+        }
+        ErrorKind::AddrNotAvailable => "; no interface of this machine has that address".into(),
+        ErrorKind::PermissionDenied => "; ports below 1024 need a privilege".into(),
+        _ => remedy(error).into(),
+    }
+}
+
 /// Text of an error with its remedy, for a log.
 pub(crate) fn explain(error: &io::Error) -> String {
     format!("{error}{}", remedy(error))

@@ -19,21 +19,11 @@ pub enum AdminError {
         address: SocketAddr,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on TCP {address}: {source}{}", hint(.source))]
+    #[error("cannot listen on TCP {address}: {source}{}", system::listen_remedy(.source, "--admin"))]
     Socket {
         /// The address.
         address: SocketAddr,
         /// The error of the system.
         source: io::Error,
     },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process listens there, stop it or choose another address with --admin"
-        }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => system::remedy(error),
-    }
 }

@@ -1,6 +1,7 @@
 //! Metrics of a node or an agent, collected when they are asked for.
 
 use crate::{
+    link::TrustedLinks,
     name::Role,
     observe::{CallCounts, DURATION_BOUNDS_US, ObservedCounts},
 };
@@ -18,11 +19,20 @@ use std::{
 
 /// What the metrics of one node or agent are read from.
 pub(super) struct MetricsSource {
-    pub(super) role: &'static str,
-    pub(super) counts: Arc<ObservedCounts>,
-    /// Returns the end of the present certificate.
-    pub(super) certificate_end: Box<dyn Fn() -> SystemTime + Send + Sync>,
-    pub(super) started_at: SystemTime,
+    role: &'static str,
+    counts: Arc<ObservedCounts>,
+    trust: Arc<TrustedLinks>,
+    started_at: SystemTime,
+}
+
+impl MetricsSource {
+    pub(super) fn new(
+        role: &'static str,
+        counts: Arc<ObservedCounts>,
+        trust: Arc<TrustedLinks>,
+    ) -> Self {
+        Self { role, counts, trust, started_at: SystemTime::now() }
+    }
 }
 
 impl fmt::Debug for MetricsSource {
@@ -124,7 +134,7 @@ impl MetricsSource {
             (
                 "certificate_expiry_timestamp",
                 "End of the certificate, in seconds since 1970",
-                (self.certificate_end)(),
+                self.trust.credentials().validity().ends.at(),
             ),
             ("start_timestamp", "Start, in seconds since 1970", self.started_at),
         ];

@@ -9,7 +9,7 @@ pub use error::AdminError;
 
 use self::{metrics::MetricsSource, server::AdminServer};
 use crate::{agent::Agent, drain::Tasks, httpd, name::NameError, node::Node};
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 
 /// A running admin listener. It ends with its node or agent.
@@ -28,13 +28,7 @@ impl Admin {
     /// # Errors
     /// The address is not one of loopback, or cannot be listened on.
     pub async fn of_node(node: &Node, listen: impl ToString) -> Result<Self, AdminError> {
-        let (counts, trust) = (node.counts(), node.trust());
-        let source = MetricsSource {
-            role: "node",
-            counts,
-            certificate_end: Box::new(move || trust.credentials().validity().ends.at()),
-            started_at: SystemTime::now(),
-        };
+        let source = MetricsSource::new("node", node.counts(), node.trust());
         Self::start(&listen.to_string(), source, node.tasks()).await
     }
 
@@ -43,13 +37,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::of_node`].
     pub async fn of_agent(agent: &Agent, listen: impl ToString) -> Result<Self, AdminError> {
-        let (counts, trust) = (agent.counts(), agent.trust());
-        let source = MetricsSource {
-            role: "agent",
-            counts,
-            certificate_end: Box::new(move || trust.credentials().validity().ends.at()),
-            started_at: SystemTime::now(),
-        };
+        let source = MetricsSource::new("agent", agent.counts(), agent.trust());
         Self::start(&listen.to_string(), source, agent.tasks()).await
     }
 

@@ -32,7 +32,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Address(#[from] NameError),
     /// The address cannot be listened on.
-    #[error("cannot listen on TCP {address}: {source}{}", hint(.source))]
+    #[error("cannot listen on TCP {address}: {source}{}", system::listen_remedy(.source, "--gateway"))]
     Socket {
         /// The address.
         address: SocketAddr,
@@ -73,17 +73,6 @@ async fn end_with(node: Tasks, own: Tasks) {
         () = own.stopped() => {}
     }
     own.wait(CLOSE_WAIT_MAX).await;
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process listens there, stop it or choose another address with --gateway"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => system::remedy(error),
-    }
 }
 
 /// Configures a gateway. Created by [`Gateway::builder`].

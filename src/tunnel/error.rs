@@ -11,7 +11,7 @@ pub enum TunnelListenError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// The TCP address cannot be listened on.
-    #[error("cannot listen on TCP {address}: {source}{}", hint(.source))]
+    #[error("cannot listen on TCP {address}: {source}{}", system::listen_remedy(.source, "--tunnel"))]
     Socket {
         /// The address.
         address: SocketAddr,
@@ -26,15 +26,4 @@ pub enum TunnelListenError {
         /// The address.
         address: SocketAddr,
     },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process listens there, stop it or choose another address with --tunnel"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => system::remedy(error),
-    }
 }
