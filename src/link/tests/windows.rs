@@ -2,6 +2,7 @@
 
 use super::{Ends, MESSAGE_BYTES_MAX, ServedLink, opening, soon};
 use crate::{
+    lazy_timeout::poll_once,
     limits::{
         LINK_AHEAD_BYTES_MAX, LINK_GROWTH_BYTES_MAX, STALL_WAIT_MAX, STREAM_WINDOW_BYTES,
         STREAM_WINDOW_BYTES_MAX,
@@ -133,6 +134,27 @@ async fn a_sender_waits_for_a_reader_that_has_stalled() {
     let sent = MESSAGE_BYTES - chunks.bytes_left();
     assert!((250_000..=STREAM_WINDOW_BYTES as usize).contains(&sent), "{sent} bytes ahead");
     // The rest follows once it is read.
+    let read = async { to.reader.next().await.expect("a frame") };
+    let (written, frame) = soon(async { tokio::join!(from.sender.write(&mut chunks), read) }).await;
+    written.expect("it is sent");
+    assert_eq!(frame.expect("a message").payload.len(), MESSAGE_BYTES);
+}
+
+/// A relay sends the start of a long message before the rest has come to it.
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_start_was_read_at_once_gets_its_window_later() {
+    let (link, _used) = LongLink::used().await;
+    let [mut from, mut to] = link.stream().await;
+    from.sender.begin_message(MESSAGE_BYTES);
+    let mut chunks = message(MESSAGE_BYTES);
+    for _ in 0..30 {
+        let piece = chunks.front(1 << 10);
+        chunks.advance(piece.len());
+        from.sender.write(&mut Chunks::one(piece)).await.expect("it is sent");
+    }
+    settle(pin!(std::future::pending::<()>())).await;
+    assert!(poll_once(pin!(to.reader.next())).await.is_pending());
+    soon(link.0.dialled.ping()).await.expect("a PONG, after any WINDOW");
     let read = async { to.reader.next().await.expect("a frame") };
     let (written, frame) = soon(async { tokio::join!(from.sender.write(&mut chunks), read) }).await;
     written.expect("it is sent");

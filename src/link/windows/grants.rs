@@ -55,6 +55,12 @@ impl Grants {
         read + self.window > self.granted && now.duration_since(self.at) >= LATE_AFTER
     }
 
+    /// Grants the window beyond what was read.
+    pub(super) const fn grant(&mut self, read: u64, now: Instant) {
+        self.granted = read + self.window;
+        self.at = now;
+    }
+
     /// Returns the window to have: as wide as the message needs, and twice as wide if the reader
     /// took a quarter of it in half a round trip, so that a faster path would wait for grants.
     pub(super) fn wanted(
@@ -66,7 +72,7 @@ impl Grants {
     ) -> u64 {
         let is_long = round_trip >= LONG_ROUND_TRIP;
         let is_fast = is_long && now.duration_since(self.at) <= round_trip / 2;
-        (self.at, self.end) = (now, end);
+        self.end = end;
         let wanted = if is_fast { self.window * 2 } else { self.window };
         let of_message = end.saturating_sub(read) + UNCOUNTED_BYTES;
         wanted.max(of_message).min(STREAM_WINDOW_BYTES_MAX.into()).max(self.window)
@@ -100,7 +106,7 @@ mod tests {
             let grants = &mut self.grants;
             grants.is_due(read, end).then(|| {
                 grants.window = grants.wanted(read, end, self.now, ROUND_TRIP);
-                grants.granted = read + grants.window;
+                grants.grant(read, self.now);
                 (grants.granted, grants.window)
             })
         }
@@ -182,7 +188,7 @@ mod tests {
                 assert!(read == 65 * KIB || read + FIRST >= granted + FIRST / 4, "{read}");
                 assert!(grants.wanted(read, end, reader.now, ROUND_TRIP) > grants.window);
                 // The window could not grow.
-                grants.granted = read + grants.window;
+                grants.grant(read, reader.now);
                 granted = grants.granted;
             }
         }

@@ -238,23 +238,27 @@ impl ReadWindow {
         let read = read as u64;
         let Some(windows) = &self.windows else { return };
         let may_be_late = read >= self.late_from;
-        if read <= UNCOUNTED_BYTES && !may_be_late {
+        let is_counted = read > UNCOUNTED_BYTES;
+        if !is_counted && !may_be_late {
             return;
         }
         let grants = self.grants.get_or_insert_with(|| Box::new(Grants::new(Instant::now())));
-        let is_due = grants.is_due(read, end as u64);
+        // The sender may not count the stream before, and ignores what it is granted: then it does
+        // not wait for it either.
+        let is_due = is_counted && grants.is_due(read, end as u64);
         if !is_due && !may_be_late {
             return;
         }
         let now = Instant::now();
         // The clock is read once for many small frames.
         self.late_from = self.late_from.max(read + UNTIMED_BYTES);
-        if !is_due && !grants.is_late(read, now) {
+        if is_due {
+            let wanted = grants.wanted(read, end as u64, now, windows.connection.rtt());
+            grants.window += windows.grow(wanted - grants.window);
+        } else if !grants.is_late(read, now) {
             return;
         }
-        let wanted = grants.wanted(read, end as u64, now, windows.connection.rtt());
-        grants.window += windows.grow(wanted - grants.window);
-        grants.granted = read + grants.window;
+        grants.grant(read, now);
         windows.grant(self.stream, grants.granted);
     }
 }
