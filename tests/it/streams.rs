@@ -492,10 +492,13 @@ async fn a_dropped_initiator_leaves_no_stream_behind() {
 async fn streams_with_stalled_readers_end_as_slow_and_disturb_no_other() {
     let streams = Streams::open().await;
     for way in streams.callees() {
+        // All begin at once, so that none has given up when the last begins.
+        let begin =
+            |_| spawn(way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000).into_future());
+        let begun: Vec<_> = (0..64).map(begin).collect();
         let mut stalled = Vec::new();
-        for _ in 0..64 {
-            let call = way.server_stream::<usize, ByteBuf>("Pipe/Pour", &4_000);
-            stalled.push(call.await.expect("a stream"));
+        for stream in begun {
+            stalled.push(soon("it begins", stream).await.expect("a stream"));
         }
         assert_eq!(streams.pipe.running(), 64);
         // Other streams continue at every moment until the last handler is released.
