@@ -98,6 +98,12 @@ impl UnderWay {
         self.0.token()
     }
 
+    /// How many are in progress.
+    #[cfg(feature = "admin")]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Resolves when nothing is in progress.
     pub(crate) async fn nothing(&self) {
         self.0.close();

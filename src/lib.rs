@@ -68,6 +68,7 @@ mod start_error;
 mod tunnel;
 pub mod testing;
 mod serve;
+mod probe;
 #[cfg(any(feature = "forward", feature = "gateway"))]
 #[cfg_attr(
     not(all(feature = "forward", feature = "gateway")),
@@ -78,6 +79,8 @@ mod call;
 mod suspend_guard;
 mod directory;
 mod observe;
+mod health;
+mod readiness;
 mod audit;
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels authenticate no client"))]
@@ -127,7 +130,7 @@ pub mod limits;
 pub use admin::{Admin, AdminError};
 #[cfg(feature = "cli")]
 pub use agent::demo;
-pub use agent::{Agent, AgentBuilder, TcpForward, Upstream};
+pub use agent::{Agent, AgentBuilder, TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
 #[cfg(feature = "forward")]
 pub use agent::{
     Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
@@ -164,6 +167,7 @@ pub use path::{
     TUNNEL_PATH, TunnelFault, TunnelUrl, TunnelUrlError,
 };
 pub use policy::{AgentPolicy, AgentRule, AllowRule, DenyRule, HostRule, NodePolicy, Rate};
+pub use readiness::{Readiness, ServiceReadiness};
 pub use serve::{Description, Service, ServiceError};
 pub use start_error::{StartError, StateError};
 pub use status::{Code, Outcome, Status, UnknownCode};

@@ -724,6 +724,41 @@ pub const HTTP_STREAM_HEAD_WAIT_MAX: Duration = Duration::from_secs(1);
 /// ping. Proxies close a connection whose server is silent for a minute or less.
 pub const HTTP_STREAM_KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
+/// Time for which the check of an upstream, and the probe of a link, count as its present state.
+pub const HEALTH_CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// Longest time of the check of an upstream and of the probe of a link: what hangs is not ready.
+pub const HEALTH_CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Time for which a failed call makes a service unready that has no check.
+pub const HEALTH_KEPT: Duration = Duration::from_secs(30);
+
+/// Calls in a row whose deadlines passed, from which a service is taken to hang.
+pub const HUNG_CALLS_MIN: u32 = 3;
+
+/// Interval between two readings of the counts of calls, for the rates of the last minute.
+pub const RATES_EVERY: Duration = Duration::from_secs(1);
+
+/// Time over which `dialback status` counts calls.
+pub const RATES_OVER: Duration = Duration::from_secs(60);
+
+/// Age up to which the usual end of a caller's link is not worth a line at `info`: it is one of a
+/// command, and its start has a line.
+pub const SHORT_LINK_MAX: Duration = Duration::from_secs(60);
+
+/// Failed calls, and changes of links, that are kept for `dialback status`.
+pub const RECENT_EVENTS_MAX: usize = 50;
+
+/// Kinds of refusals whose numbers are kept for `dialback status`.
+pub const REFUSAL_KINDS_MAX: usize = 100;
+
+/// Bytes of one text that is kept for `dialback status`.
+pub const RECENT_TEXT_BYTES_MAX: usize = 300;
+
+/// Time since the last answer to a probe up to which a link counts as answering: two probes may be
+/// lost.
+pub const PROBE_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// Interval between two checks of the caller of a call in flight: its token may have expired or
 /// been revoked, its certificate may no longer be trusted.
 pub const HTTP_CALLER_CHECK_EVERY: Duration = Duration::from_secs(2);

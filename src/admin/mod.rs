@@ -1,14 +1,19 @@
-//! The admin listener of a node or an agent: `/metrics` for Prometheus, and `/healthz`.
+//! The admin listener of a node or an agent: `/metrics` for Prometheus, `/healthz`, `/readyz` and
+//! `/api/v1/status`.
 
 mod error;
 mod exposition;
 mod metrics;
+mod minute;
+mod observed;
+mod process;
 mod server;
+mod status;
 
 pub use error::AdminError;
 
-use self::{metrics::MetricsSource, server::AdminServer};
-use crate::{agent::Agent, drain::Tasks, httpd, name::NameError, node::Node};
+use self::{observed::Observed, server::AdminServer};
+use crate::{agent::Agent, httpd, name::NameError, node::Node};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 
@@ -22,14 +27,13 @@ impl Admin {
     /// Starts the admin listener of a node at this TCP address of the loopback interface, as
     /// `"127.0.0.1:9433"`. Must be called in a tokio runtime; returns once the socket is bound.
     ///
-    /// Anyone on the machine may read it: it shows numbers and no names of peers or methods. A
-    /// request costs some 100 microseconds.
+    /// Anyone on the machine may read it: its status names peers and methods. A request costs some
+    /// 100 microseconds.
     ///
     /// # Errors
     /// The address is not one of loopback, or cannot be listened on.
     pub async fn of_node(node: &Node, listen: impl ToString) -> Result<Self, AdminError> {
-        let source = MetricsSource::new("node", node.counts(), node.trust());
-        Self::start(&listen.to_string(), source, node.tasks()).await
+        Self::start(&listen.to_string(), Observed::Node(node.view())).await
     }
 
     /// The same of an agent.
@@ -37,8 +41,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::of_node`].
     pub async fn of_agent(agent: &Agent, listen: impl ToString) -> Result<Self, AdminError> {
-        let source = MetricsSource::new("agent", agent.counts(), agent.trust());
-        Self::start(&listen.to_string(), source, agent.tasks()).await
+        Self::start(&listen.to_string(), Observed::Agent(agent.view())).await
     }
 
     /// The address that it listens on, with the actual port.
@@ -46,7 +49,7 @@ impl Admin {
         self.address
     }
 
-    async fn start(listen: &str, source: MetricsSource, tasks: Tasks) -> Result<Self, AdminError> {
+    async fn start(listen: &str, observed: Observed) -> Result<Self, AdminError> {
         let address: SocketAddr = listen.parse().map_err(|_| NameError::of_listen(listen))?;
         if !address.ip().to_canonical().is_loopback() {
             return Err(AdminError::NotLoopback { address });
@@ -54,7 +57,10 @@ impl Admin {
         let fault = |source| AdminError::Socket { address, source };
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
-        let server = Arc::new(AdminServer::new(source));
+        let tasks = observed.tasks();
+        let server = Arc::new(AdminServer::new(observed));
+        let watching = server.clone();
+        tasks.spawn_until_stopped(async move { watching.watch().await });
         tasks.spawn_until_stopped(httpd::serve(listener, server, tasks.clone()));
         tracing::info!("metrics at http://{address}/metrics");
         Ok(Self { address })

@@ -3,6 +3,9 @@
 use super::{
     exposition,
     metrics::{MetricsSource, registry},
+    minute::LastMinute,
+    observed::Observed,
+    status,
 };
 use crate::{
     drain::SignalListener,
@@ -16,20 +19,47 @@ use hyper::{
     header::{self, HeaderValue},
 };
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::SystemTime,
 };
 
 pub(super) struct AdminServer {
+    observed: Observed,
     registry: Registry,
+    minute: LastMinute,
+    started_at: SystemTime,
 }
 
 type AdminResponse = Response<Full<Bytes>>;
 
 impl AdminServer {
-    pub(super) fn new(source: MetricsSource) -> Self {
-        Self { registry: registry(source) }
+    pub(super) fn new(observed: Observed) -> Self {
+        let started_at = SystemTime::now();
+        let registry = registry(MetricsSource::new(observed.clone(), started_at));
+        let minute = LastMinute::new(observed.counts());
+        Self { observed, registry, minute, started_at }
+    }
+
+    /// Keeps the rates of the last minute, for as long as it is polled.
+    pub(super) async fn watch(&self) {
+        self.minute.watch().await;
+    }
+
+    async fn readiness(&self) -> AdminResponse {
+        let readiness = self.observed.readiness().await;
+        let status = match readiness.ready {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        json(status, &readiness)
+    }
+
+    async fn status(&self) -> AdminResponse {
+        let report = status::report(&self.observed, &self.minute, self.started_at).await;
+        json(StatusCode::OK, &report)
     }
 
     fn metrics(&self, headers: &HeaderMap) -> AdminResponse {
@@ -90,13 +120,28 @@ impl Answers for AdminServer {
         match head.uri.path() {
             "/metrics" => self.metrics(&head.headers),
             "/healthz" => refusal(StatusCode::OK, "ok\n"),
-            _ => refusal(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
+            "/readyz" => self.readiness().await,
+            "/api/v1/status" => self.status().await,
+            _ => refusal(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /healthz, /readyz and /api/v1/status\n",
+            ),
         }
     }
 }
 
 fn refusal(status: StatusCode, text: &'static str) -> AdminResponse {
     response(status, "text/plain; charset=utf-8", text)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            response(status, "application/json", text)
+        }
+        Err(_fault) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the answer is not JSON\n"),
+    }
 }
 
 fn response(

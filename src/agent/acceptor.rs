@@ -6,7 +6,8 @@ use crate::{
     limits::Limits,
     link::Link,
     name::{HttpSuffix, HttpTarget, Name, PeerName, Role},
-    observe::{CallRecord, Event},
+    observe::{CallRecord, Event, ObservedCounts, RecordedCaller},
+    probe,
     status::{Code, Status},
     suspend_guard::SuspendGuard,
 };
@@ -18,7 +19,8 @@ pub(super) struct AgentAcceptor {
     state: Arc<AgentState>,
     /// The node at the other end, by its certificate.
     node: Name,
-    permits: Permits,
+    pub(super) permits: Permits,
+    counts: Arc<ObservedCounts>,
     /// Watched until the link ends.
     pub(super) suspend_guard: SuspendGuard,
     /// The limits at the time when the link was made.
@@ -27,11 +29,14 @@ pub(super) struct AgentAcceptor {
 
 impl AgentAcceptor {
     pub(super) fn new(state: Arc<AgentState>, link: Link, limits: Arc<Limits>) -> Self {
-        let permits = Permits::new(limits.calls_in_flight_max, limits.queue_max);
+        let counts = state.observer.counts();
+        let permits =
+            Permits::counted(limits.calls_in_flight_max, limits.queue_max, counts.clone());
         Self {
             state,
             node: link.peer().name.clone(),
             permits,
+            counts,
             suspend_guard: SuspendGuard::new(link, "agent"),
             limits,
         }
@@ -81,6 +86,11 @@ impl AgentAcceptor {
     }
 }
 
+/// True for a probe by the node itself: it needs no rule.
+fn is_probe(head: &Head) -> bool {
+    head.claimed.is_none() && probe::is_of_agent(&head.meta.method)
+}
+
 impl CallAcceptor for AgentAcceptor {
     async fn receive(
         &self,
@@ -97,6 +107,10 @@ impl CallAcceptor for AgentAcceptor {
                 "an agent does not pass calls on",
             ));
         }
+        if is_probe(&head) {
+            pending.body(None).await?;
+            return Ok(probe::answer());
+        }
         let requester = self.requester(head.claimed.as_deref())?;
         self.authorise(&requester, &head, head.meta.http.as_ref())?;
         let handler = self.state.services.find(&head.meta.method, head.meta.kind)?.clone();
@@ -105,18 +119,25 @@ impl CallAcceptor for AgentAcceptor {
         let body = pending.body(None).await?;
         head.meta.deadline = self.suspend_guard.pass(entered, head.meta.deadline).await?;
         let requester = Requester::AssertedBy { node: self.node.clone(), peer: requester };
-        let reply = handler.call_boxed(head.into_request(requester, body)).await?;
-        Ok(reply.holding(permit))
+        let began = Instant::now();
+        let reply = handler.call_boxed(head.into_request(requester, body)).await;
+        self.counts.handled(began.elapsed());
+        Ok(reply?.holding(permit))
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        let info = || {
-            // A text that is not a name comes from the node all the same.
-            let node = || format!("node/{}", self.node);
-            let caller = head.claimed.as_deref().map_or_else(node, str::to_owned);
-            head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()))
+        if is_probe(head) {
+            return None;
+        }
+        // A text that is not a name comes from the node all the same.
+        let caller = match &head.claimed {
+            Some(text) => RecordedCaller::Claimed(text.clone()),
+            None => RecordedCaller::Peer(PeerName::new(Role::Node, self.node.clone())),
         };
-        Some(self.state.observer.call(head.meta.start(began), info))
+        let info = head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()));
+        let mut note = self.state.observer.call(head.meta.start(began), info);
+        note.counts_for(self.state.services.health_of(&head.meta.method));
+        Some(note)
     }
 
     fn is_draining(&self) -> bool {

@@ -5,6 +5,8 @@ mod calls;
 #[cfg(feature = "cli")]
 pub mod demo;
 pub(crate) mod forward;
+mod probes;
+mod readiness;
 mod registration;
 mod state;
 
@@ -12,7 +14,7 @@ mod state;
 pub use forward::{
     Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
 };
-pub use forward::{TcpForward, Upstream};
+pub use forward::{TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
 
 #[cfg(feature = "tunnel")]
 use crate::path::PathSettings;
@@ -28,6 +30,7 @@ use crate::{
     net::{self, SharedNet},
     observe::{AgentEvent, Event, Events, Observer},
     policy::AgentPolicy,
+    readiness::Readiness,
     serve::{Service, Services},
     shared_value::SharedValue,
     start_error::StartError,
@@ -245,6 +248,13 @@ impl Agent {
         attached.len() - in_use(&attached).count()
     }
 
+    /// Readiness for calls: a link answers a probe of its node, and each service is assessed by its
+    /// last calls and its check. Probes and checks are at most two seconds old; a new one takes up
+    /// to two seconds.
+    pub async fn readiness(&self) -> Readiness {
+        self.state.readiness().await
+    }
+
     /// Waits until it is registered on at least `count` links. Replaced links do not count.
     pub async fn registered(&self, count: usize) {
         let mut attached = self.state.attached.subscribe();
@@ -422,18 +432,45 @@ impl fmt::Debug for Agent {
     }
 }
 
-/// What an admin listener reads of an agent.
+/// What an admin listener reads of an agent, also while that shuts down.
+#[cfg(feature = "admin")]
+#[derive(Clone)]
+pub(crate) struct AgentView(Arc<AgentState>);
+
 #[cfg(feature = "admin")]
 impl Agent {
+    pub(crate) fn view(&self) -> AgentView {
+        AgentView(self.state.clone())
+    }
+}
+
+#[cfg(feature = "admin")]
+impl AgentView {
     pub(crate) fn counts(&self) -> Arc<crate::observe::ObservedCounts> {
-        self.state.observer.counts()
+        self.0.observer.counts()
+    }
+
+    pub(crate) fn audit_lines_lost(&self) -> u64 {
+        self.0.observer.audit_lines_lost()
+    }
+
+    pub(crate) fn recent(&self) -> Arc<crate::observe::RecentEvents> {
+        self.0.observer.recent()
     }
 
     pub(crate) fn trust(&self) -> Arc<crate::link::TrustedLinks> {
-        self.state.dialler.trust().clone()
+        self.0.dialler.trust().clone()
     }
 
     pub(crate) fn tasks(&self) -> Tasks {
-        self.state.links.clone()
+        self.0.links.clone()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    pub(crate) async fn readiness(&self) -> Readiness {
+        self.0.readiness().await
     }
 }

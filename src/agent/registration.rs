@@ -6,6 +6,7 @@ use super::{
     state::{AgentState, AttachedLink, STOPS},
 };
 use crate::{
+    call::Permits,
     drain::{Signal, SignalListener, Tasks},
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
@@ -98,6 +99,7 @@ pub(super) struct Attachment {
     early_drain: Option<String>,
     is_registered: bool,
     reason: Option<LinkFault>,
+    permits: Permits,
 }
 
 impl Attachment {
@@ -108,7 +110,7 @@ impl Attachment {
         let (peer, address, path) = (link.identity(), link.remote_address(), link.path());
         state.observer.report(Event::LinkUp { peer, address, path });
         let acceptor = Arc::new(AgentAcceptor::new(state.clone(), link.clone(), limits.clone()));
-        let watching = acceptor.clone();
+        let (watching, permits) = (acceptor.clone(), acceptor.permits.clone());
         state.links.spawn_until_stopped(async move { watching.suspend_guard.watch().await });
         state.links.spawn_until_stopped(take_calls(
             link.clone(),
@@ -135,6 +137,7 @@ impl Attachment {
             early_drain: None,
             is_registered: false,
             reason: None,
+            permits,
         }
     }
 
@@ -180,8 +183,13 @@ impl Attachment {
     /// Adds the link to those that calls use.
     fn publish(&mut self, address: &NodeAddress) {
         self.is_registered = true;
-        let attached =
-            AttachedLink { node: self.node.clone(), link: self.link.clone(), is_retiring: false };
+        let attached = AttachedLink {
+            node: self.node.clone(),
+            link: self.link.clone(),
+            is_retiring: false,
+            permits: self.permits.clone(),
+            probe: Arc::default(),
+        };
         // Under the lock of the list: a program that sees the node in it had the event before, and
         // one that listens from then on does not get it again.
         let mut sent = None;

@@ -1,6 +1,8 @@
 //! The state that the parts of an agent share, and the links on which it is registered.
 
+use super::probes::LastProbe;
 use crate::{
+    call::Permits,
     drain::{Signal, Tasks},
     limits::Limits,
     link::{Dialler, KeeperSignals, Link},
@@ -25,6 +27,9 @@ pub(super) struct AttachedLink {
     pub(super) link: Link,
     /// New calls do not use it: the node is draining, or the link was replaced.
     pub(super) is_retiring: bool,
+    /// Of the calls that come on it.
+    pub(super) permits: Permits,
+    pub(super) probe: Arc<LastProbe>,
 }
 
 /// The state that the parts of an agent share.
@@ -56,6 +61,11 @@ pub(super) struct AgentState {
 }
 
 impl AgentState {
+    /// True once it has begun to stop.
+    pub(super) fn is_draining(&self) -> bool {
+        self.keeper.stop.is_notified() || self.calls.is_draining()
+    }
+
     /// Closes the links that there still are, and ends all tasks.
     pub(super) fn close(&self, code: CloseCode) {
         self.attached.borrow().iter().for_each(|attached| attached.link.close(code, STOPS));

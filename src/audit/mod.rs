@@ -116,11 +116,18 @@ impl Audit {
         self.has_calls && self.queue.is_some()
     }
 
+    /// Lines since the start that found no room or were not written.
+    #[cfg(feature = "admin")]
+    pub(crate) fn lost(&self) -> u64 {
+        let queue = self.queue.as_ref();
+        queue.map_or(0, |queue| queue.flags.lost_ever.load(Ordering::Relaxed))
+    }
+
     /// Queues a line. A line that finds no room is counted as lost.
     pub(crate) fn write(&self, line: String) {
         let Some(queue) = &self.queue else { return };
         if queue.lines.try_send(WriterCommand::Line(line)).is_err() {
-            queue.flags.lost.fetch_add(1, Ordering::Relaxed);
+            queue.flags.lose(1);
         }
     }
 }
@@ -211,6 +218,8 @@ mod tests {
         let lost: Vec<_> =
             lines.iter().filter(|line| line.contains("\"event\":\"lost\"")).collect();
         assert!(lost.len() == 1 && lost[0].contains("\"lines\":5"), "{lost:?}");
+        #[cfg(feature = "admin")]
+        assert_eq!(audit.lost(), 5);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64},
+    atomic::{AtomicBool, AtomicU64, Ordering},
     mpsc::SyncSender,
 };
 
@@ -18,8 +18,18 @@ pub(super) struct LineQueue {
 pub(super) struct WriterFlags {
     /// Lines that found no room or were not written, and that no line has reported yet.
     pub(super) lost: AtomicU64,
+    /// All such lines since the start.
+    pub(super) lost_ever: AtomicU64,
     /// The file must be opened again.
     pub(super) reopen: AtomicBool,
+}
+
+impl WriterFlags {
+    /// Counts lines that were not written.
+    pub(super) fn lose(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::AcqRel);
+        self.lost_ever.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 /// A command to the writer's thread.

@@ -137,7 +137,7 @@ impl AuditWriter {
     fn write(&mut self, lines: &str) {
         if let Err((written, error)) = self.write_bytes(lines.as_bytes()) {
             let missing = lines.as_bytes()[written..].iter().filter(|byte| **byte == b'\n').count();
-            self.flags.lost.fetch_add(missing as u64, Ordering::AcqRel);
+            self.flags.lose(missing as u64);
             if let Some(suppressed) = self.faults.admit(Instant::now()) {
                 tracing::error!(
                     "the audit log cannot be written, lines are missing: {error}{suppressed}"

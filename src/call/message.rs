@@ -5,7 +5,7 @@ use crate::{
     limits::STREAM_PRIORITY,
     metadata::Metadata,
     name::{CallId, HttpTarget, MethodPath, Name, PeerName, Role},
-    observe::{CallInfo, CallStart},
+    observe::{CallInfo, CallStart, RecordedCaller},
     status::{Code, Status},
     wire::CallKind,
 };
@@ -88,7 +88,7 @@ impl CallMeta {
     /// Data of the audit record of the call. `here` is the local peer, which the call may target.
     pub(crate) fn info(
         &self,
-        caller: String,
+        caller: RecordedCaller,
         here: Option<&PeerName>,
         via: Option<Name>,
     ) -> CallInfo {

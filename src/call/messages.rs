@@ -151,19 +151,19 @@ impl Messages {
             Next::End(trailing) => {
                 self.0.trailing = trailing.clone();
                 self.close();
-                self.note_end(Code::Ok, Outcome::Ok);
+                self.note_end((Code::Ok, Outcome::Ok), "");
             }
             Next::Failed(status) => {
                 self.close();
-                self.note_end(status.code(), status.outcome());
+                self.note_end((status.code(), status.outcome()), status.message());
             }
         }
         Poll::Ready(next)
     }
 
-    fn note_end(&mut self, code: Code, outcome: Outcome) {
+    fn note_end(&mut self, result: (Code, Outcome), reason: &str) {
         if let Some((note, bytes)) = self.0.note.take() {
-            note.ended(code, outcome, [None, Some(bytes)]);
+            note.ended(result, reason, [None, Some(bytes)]);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     lazy_timeout::WaitCount,
+    observe::ObservedCounts,
     status::{Code, Status},
 };
 use std::{
@@ -37,17 +38,34 @@ struct PermitsState {
     waiting: AtomicUsize,
     in_flight_max: usize,
     queue_max: usize,
+    /// Counts calls that wait, and those that get none.
+    counts: Option<Arc<ObservedCounts>>,
 }
 
 impl Permits {
     /// Allows `in_flight_max` calls in flight, and `queue_max` waiting.
+    #[cfg(test)]
     pub(crate) fn new(in_flight_max: usize, queue_max: usize) -> Self {
+        Self::with(in_flight_max, queue_max, None)
+    }
+
+    /// The same, and counts what its callers wait for.
+    pub(crate) fn counted(
+        in_flight_max: usize,
+        queue_max: usize,
+        counts: Arc<ObservedCounts>,
+    ) -> Self {
+        Self::with(in_flight_max, queue_max, Some(counts))
+    }
+
+    fn with(in_flight_max: usize, queue_max: usize, counts: Option<Arc<ObservedCounts>>) -> Self {
         let semaphore = Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(PermitsState {
             semaphore,
             waiting: AtomicUsize::new(0),
             in_flight_max,
             queue_max,
+            counts,
         }))
     }
 
@@ -62,7 +80,13 @@ impl Permits {
         match self.0.semaphore.clone().try_acquire_owned() {
             Ok(permit) => Ok(Permit { _permit: permit, waited: Duration::ZERO }),
             // Boxed: most calls do not wait, and do not carry its size.
-            Err(_all_taken) => Box::pin(self.queue(deadline, wait_max)).await,
+            Err(_all_taken) => {
+                let queued = Box::pin(self.queue(deadline, wait_max)).await;
+                if let (Err(_), Some(counts)) = (&queued, &self.0.counts) {
+                    counts.call_limited();
+                }
+                queued
+            }
         }
     }
 
@@ -71,6 +95,7 @@ impl Permits {
         if waiting.before() >= self.0.queue_max {
             return Err(self.queue_is_full());
         }
+        let _counted = self.0.counts.as_ref().map(ObservedCounts::call_waits);
         let began = Instant::now();
         let until = deadline.min(began + wait_max);
         match tokio::time::timeout_at(until, self.0.semaphore.clone().acquire_owned()).await {

@@ -143,15 +143,14 @@ impl<R: CallAcceptor> Responder<R> {
                         }
                         return arrive(&self.sender, &*self.acceptor).await;
                     }
-                    Some(result) => {
-                        if let Err(status) = &result {
-                            tracing::debug!("call {call_id} failed: {status}");
-                        }
-                        (result, deadline)
-                    }
+                    Some(result) => (result, deadline),
                     None => {
                         tracing::debug!("call {call_id} was reset by its initiator");
-                        self.note_end(Code::Cancelled, Outcome::Unknown, None);
+                        self.note_end(
+                            (Code::Cancelled, Outcome::Unknown),
+                            "it was cancelled",
+                            None,
+                        );
                         self.acceptor.was_reset(received_at, deadline);
                         return self.sender.reset(StreamCode::Cancelled);
                     }
@@ -159,11 +158,12 @@ impl<R: CallAcceptor> Responder<R> {
             }
         };
         let encoded = result.and_then(|reply| encode(&reply, self.message_bytes_max));
-        let (code, outcome, bytes) = match &encoded {
-            Ok((_, bytes)) => (Code::Ok, Outcome::Ok, *bytes as u64),
-            Err(status) => (status.code(), status.outcome(), 0),
-        };
-        self.note_end(code, outcome, Some(bytes));
+        match &encoded {
+            Ok((_, bytes)) => self.note_end((Code::Ok, Outcome::Ok), "", Some(*bytes as u64)),
+            Err(status) => {
+                self.note_end((status.code(), status.outcome()), status.message(), Some(0));
+            }
+        }
         match self.initiator_fault.get().copied().or_else(|| self.activity.initiator_fault()) {
             Some(InitiatorFault::Reset) => self.acceptor.was_reset(received_at, deadline),
             Some(InitiatorFault::Misbehaved) => self.acceptor.misbehaved(),
@@ -255,15 +255,15 @@ impl<R: CallAcceptor> Responder<R> {
         let bytes_out = Some(bytes_out);
         match written {
             Ok(()) => {
-                self.note_end(Code::Ok, Outcome::Ok, bytes_out);
+                self.note_end((Code::Ok, Outcome::Ok), "", bytes_out);
                 self.sender.finish();
             }
             Err(ReplyStreamError::Report(status)) => {
-                self.note_end(status.code(), status.outcome(), bytes_out);
+                self.note_end((status.code(), status.outcome()), status.message(), bytes_out);
                 write_status(&mut self.sender, &status).await;
             }
             Err(ReplyStreamError::Broken(status)) => {
-                self.note_end(status.code(), Outcome::Unknown, bytes_out);
+                self.note_end((status.code(), Outcome::Unknown), status.message(), bytes_out);
                 self.sender.reset(match status.code() {
                     Code::DeadlineExceeded => StreamCode::Deadline,
                     Code::Unavailable => StreamCode::Lost,
@@ -271,20 +271,19 @@ impl<R: CallAcceptor> Responder<R> {
                 });
             }
             Err(ReplyStreamError::Reset(code)) => {
-                let why = if code == StreamCode::Deadline {
-                    Code::DeadlineExceeded
-                } else {
-                    Code::Cancelled
+                let (why, reason) = match code {
+                    StreamCode::Deadline => (Code::DeadlineExceeded, "its deadline passed"),
+                    _ => (Code::Cancelled, "it was cancelled"),
                 };
-                self.note_end(why, Outcome::Unknown, bytes_out);
+                self.note_end((why, Outcome::Unknown), reason, bytes_out);
                 self.sender.reset(code);
             }
         }
     }
 
-    fn note_end(&mut self, code: Code, outcome: Outcome, bytes_out: Option<u64>) {
+    fn note_end(&mut self, result: (Code, Outcome), reason: &str, bytes_out: Option<u64>) {
         if let Some(note) = self.note.take() {
-            note.ended(code, outcome, [Some(self.activity.bytes_in()), bytes_out]);
+            note.ended(result, reason, [Some(self.activity.bytes_in()), bytes_out]);
         }
     }
 

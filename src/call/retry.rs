@@ -1,17 +1,21 @@
 //! Retry budget: retries are at most a tenth of the calls. Counts only, without a clock.
 
 use crate::limits::{RETRIES_PER_HUNDRED, RETRIES_SAVED_MAX};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The retries that are left, in hundredths. Every call earns a tenth of one.
+/// The retries that are left, in hundredths, and how many were made. Every call earns a tenth of
+/// one.
 #[derive(Debug)]
-pub(crate) struct RetryBudget(AtomicU32);
+pub(crate) struct RetryBudget {
+    left: AtomicU32,
+    spent: AtomicU64,
+}
 
 const ONE: u32 = 100;
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self(AtomicU32::new(RETRIES_SAVED_MAX * ONE))
+        Self { left: AtomicU32::new(RETRIES_SAVED_MAX * ONE), spent: AtomicU64::new(0) }
     }
 }
 
@@ -19,17 +23,25 @@ impl RetryBudget {
     /// A call is made for the first time. The usual case, a full budget, only reads.
     pub(crate) fn earn(&self) {
         let max = RETRIES_SAVED_MAX * ONE;
-        if self.0.load(Ordering::Relaxed) < max {
+        if self.left.load(Ordering::Relaxed) < max {
             let earned = |left: u32| Some((left + RETRIES_PER_HUNDRED).min(max));
             // It always gives a new value, so it cannot fail.
-            let _always = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
+            let _always = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
         }
+    }
+
+    /// The retries that were made.
+    #[cfg(feature = "admin")]
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
     }
 
     /// Takes one retry, if there is one.
     pub(crate) fn spend(&self) -> bool {
         let spent = |left: u32| left.checked_sub(ONE);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
+        let has_one = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok();
+        self.spent.fetch_add(u64::from(has_one), Ordering::Relaxed);
+        has_one
     }
 }
 

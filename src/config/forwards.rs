@@ -1,8 +1,11 @@
 //! `[[tcp]]` of an agent's file: TCP forwards.
 
-use super::{table::Table, value::duration};
+use super::{
+    table::Table,
+    value::{duration, text},
+};
 use crate::{
-    agent::{TcpForward, Upstream},
+    agent::{TcpForward, Upstream, UpstreamCheck},
     name::Name,
 };
 use std::{ops::RangeInclusive, time::Duration};
@@ -18,6 +21,7 @@ pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
         let upstream = table.required::<Upstream>("upstream", "127.0.0.1:5432");
         let idle = table.optional("idle", duration(IDLE_RANGE));
         let connect = table.optional("connect_timeout", duration(CONNECT_RANGE));
+        let health = table.optional("health", tcp_check);
         if let Some(name) = name.as_ref().filter(|name| is_taken(&forwards, name)) {
             table.fault("name", format!("`name`: duplicate [[tcp]] {name}"));
         }
@@ -30,9 +34,20 @@ pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
         if let Some(wait) = connect {
             forward = forward.connect_wait_max(wait);
         }
+        if health.is_some() {
+            forward = forward.checked();
+        }
         forwards.push(forward);
     }
     forwards
+}
+
+/// The check of a TCP upstream, which answers no GET.
+fn tcp_check(value: &toml::de::DeValue<'_>) -> Result<UpstreamCheck, String> {
+    match text("connect")(value)? {
+        UpstreamCheck::Connect => Ok(UpstreamCheck::Connect),
+        other => Err(format!("\"{other}\" is for HTTP; write \"connect\"")),
+    }
 }
 
 fn is_taken(forwards: &[TcpForward], name: &Name) -> bool {

@@ -5,7 +5,11 @@ use super::{
     table::Table,
     value::{duration, path, text},
 };
-use crate::{agent::UpstreamAddress, name::Name, policy::HttpScope};
+use crate::{
+    agent::{UpstreamAddress, UpstreamCheck},
+    name::Name,
+    policy::HttpScope,
+};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 const IDLE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -26,13 +30,15 @@ pub struct HttpForwardConfig {
     pub idle: Option<Duration>,
     /// The verbs and paths that are forwarded.
     pub scope: HttpScope,
+    /// The check of the upstream.
+    pub health: Option<UpstreamCheck>,
 }
 
 impl HttpForwardConfig {
     /// A forward and its upstream, everything else by default.
     pub fn new(name: Name, upstream: UpstreamAddress) -> Self {
         let scope = HttpScope::default();
-        Self { name, upstream, upstream_ca: None, host: None, idle: None, scope }
+        Self { name, upstream, upstream_ca: None, host: None, idle: None, scope, health: None }
     }
 }
 
@@ -57,9 +63,10 @@ fn read_forward(table: &mut Table<'_>) -> Option<HttpForwardConfig> {
     let host = table.optional("host", host_header);
     let idle = table.optional("idle", duration(IDLE_RANGE));
     let scope = read_http_scope(table);
+    let health = table.optional("health", text("GET /healthz"));
     table.refuse(&["forward"], "belongs in [[service]]; here it is `upstream`");
     let (name, upstream) = (name?, upstream?);
-    Some(HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope })
+    Some(HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health })
 }
 
 pub(super) fn host_header(value: &toml::de::DeValue<'_>) -> Result<String, String> {

@@ -5,7 +5,10 @@ use super::{
     table::Table,
     value::{duration, path, text},
 };
-use crate::{agent::UpstreamAddress, name::Name};
+use crate::{
+    agent::{UpstreamAddress, UpstreamCheck},
+    name::Name,
+};
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 const IDLE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -25,6 +28,8 @@ pub struct McpForwardConfig {
     /// Time without a byte either way after which a request ends, or without a request after which
     /// a process does.
     pub idle: Option<Duration>,
+    /// The check of an HTTP server.
+    pub health: Option<UpstreamCheck>,
 }
 
 /// Where an MCP server is.
@@ -40,7 +45,7 @@ pub enum McpServerConfig {
 impl McpForwardConfig {
     /// A server, everything else by default.
     pub const fn new(name: Name, server: McpServerConfig) -> Self {
-        Self { name, server, upstream_ca: None, host: None, idle: None }
+        Self { name, server, upstream_ca: None, host: None, idle: None, health: None }
     }
 }
 
@@ -71,17 +76,18 @@ fn read_forward(table: &mut Table<'_>) -> Option<McpForwardConfig> {
     let upstream_ca = table.optional("upstream_ca", path);
     let host = table.optional("host", host_header);
     let idle = table.optional("idle", duration(IDLE_RANGE));
+    let health = table.optional("health", text("connect"));
     table
         .refuse(&["tools"], "is decided by rules; write [[allow]] with method = \"mcp:NAME/TOOL\"");
     let server = server(table, upstream, command)?;
     match &server {
         McpServerConfig::Http(address) => check_trust(table, address, upstream_ca.is_some()),
         McpServerConfig::Command(_) => table.refuse(
-            &["upstream_ca", "host"],
+            &["upstream_ca", "host", "health"],
             "is for a server with `upstream`; a command has none",
         ),
     }
-    Some(McpForwardConfig { name: name?, server, upstream_ca, host, idle })
+    Some(McpForwardConfig { name: name?, server, upstream_ca, host, idle, health })
 }
 
 fn server(

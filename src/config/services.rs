@@ -6,7 +6,7 @@ use super::{
     value::{flag, path, text},
 };
 use crate::{
-    agent::{Forward, ForwardFormat, UpstreamAddress},
+    agent::{Forward, ForwardFormat, UpstreamAddress, UpstreamCheck},
     name::{MethodName, ServiceName},
 };
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub struct ForwardConfig {
     pub keep_alive: bool,
     /// The names of metadata that become headers; `None` is all that may.
     pub metadata: Option<Vec<String>>,
+    /// The check of the upstream.
+    pub health: Option<UpstreamCheck>,
 }
 
 impl ForwardConfig {
@@ -37,7 +39,8 @@ impl ForwardConfig {
     pub fn new(service: ServiceName, upstream: UpstreamAddress) -> Self {
         let format = ForwardFormat::default();
         let (upstream_ca, methods, keep_alive, metadata) = (None, None, true, None);
-        Self { service, upstream, upstream_ca, format, methods, keep_alive, metadata }
+        let health = None;
+        Self { service, upstream, upstream_ca, format, methods, keep_alive, metadata, health }
     }
 }
 
@@ -64,10 +67,20 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
     let methods = table.each_of_some("methods", text::<MethodName>("Hello"), remedy);
     let keep_alive = table.optional("keep_alive", flag).unwrap_or(true);
     let metadata = table.each("metadata", metadata_name);
+    let health = table.optional("health", text("GET /healthz"));
     table.refuse(&["upstream"], "belongs in [[tcp]]; here it is `forward`");
     refuse_misplaced(table);
     let (service, upstream) = (name?, upstream?);
-    Some(ForwardConfig { service, upstream, upstream_ca, format, methods, keep_alive, metadata })
+    Some(ForwardConfig {
+        service,
+        upstream,
+        upstream_ca,
+        format,
+        methods,
+        keep_alive,
+        metadata,
+        health,
+    })
 }
 
 fn metadata_name(value: &DeValue<'_>) -> Result<String, String> {

@@ -1,6 +1,8 @@
 //! A [`Link`]: one QUIC connection with a verified peer, which opens and accepts the streams of
 //! calls. The side that keeps the link up holds its control stream.
 
+#[cfg(feature = "admin")]
+use super::link_stats::{LinkStats, LinkTotals};
 use super::{
     endpoint,
     fault::LinkFault,
@@ -65,6 +67,18 @@ pub(super) struct LinkInner {
     answered: UnderWay,
     /// Another link has replaced it: it opens no stream any more.
     is_replaced: AtomicBool,
+    /// Where its packets are added once it has ended.
+    #[cfg(feature = "admin")]
+    pub(super) totals: OnceLock<Arc<LinkTotals>>,
+}
+
+#[cfg(feature = "admin")]
+impl Drop for LinkInner {
+    fn drop(&mut self) {
+        if let Some(totals) = self.totals.get() {
+            totals.add(&LinkStats::of(&self.connection));
+        }
+    }
 }
 
 /// What only one side of a link has.
@@ -128,6 +142,8 @@ impl Link {
             awaited: UnderWay::default(),
             answered: UnderWay::default(),
             is_replaced: AtomicBool::new(false),
+            #[cfg(feature = "admin")]
+            totals: OnceLock::new(),
         }))
     }
 
@@ -376,6 +392,17 @@ impl Link {
 
     pub(crate) fn rtt(&self) -> Duration {
         self.0.connection.rtt()
+    }
+
+    /// Calls of both sides that are on it.
+    #[cfg(feature = "admin")]
+    pub(crate) fn calls_in_flight(&self) -> usize {
+        self.0.awaited.len() + self.0.answered.len()
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn stats(&self) -> LinkStats {
+        LinkStats::of(&self.0.connection)
     }
 }
 

@@ -144,6 +144,17 @@ impl LinkFault {
         }
     }
 
+    /// The kind of a failed handshake, for a metric: one of a few words.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Handshake { is_identity: true, .. } => "certificate",
+            Self::Handshake { .. } => "protocol",
+            Self::Silent(_) => "silent",
+            Self::Closed { .. } => "closed",
+            _ => "broken",
+        }
+    }
+
     pub(crate) fn draining(reason: &str) -> Self {
         Self::Draining { reason: text_of(reason.as_bytes()) }
     }

@@ -16,6 +16,8 @@ mod fault;
 mod greet;
 mod keeper;
 mod link_socket;
+#[cfg(feature = "admin")]
+mod link_stats;
 mod listener;
 mod migration;
 mod path_change;
@@ -49,6 +51,8 @@ pub use fault::LinkFault;
 pub(crate) use fault::sentence;
 pub(crate) use greet::{Greeted, NotGreeted};
 pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
+#[cfg(feature = "admin")]
+pub(crate) use link_stats::LinkStats;
 pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use path_change::PathChange;
 pub use path_change::{LinkPath, PathChangeCause};

@@ -1,6 +1,8 @@
 //! The credentials of one endpoint and the links that were made with them. Links are verified again
 //! when the credentials change, and end with the certificates of their peers.
 
+#[cfg(feature = "admin")]
+use super::link_stats::LinkTotals;
 use super::{
     connection::{Link, LinkInner},
     fault::LinkFault,
@@ -23,6 +25,8 @@ pub(crate) struct TrustedLinks {
     /// The credentials with which every link was verified last.
     verified_with: Mutex<Credentials>,
     links: Mutex<VerifiedLinks>,
+    #[cfg(feature = "admin")]
+    ended: Arc<LinkTotals>,
 }
 
 #[derive(Default)]
@@ -45,7 +49,14 @@ impl VerifiedLinks {
 impl TrustedLinks {
     pub(super) fn new(net: SharedNet, credentials: Credentials) -> Self {
         let verified_with = Mutex::new(credentials.clone());
-        Self { net, credentials: RwLock::new(credentials), verified_with, links: Mutex::default() }
+        Self {
+            net,
+            credentials: RwLock::new(credentials),
+            verified_with,
+            links: Mutex::default(),
+            #[cfg(feature = "admin")]
+            ended: Arc::default(),
+        }
     }
 
     pub(super) const fn net(&self) -> &SharedNet {
@@ -65,6 +76,8 @@ impl TrustedLinks {
     /// is verified at once: a replacement goes through the list after that, so that one of the two
     /// sees the link.
     pub(super) fn add(&self, link: &Link, under: &Credentials) {
+        #[cfg(feature = "admin")]
+        drop(link.0.totals.set(self.ended.clone()));
         self.links.lock().unwrap_or_else(PoisonError::into_inner).add(link);
         let now = self.credentials();
         if !now.is_same(under) {
@@ -72,7 +85,21 @@ impl TrustedLinks {
         }
     }
 
-    pub(super) fn up(&self) -> Vec<Link> {
+    /// Sent and lost packets, sent and received bytes of all links since the start.
+    #[cfg(feature = "admin")]
+    pub(crate) fn totals(&self) -> [u64; 4] {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        // A link counts here until it is dropped, and in the sum of the others from then on.
+        let alive: Vec<_> = links.all.iter().filter_map(Weak::upgrade).map(Link).collect();
+        drop(links);
+        let ended = self.ended.read();
+        alive
+            .iter()
+            .map(|link| link.stats().sums())
+            .fold(ended, |sum, more| [0, 1, 2, 3].map(|at| sum[at] + more[at]))
+    }
+
+    pub(crate) fn up(&self) -> Vec<Link> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let links = links.all.iter().filter_map(Weak::upgrade).map(Link);
         links.filter(|link| !link.is_closed()).collect()

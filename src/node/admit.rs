@@ -198,7 +198,7 @@ async fn agent(
     shared.link_up(&link);
     serve(shared, &link, calls_max, &limits);
     control.close_by(shared.close_sequence(&link));
-    let permits = Permits::new(initiated_max, limits.queue_max);
+    let permits = Permits::counted(initiated_max, limits.queue_max, shared.observer.counts());
     let maintained = link.clone();
     let agent = AgentLink { link, permits, services: Vec::new(), software, limits };
     let (is_registered, reason) = (false, None);

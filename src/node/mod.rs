@@ -27,3 +27,5 @@ pub use handle::{AgentHandle, AgentRef, Arrivals, NotConnected};
 #[cfg(feature = "gateway")]
 pub(crate) use ingress::{GatewayCall, GatewayIngress};
 pub use running::Node;
+#[cfg(feature = "admin")]
+pub(crate) use running::NodeView;

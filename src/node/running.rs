@@ -17,6 +17,7 @@ use crate::{
     name::{Name, PeerName},
     observe::{Event, Events, NodeEvent},
     policy::NodePolicy,
+    readiness::Readiness,
     start_error::StartError,
     status::Status,
     tls::Credentials,
@@ -111,6 +112,12 @@ impl Node {
     /// per method. No lock is held meanwhile: the registry is copied first.
     pub fn directory_for(&self, requester: &PeerName) -> Directory {
         snapshot::directory_for(&self.shared, requester)
+    }
+
+    /// Readiness for calls: it listens, its certificate and its revocation list are good, and it
+    /// does not stop.
+    pub fn readiness(&self) -> Readiness {
+        self.shared.readiness(&self.credentials())
     }
 
     /// Subscribes to events of links from now on: attached, lost, draining, taken over, moved to
@@ -238,18 +245,52 @@ impl Drop for Node {
     }
 }
 
-/// What an admin listener reads of a node.
+/// What an admin listener reads of a node, also while that shuts down.
+#[cfg(feature = "admin")]
+#[derive(Clone)]
+pub(crate) struct NodeView {
+    shared: Arc<NodeState>,
+    trust: Arc<crate::link::TrustedLinks>,
+}
+
 #[cfg(feature = "admin")]
 impl Node {
+    pub(crate) fn view(&self) -> NodeView {
+        NodeView { shared: self.shared.clone(), trust: self.listener.trust().clone() }
+    }
+}
+
+#[cfg(feature = "admin")]
+impl NodeView {
     pub(crate) fn counts(&self) -> Arc<crate::observe::ObservedCounts> {
         self.shared.observer.counts()
     }
 
+    pub(crate) fn audit_lines_lost(&self) -> u64 {
+        self.shared.observer.audit_lines_lost()
+    }
+
+    pub(crate) fn recent(&self) -> Arc<crate::observe::RecentEvents> {
+        self.shared.observer.recent()
+    }
+
     pub(crate) fn trust(&self) -> Arc<crate::link::TrustedLinks> {
-        self.listener.trust().clone()
+        self.trust.clone()
     }
 
     pub(crate) fn tasks(&self) -> crate::drain::Tasks {
         self.shared.links.clone()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
+    pub(crate) fn retried(&self) -> u64 {
+        self.shared.retries.spent()
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.shared.readiness(&self.trust.credentials())
     }
 }

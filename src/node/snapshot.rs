@@ -12,15 +12,17 @@ use crate::{
     call::Context,
     directory::{AgentInfo, DIRECTORY, Directory, ListedService},
     limits::AGENTS_COPIED_AT_ONCE,
-    name::{MethodPath, Name, NameError, PeerName},
+    name::{MethodPath, Name, NameError, PeerName, Role},
     policy::NodePolicy,
     printable::printable,
+    probe::{PROBE, Prober},
     serve::Service,
     status::{Code, Status},
     wire::ServiceInfo,
 };
 use std::{
     future::{Ready, ready},
+    pin::Pin,
     sync::Arc,
     time::SystemTime,
 };
@@ -143,10 +145,38 @@ pub(super) fn directory(shared: &Arc<NodeState>) -> Service {
         services(shared, caller, &agent.parse().map_err(invalid)?)
     });
     Service::new(DIRECTORY)
+        .method(PROBE, probe_back(shared))
         .method("AllServices", all)
         .method("Agents", agents)
         .method("Hosts", hosts)
         .method("Services", services)
+}
+
+/// Calls the agent that asks, on the link that calls of it take.
+fn probe_back(shared: &Arc<NodeState>) -> impl Fn((), Context) -> ReplyOf<()> + use<> {
+    let shared = Arc::downgrade(shared);
+    move |(), ctx| {
+        let shared = shared.upgrade();
+        Box::pin(async move {
+            let shared = shared.ok_or_else(stopping)?;
+            if ctx.caller().role != Role::Agent {
+                return Err(Status::new(Code::InvalidArgument, "only agents are probed"));
+            }
+            let link = shared.registry().pick(&ctx.caller().name).cloned();
+            let link = link.ok_or_else(|| {
+                Status::new(Code::Unavailable, "the node sends this agent no calls")
+            })?;
+            let limits = (&*link.limits).into();
+            let prober = Prober { peer: &shared.peer, call_ids: &shared.call_ids, limits };
+            prober.probe_agent(&link.link, ctx.deadline()).await
+        })
+    }
+}
+
+type ReplyOf<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+
+fn stopping() -> Status {
+    Status::new(Code::Unavailable, "the node is stopping")
 }
 
 /// A method of the directory. It holds a weak reference to the node, which owns it.
@@ -156,7 +186,6 @@ fn answer<T, R>(
 ) -> impl Fn(T, Context) -> Ready<Result<R, Status>> + use<T, R> {
     let shared = Arc::downgrade(shared);
     move |request, ctx| {
-        let stopping = || Status::new(Code::Unavailable, "the node is stopping");
         let shared = shared.upgrade().ok_or_else(stopping);
         ready(shared.and_then(|shared| answer(&shared, ctx.caller(), request)))
     }

@@ -17,10 +17,13 @@ use crate::{
     net::SharedNet,
     observe::{Event, NodeEvent, Observer},
     policy::NodePolicy,
+    readiness::Readiness,
     serve::Services,
     shared_value::SharedValue,
+    tls::Credentials,
     wire::{CloseCode, ServiceInfo},
 };
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::broadcast;
 
@@ -146,6 +149,19 @@ impl NodeState {
         let (peer, address, lasted) = (link.identity(), link.remote_address(), link.age());
         self.observer.report(Event::LinkDown { peer, address, lasted, reason: &reason });
         reason
+    }
+
+    /// True once it has begun to stop.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_notified() || self.calls.is_draining()
+    }
+
+    pub(super) fn readiness(&self, credentials: &Credentials) -> Readiness {
+        let [mut reasons, _soon] = credentials.expiry_lines(self.net.now());
+        if self.is_draining() {
+            reasons.push(STOPS.to_owned());
+        }
+        Readiness::new(reasons, BTreeMap::new())
     }
 
     pub(super) fn close_sequence(&self, link: &Link) -> CloseSequence {

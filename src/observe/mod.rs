@@ -6,16 +6,20 @@ mod event;
 mod log;
 mod observer;
 mod program;
+mod recent;
 mod record;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use counts::ObservedCounts;
 #[cfg(feature = "admin")]
-pub(crate) use counts::{CallCounts, DURATION_BOUNDS_US, ObservedCounts};
+pub(crate) use counts::{CallCounts, DURATION_BOUNDS_US, Durations};
 pub(crate) use event::Event;
 pub(crate) use log::log_path_change;
 pub(crate) use observer::Observer;
 pub use program::{AgentEvent, NodeEvent};
-pub(crate) use record::{CallInfo, CallRecord, CallStart};
+#[cfg(feature = "admin")]
+pub(crate) use recent::{FailedCall, LinkChange, RecentEvents, RefusalCount};
+pub(crate) use record::{CallInfo, CallRecord, CallStart, RecordedCaller};
 pub use stream::Events;

@@ -1,8 +1,9 @@
 //! The observer, to which every event is reported once.
 
 #[cfg(feature = "admin")]
-use super::counts::ObservedCounts;
+use super::recent::RecentEvents;
 use super::{
+    counts::ObservedCounts,
     event::Event,
     log::log,
     program::ProgramEvent,
@@ -68,7 +69,7 @@ pub(crate) struct PendingReport<'a, E: ProgramEvent> {
 
 impl<E: ProgramEvent> Observer<E> {
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
-        let recorder = Recorder { audit: audit.clone(), own, counts: Arc::default() };
+        let recorder = Recorder::new(audit.clone(), own);
         let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
         Self { recorder, events, limits: EventLimits::default() }
     }
@@ -94,17 +95,23 @@ impl<E: ProgramEvent> Observer<E> {
     }
 
     /// Starts the record of a call.
-    pub(crate) fn call(
-        &self,
-        start: CallStart,
-        info: impl FnOnce() -> CallInfo,
-    ) -> Box<CallRecord> {
+    pub(crate) fn call(&self, start: CallStart, info: CallInfo) -> Box<CallRecord> {
         self.recorder.call(start, info)
     }
 
-    #[cfg(feature = "admin")]
     pub(crate) fn counts(&self) -> Arc<ObservedCounts> {
         self.recorder.counts.clone()
+    }
+
+    /// Lines that the audit log could not take.
+    #[cfg(feature = "admin")]
+    pub(crate) fn audit_lines_lost(&self) -> u64 {
+        self.recorder.audit.lost()
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn recent(&self) -> Arc<RecentEvents> {
+        self.recorder.recent.clone()
     }
 
     /// Subscribes a program to events until the owner has stopped.
@@ -114,6 +121,7 @@ impl<E: ProgramEvent> Observer<E> {
 
     fn write(&self, event: &Event<'_>) {
         self.recorder.counts.event(event);
+        self.recorder.recent.event(event);
         let logged = self.limits.admit(event, Instant::now());
         if let Some(suppressed) = logged {
             log(event, &self.recorder.own, suppressed);

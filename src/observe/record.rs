@@ -1,18 +1,24 @@
 //! Audit records of events: one JSON object each, with the fields of the event.
 
-use super::{counts::ObservedCounts, event::Event};
+use super::{
+    counts::ObservedCounts,
+    event::Event,
+    recent::{self, FailedCall, RecentEvents},
+};
 use crate::{
     audit::{Audit, AuditLine},
+    health::ServiceHealth,
     link::LinkMove,
     name::{CallId, MethodPath, Name, PeerName, Role},
-    rate_limit::Suppressed,
+    rate_limit::{LogLimits, Suppressed},
     status::{Code, Outcome},
-    tls::{Claim, Identity},
+    tls::{Claim, Identity, Utc},
     wire::CallKind,
 };
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     net::SocketAddr,
+    ops::Deref,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
@@ -20,27 +26,38 @@ use tokio::time::Instant;
 
 /// Writes the audit records of one node or agent. Builds nothing without an audit log.
 #[derive(Debug, Clone)]
-pub(super) struct Recorder {
+pub(super) struct Recorder(pub(super) Arc<RecorderState>);
+
+#[derive(Debug)]
+pub(super) struct RecorderState {
     pub(super) audit: Audit,
     pub(super) own: PeerName,
     pub(super) counts: Arc<ObservedCounts>,
+    pub(super) recent: Arc<RecentEvents>,
+    /// Limits of the lines about failed calls, by caller.
+    pub(super) failed: LogLimits<String>,
+}
+
+impl Deref for Recorder {
+    type Target = RecorderState;
+
+    fn deref(&self) -> &RecorderState {
+        &self.0
+    }
 }
 
 impl Recorder {
-    /// Starts the record of a call, which counts it, and is written at its end if calls are
-    /// recorded.
-    pub(super) fn call(
-        &self,
-        start: CallStart,
-        info: impl FnOnce() -> CallInfo,
-    ) -> Box<CallRecord> {
+    pub(super) fn new(audit: Audit, own: PeerName) -> Self {
+        let (counts, recent, failed) = (Arc::default(), Arc::default(), LogLimits::default());
+        Self(Arc::new(RecorderState { audit, own, counts, recent, failed }))
+    }
+
+    /// Starts the record of a call, which counts it. At its end it is written if calls are
+    /// recorded, and logged if it has failed.
+    pub(super) fn call(&self, start: CallStart, info: CallInfo) -> Box<CallRecord> {
         self.counts.call_started(start.kind);
-        let audited = self.audit.records_calls().then(|| AuditedCall {
-            recorder: self.clone(),
-            info: info(),
-            agent: Arc::default(),
-        });
-        Box::new(CallRecord { counts: self.counts.clone(), start, audited, has_ended: false })
+        let (recorder, picked, health) = (self.clone(), None, None);
+        Box::new(CallRecord { recorder, start, info, picked, health, has_ended: false })
     }
 
     fn write(&self, event: &str, rest: impl FnOnce(AuditLine) -> AuditLine) {
@@ -148,7 +165,7 @@ fn of_peer(line: AuditLine, peer: &Identity, address: SocketAddr) -> AuditLine {
 #[derive(Debug)]
 pub(crate) struct CallInfo {
     /// The caller: by its certificate, and on an agent as asserted by the node.
-    pub(crate) caller: String,
+    pub(crate) caller: RecordedCaller,
     /// The agent, if the call names one.
     pub(crate) agent: Option<PeerName>,
     /// On an agent, the node that forwarded the call.
@@ -156,6 +173,23 @@ pub(crate) struct CallInfo {
     pub(crate) method: MethodPath,
     pub(crate) call_id: CallId,
     pub(crate) attempt: u32,
+}
+
+/// Who makes a call, for its record.
+#[derive(Debug)]
+pub(crate) enum RecordedCaller {
+    Peer(PeerName),
+    /// A text of the node, which may not be a name.
+    Claimed(Box<str>),
+}
+
+impl Display for RecordedCaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => peer.fmt(f),
+            Self::Claimed(text) => text.fmt(f),
+        }
+    }
 }
 
 /// Kind and times of a call at its start.
@@ -169,47 +203,69 @@ pub(crate) struct CallStart {
 /// Record of a call in flight. Dropped before [`CallRecord::ended`], it was cancelled or timed out.
 #[derive(Debug)]
 pub(crate) struct CallRecord {
-    counts: Arc<ObservedCounts>,
+    recorder: Recorder,
     start: CallStart,
-    /// Set if the call is recorded in the audit log.
-    audited: Option<AuditedCall>,
+    info: CallInfo,
+    /// The agent that was picked, if the call named none.
+    picked: Option<Arc<OnceLock<PeerName>>>,
+    /// Judges its service by how the call ends.
+    health: Option<Arc<ServiceHealth>>,
     has_ended: bool,
 }
 
-#[derive(Debug)]
-struct AuditedCall {
-    recorder: Recorder,
-    info: CallInfo,
-    /// The agent that was picked, if the call named none.
-    agent: Arc<OnceLock<PeerName>>,
-}
-
 impl CallRecord {
-    /// Cell that receives the picked agent; `None` if it is of no use.
-    pub(crate) fn agent(&self) -> Option<Arc<OnceLock<PeerName>>> {
-        self.audited.as_ref().map(|audited| audited.agent.clone())
+    /// Has the end of the call counted for the health of its service.
+    pub(crate) fn counts_for(&mut self, health: Option<&Arc<ServiceHealth>>) {
+        self.health = health.cloned();
     }
 
-    pub(crate) fn picked(&self, agent: &PeerName) {
-        if let Some(audited) = &self.audited {
-            drop(audited.agent.set(agent.clone()));
+    /// Cell that receives the picked agent.
+    pub(crate) fn picked_agent(&mut self) -> Arc<OnceLock<PeerName>> {
+        self.picked.get_or_insert_default().clone()
+    }
+
+    /// Notes the agent that was picked, if the call named none.
+    pub(crate) fn picked(&mut self, agent: impl FnOnce() -> PeerName) {
+        if self.info.agent.is_none() {
+            self.info.agent = Some(agent());
         }
     }
 
-    /// Writes the record with the result and the bytes of messages each way, as far as known.
-    pub(crate) fn ended(mut self, code: Code, outcome: Outcome, bytes: [Option<u64>; 2]) {
+    /// Writes the record with the result, the reason of a failure, and the bytes of messages each
+    /// way, as far as known.
+    pub(crate) fn ended(
+        mut self,
+        (code, outcome): (Code, Outcome),
+        reason: &str,
+        bytes: [Option<u64>; 2],
+    ) {
         self.has_ended = true;
-        self.write(code, outcome, bytes);
+        self.write((code, outcome), reason, bytes);
     }
 
-    fn write(&self, code: Code, outcome: Outcome, [bytes_in, bytes_out]: [Option<u64>; 2]) {
-        let CallStart { kind, began, .. } = self.start;
-        self.counts.call_ended(kind, code, outcome, began.elapsed());
-        let Some(AuditedCall { recorder, info, agent }) = &self.audited else { return };
+    fn agent(&self) -> Option<&PeerName> {
+        self.info.agent.as_ref().or_else(|| self.picked.as_ref()?.get())
+    }
+
+    fn write(&self, (code, outcome): (Code, Outcome), reason: &str, bytes: [Option<u64>; 2]) {
+        let Self { recorder, start: CallStart { kind, began, .. }, info, .. } = self;
+        let now = Instant::now();
+        let took = now.duration_since(*began);
+        recorder.counts.call_ended(*kind, (code, outcome), took, bytes);
+        if let Some(health) = &self.health {
+            health.call_ended(code, outcome, now);
+        }
+        if code != Code::Ok && code != Code::Cancelled {
+            self.failed((code, outcome), reason, now);
+        }
+        if !recorder.audit.records_calls() {
+            return;
+        }
+        let [bytes_in, bytes_out] = bytes;
         recorder.write("call", |line| {
             line.text("call_id", info.call_id)
                 .text("caller", &info.caller)
-                .text_or_null("agent", info.agent.as_ref().or_else(|| agent.get()))
+                .text_or_null("agent", self.agent())
                 .text_if("via", via_of(info.via.as_ref()))
                 .text("method", &info.method)
                 .text("kind", kind)
@@ -218,7 +274,46 @@ impl CallRecord {
                 .text("outcome", outcome)
                 .number_or_null("bytes_in", bytes_in)
                 .number_or_null("bytes_out", bytes_out)
-                .millis("duration_ms", began.elapsed())
+                .millis("duration_ms", took)
+        });
+    }
+
+    /// Logs a failed call and keeps it among the recent ones, as often as its caller may cause
+    /// lines.
+    fn failed(&self, (code, outcome): (Code, Outcome), reason: &str, now: Instant) {
+        let Self { recorder, start: CallStart { kind, began, .. }, info, .. } = self;
+        let caller = info.caller.to_string();
+        let Some(suppressed) = recorder.failed.admit(caller.clone(), now) else { return };
+        let took = now.duration_since(*began);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let (agent, reason) = (self.agent(), recent::bounded(reason));
+        // A refusal has a line of its own, with the rule.
+        if (code, outcome) != (Code::PermissionDenied, Outcome::NotExecuted) {
+            tracing::info!(
+                call_id = %info.call_id,
+                %caller,
+                agent = agent.map(tracing::field::display),
+                via = info.via.as_ref().map(tracing::field::display),
+                method = %info.method,
+                kind = kind.as_str(),
+                code = code.as_str(),
+                outcome = outcome.as_str(),
+                duration_ms,
+                reason,
+                "call of {} by {caller} failed: {code} ({outcome}): {reason}{suppressed}",
+                info.method
+            );
+        }
+        recorder.recent.call_failed(FailedCall {
+            at: Utc(SystemTime::now()).to_string(),
+            call_id: info.call_id.to_string(),
+            caller: recent::bounded(caller),
+            agent: agent.map(PeerName::to_string),
+            method: info.method.to_string(),
+            code: code.as_str(),
+            outcome: outcome.as_str(),
+            duration_ms,
+            reason,
         });
     }
 }
@@ -227,8 +322,11 @@ impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.has_ended {
             let is_late = Instant::now() >= self.start.deadline;
-            let code = if is_late { Code::DeadlineExceeded } else { Code::Cancelled };
-            self.write(code, Outcome::Unknown, [None, None]);
+            let (code, reason) = match is_late {
+                true => (Code::DeadlineExceeded, "its deadline passed"),
+                false => (Code::Cancelled, "it was cancelled"),
+            };
+            self.write((code, Outcome::Unknown), reason, [None, None]);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
         Context, DynHandler, Inbound, Outbound, SharedHandler, answer_once, answer_with_stream,
         decode_request, inbound, pascal, typed_handler,
     },
+    health::HealthCheck,
     name::MethodPath,
     status::Status,
     wire::CallKind,
@@ -33,6 +34,7 @@ pub struct Service {
     pub(super) description: String,
     pub(super) described: Vec<(String, Description)>,
     pub(super) fallback: Option<Fallback>,
+    pub(super) check: Option<HealthCheck>,
 }
 
 /// Handler and kind of a method.
@@ -51,6 +53,7 @@ impl Service {
             description: String::new(),
             described: Vec::new(),
             fallback: None,
+            check: None,
         }
     }
 
@@ -196,6 +199,12 @@ impl Service {
         if let Some(fallback) = &mut self.fallback {
             fallback.handler = wrapper(fallback.handler.clone());
         }
+        self
+    }
+
+    /// Sets how its upstream is checked.
+    pub(crate) fn checked_by(mut self, check: HealthCheck) -> Self {
+        self.check = Some(check);
         self
     }
 

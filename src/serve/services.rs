@@ -3,6 +3,7 @@
 use super::{Description, Service, ServiceError, fallback::Fallback, service::Method};
 use crate::{
     call::SharedHandler,
+    health::ServiceHealth,
     name::{MethodName, MethodPath, ServiceName},
     status::{Code, Status},
     wire::{CallKind, MethodInfo, ServiceInfo, WireError, expect_registrable},
@@ -10,6 +11,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    sync::Arc,
 };
 
 /// All hosted methods, by name.
@@ -17,6 +19,8 @@ pub(crate) struct Services {
     methods: HashMap<MethodPath, Method>,
     fallbacks: HashMap<String, Fallback>,
     infos: Vec<ServiceInfo>,
+    /// By the names that host rules have.
+    health: BTreeMap<String, Arc<ServiceHealth>>,
 }
 
 impl Services {
@@ -40,7 +44,9 @@ impl Services {
     pub(crate) fn with_reserved(services: Vec<Service>) -> Result<Self, ServiceError> {
         let (mut found, mut fallbacks) = (HashMap::new(), HashMap::new());
         let mut listed: BTreeMap<(String, bool), Listed> = BTreeMap::new();
-        for Service { name: service, methods, description, described, fallback } in services {
+        let mut health = BTreeMap::new();
+        for Service { name: service, methods, description, described, fallback, check } in services
+        {
             let parsed: ServiceName = service.parse()?;
             let key = (service.clone(), methods.iter().any(|(_, method)| method.kind.is_forward()));
             if (!key.1 && fallbacks.contains_key(&service))
@@ -51,10 +57,15 @@ impl Services {
             let listed = listed.entry(key).or_default();
             if let Some(fallback) = fallback {
                 listed.methods.extend(fallback.infos()?);
+                health.insert(service.clone(), check);
                 fallbacks.insert(service, fallback);
+            } else if let (Some(check), [(name, method)]) = (check, &methods[..]) {
+                let hosted = path(&parsed, name, method.kind)?.hosted().to_owned();
+                health.insert(hosted, Some(check));
             }
             for (name, method) in methods {
                 let path = path(&parsed, &name, method.kind)?;
+                health.entry(path.hosted().to_owned()).or_insert(None);
                 listed.methods.push(MethodInfo::new(name, method.kind));
                 if found.insert(path.clone(), method).is_some() {
                     return Err(ServiceError::Twice(path));
@@ -65,7 +76,12 @@ impl Services {
         let infos: Vec<_> = listed.into_iter().map(info).collect();
         match infos.iter().find_map(ServiceInfo::too_long) {
             Some(what) => Err(ServiceError::TooLong(what)),
-            None => Ok(Self { methods: found, fallbacks, infos }),
+            None => {
+                let health = health
+                    .into_iter()
+                    .map(|(name, check)| (name, Arc::new(ServiceHealth::with_check(check))));
+                Ok(Self { methods: found, fallbacks, infos, health: health.collect() })
+            }
         }
     }
 
@@ -107,6 +123,16 @@ impl Services {
             };
             Status::not_executed(Code::Unimplemented, text)
         })
+    }
+
+    /// Health of the service of a method; `None` if none is hosted here.
+    pub(crate) fn health_of(&self, method: &MethodPath) -> Option<&Arc<ServiceHealth>> {
+        self.health.get(method.hosted())
+    }
+
+    /// Health of all services, by the names that host rules have.
+    pub(crate) fn health(&self) -> impl Iterator<Item = (&String, &Arc<ServiceHealth>)> {
+        self.health.iter()
     }
 
     /// All hosted services, sorted by name.

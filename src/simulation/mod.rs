@@ -5,6 +5,7 @@ mod calls;
 mod close;
 mod initiator;
 mod links;
+mod readiness;
 mod scripted_node;
 
 use crate::{

@@ -47,11 +47,7 @@ pub(crate) struct ExpiryWarnings {
 impl ExpiryWarnings {
     pub(crate) fn due(&mut self, credentials: &Credentials, now: SystemTime) -> Vec<String> {
         let (identity, validity) = (credentials.identity(), credentials.validity());
-        let life = [validity.starts.at(), validity.ends.at()];
-        let mut found = warnings(life, credentials.crl_next_update(), now);
-        if credentials.is_revoked() {
-            found.push(Warning::IsRevoked);
-        }
+        let found = found(credentials, now);
         let marks: CredentialMarks =
             (identity.serial().into(), validity.ends.at(), credentials.crl_next_update());
         let was_logged = self.logged.as_ref().is_some_and(|(of, logged, when)| {
@@ -64,6 +60,28 @@ impl ExpiryWarnings {
         let lines = found.iter().map(|warning| line(*warning, credentials, now)).collect();
         self.logged = Some((marks, found, now));
         lines
+    }
+}
+
+fn found(credentials: &Credentials, now: SystemTime) -> Vec<Warning> {
+    let validity = credentials.validity();
+    let life = [validity.starts.at(), validity.ends.at()];
+    let mut found = warnings(life, credentials.crl_next_update(), now);
+    if credentials.is_revoked() {
+        found.push(Warning::IsRevoked);
+    }
+    found
+}
+
+impl Credentials {
+    /// Lines about what has ended or is revoked, so that peers refuse each other, and about what is
+    /// about to end.
+    pub(crate) fn expiry_lines(&self, now: SystemTime) -> [Vec<String>; 2] {
+        let is_soon =
+            |warning: &Warning| matches!(warning, Warning::EndsSoon | Warning::ListEndsSoon);
+        let (soon, over): (Vec<_>, Vec<_>) = found(self, now).into_iter().partition(is_soon);
+        [over, soon]
+            .map(|found| found.into_iter().map(|warning| line(warning, self, now)).collect())
     }
 }
 

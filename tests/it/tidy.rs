@@ -45,11 +45,17 @@ const ROOMS: &[Room] = &[
             "src/mcp/",
             "src/convert/text.rs",
             "src/bin/dialback/bench/gateway",
+            "src/bin/dialback/status.rs",
         ],
     },
     Room {
         word: "hyper_util",
-        places: &["src/httpd", "src/agent/forward/", "src/bin/dialback/bench/gateway"],
+        places: &[
+            "src/httpd",
+            "src/agent/forward/",
+            "src/bin/dialback/bench/gateway",
+            "src/bin/dialback/status.rs",
+        ],
     },
     Room { word: "http_body", places: &["src/httpd", "src/gateway/", "src/http_call/"] },
     Room {
@@ -61,6 +67,7 @@ const ROOMS: &[Room] = &[
             "src/tunnel/",
             "src/agent/forward/",
             "src/bin/dialback/bench/gateway",
+            "src/bin/dialback/status.rs",
         ],
     },
     Room { word: "prometheus_client", places: &["src/admin/"] },

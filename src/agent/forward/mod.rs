@@ -1,5 +1,6 @@
 //! Handlers that forward calls to a local upstream.
 
+mod check;
 #[cfg(feature = "forward")]
 mod connect;
 #[cfg(feature = "forward")]
@@ -13,6 +14,7 @@ mod proxy;
 mod tcp;
 mod upstream;
 
+pub use check::{UpstreamCheck, UpstreamCheckError};
 #[cfg(feature = "forward")]
 pub use connect::{Forward, ForwardFormat, ForwardHandle};
 #[cfg(feature = "forward")]

@@ -1,6 +1,6 @@
 //! TCP forwards: a call becomes a connection to a local upstream, and its messages are the bytes.
 
-use super::Upstream;
+use super::{Upstream, check};
 use crate::{
     call::{
         Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, SocketWriter, Source,
@@ -34,12 +34,14 @@ pub struct TcpForward {
     upstream: Upstream,
     idle_max: Duration,
     connect_wait_max: Duration,
+    is_checked: bool,
 }
 
 impl TcpForward {
     /// Forwards `tcp:NAME` to the upstream.
     pub const fn new(name: Name, upstream: Upstream) -> Self {
-        Self { name, upstream, idle_max: TCP_IDLE_MAX, connect_wait_max: TCP_CONNECT_WAIT_MAX }
+        let (idle_max, connect_wait_max) = (TCP_IDLE_MAX, TCP_CONNECT_WAIT_MAX);
+        Self { name, upstream, idle_max, connect_wait_max, is_checked: false }
     }
 
     /// Sets after how long without a byte in either direction a connection is reset. Default 5 min.
@@ -56,6 +58,13 @@ impl TcpForward {
         self
     }
 
+    /// Has the upstream connected to whenever the agent's readiness is asked for.
+    #[must_use]
+    pub const fn checked(mut self) -> Self {
+        self.is_checked = true;
+        self
+    }
+
     /// Its name: it is called as `tcp:NAME`.
     pub const fn name(&self) -> &Name {
         &self.name
@@ -68,8 +77,9 @@ impl TcpForward {
 
     pub(in crate::agent) fn into_service(self) -> Service {
         let (kind, name) = (CallKind::Tcp, self.name.to_string());
+        let check = check::of_tcp(&self.upstream, self.is_checked);
         let hosted = Hosted { forward: self, unreached: LogLimits::default() };
-        Service::new(kind.as_str()).raw_method_of(kind, name, hosted)
+        Service::new(kind.as_str()).raw_method_of(kind, name, hosted).checked_by(check)
     }
 }
 

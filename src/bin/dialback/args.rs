@@ -5,18 +5,15 @@
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, bench::args::BenchArgs, call::CallArgs,
     certs::args::CertsArgs, config::ConfigCommand, enroll::EnrollArgs, join::JoinCommand,
-    node::NodeArgs, policy::PolicyCommand, services::ServicesArgs, tcp::TcpArgs, token::TokenArgs,
+    log_filter::LogFilter, node::NodeArgs, policy::PolicyCommand, services::ServicesArgs,
+    status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
 };
-use clap::{
-    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dialback::{
     CrlScope,
     config::{TlsFiles, parse_duration},
 };
 use std::{path::PathBuf, time::Duration};
-use tracing::level_filters::LevelFilter;
 
 /// Reverse RPC over QUIC: an agent inside a private network dials out, and is called over that link
 #[derive(Debug, Parser)]
@@ -41,9 +38,10 @@ pub(crate) struct Cli {
     /// Log format; the log goes to standard error
     #[arg(long, global = true, value_name = "FORM", default_value = "text", help_heading = "Log")]
     pub(crate) log: LogForm,
-    /// Minimum log level [default: info for long-running commands, else warn]
-    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log", value_parser = log_level())]
-    pub(crate) log_level: Option<LevelFilter>,
+    /// Minimum log level, error to trace, and others for modules, as info,dialback::link=debug
+    /// [default: info for long-running commands, else warn]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
+    pub(crate) log_level: Option<LogFilter>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -54,11 +52,6 @@ pub(crate) enum LogForm {
     // One object per line. Plain comments: help stays one line per flag.
     Json,
     Text,
-}
-
-fn log_level() -> impl TypedValueParser<Value = LevelFilter> {
-    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
-        .try_map(|level| level.parse::<LevelFilter>())
 }
 
 /// The commands.
@@ -81,6 +74,8 @@ pub(crate) enum Command {
     Bench(Box<BenchArgs>),
     /// Forward a local port to a TCP forward of an agent
     Tcp(TcpArgs),
+    /// Show what a node or an agent on this machine is doing
+    Status(StatusArgs),
     /// List the agents that this caller may see
     Agents(AgentsArgs),
     /// List the services that this caller may call

@@ -111,6 +111,10 @@ fn forward(config: &ForwardConfig) -> Result<Forward, Failure> {
     let forward =
         made.map_err(|fault| Failure::usage(format!("upstream of {service}: {fault}")))?;
     let forward = forward.format(config.format).keep_alive(config.keep_alive);
+    let forward = match &config.health {
+        None => forward,
+        Some(check) => forward.check(check.clone()),
+    };
     let forward = match &config.metadata {
         None => forward,
         Some(names) => forward.metadata(names),

@@ -36,7 +36,7 @@ pub(crate) fn make(configs: &[HttpForwardConfig]) -> Result<Vec<HttpForward>, Fa
 }
 
 fn forward(config: &HttpForwardConfig) -> Result<HttpForward, Failure> {
-    let HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, .. } = config;
+    let HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health, .. } = config;
     let of = format!("http:{name}");
     let ca_pem = upstream_ca.as_deref().map(|path| read_cas(path, &of)).transpose()?;
     let forward = HttpForward::new(name.clone(), upstream.clone(), ca_pem.as_deref());
@@ -47,6 +47,9 @@ fn forward(config: &HttpForwardConfig) -> Result<HttpForward, Failure> {
     }
     if let Some(idle) = idle {
         forward = forward.idle_max(*idle);
+    }
+    if let Some(check) = health {
+        forward = forward.check(check.clone());
     }
     tracing::info!("forwarding {of} to {upstream}");
     Ok(forward.scope(scope.clone()))

@@ -2,6 +2,7 @@
 
 use crate::args::{Cli, Command, LogForm};
 use crate::exit::Failure;
+use crate::log_filter::LogFilter;
 use crate::log_writer::LogWriter;
 use crate::output::{escape, escape_json};
 use dialback::Utc;
@@ -17,18 +18,14 @@ use tracing::{
     level_filters::LevelFilter,
 };
 use tracing_subscriber::{
-    filter::Targets,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
-/// Starts logging. Events of dependencies are shown at `warn` and above, or all with `trace`. Fails
-/// if the system cannot start a thread.
+/// Starts logging. Fails if the system cannot start a thread.
 pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
-    let level = level(cli);
-    let others = others_at(level);
     let is_colored = io::stderr().is_terminal() && !is_set("NO_COLOR");
     let lines = LineFormat { form: cli.log, is_colored };
     let form = cli.log;
@@ -39,33 +36,28 @@ pub(crate) fn start(cli: &Cli) -> Result<LogWriter, Failure> {
         .with_writer(move || lines_to.clone())
         .log_internal_errors(false)
         .event_format(lines);
-    let filter = Targets::new()
-        .with_target("dialback", level)
-        .with_target("quinn", quinn_at(level))
-        .with_default(others);
+    let filter = LogFilter::targets(cli.log_level.as_ref(), default_level(cli));
     tracing_subscriber::registry().with(layer).with(filter).init();
     std::panic::set_hook(Box::new(log_panic));
     Ok(writer)
 }
 
-fn others_at(level: LevelFilter) -> LevelFilter {
-    if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
-}
-
-/// quinn's warnings repeat our lines without cause and remedy: shown at `debug` and below only.
-fn quinn_at(level: LevelFilter) -> LevelFilter {
-    if level >= LevelFilter::DEBUG { others_at(level) } else { LevelFilter::OFF }
-}
-
 /// The line that reports the number of dropped lines, in the format of the log.
 fn dropped_notice(form: LogForm, lines: u64) -> String {
-    let time = Utc(SystemTime::now()).to_string();
+    let time = timestamp(SystemTime::now());
     let message = format!("{lines} log lines dropped: standard error was not read");
     let event_text = EventText { message, ..EventText::default() };
     match form {
         LogForm::Json => format!("{}\n", event_text.as_json(&time, Level::WARN)),
         LogForm::Text => format!("{time} WARN {}\n", event_text.as_text()),
     }
+}
+
+/// The time with milliseconds: `2026-11-22T10:15:00.123Z`.
+fn timestamp(time: SystemTime) -> String {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = Utc(time).to_string();
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), since_epoch.subsec_millis())
 }
 
 /// Logs a panic. A handler that panics only ends its call.
@@ -81,13 +73,12 @@ fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-fn level(cli: &Cli) -> LevelFilter {
-    match (cli.log_level, &cli.command) {
-        (Some(level), _) => level,
-        (None, Command::Node(_) | Command::Tcp(_)) => LevelFilter::INFO,
-        (None, Command::Agent(args)) if args.command.is_none() => LevelFilter::INFO,
-        (None, Command::Enroll(args)) if args.command.is_none() => LevelFilter::INFO,
-        (None, _) => LevelFilter::WARN,
+fn default_level(cli: &Cli) -> LevelFilter {
+    match &cli.command {
+        Command::Node(_) | Command::Tcp(_) => LevelFilter::INFO,
+        Command::Agent(args) if args.command.is_none() => LevelFilter::INFO,
+        Command::Enroll(args) if args.command.is_none() => LevelFilter::INFO,
+        _ => LevelFilter::WARN,
     }
 }
 
@@ -109,9 +100,9 @@ where
     ) -> fmt::Result {
         let mut event_text = EventText::default();
         event.record(&mut event_text);
-        let (time, level) = (Utc(SystemTime::now()), *event.metadata().level());
+        let (time, level) = (timestamp(SystemTime::now()), *event.metadata().level());
         match self.form {
-            LogForm::Json => writeln!(writer, "{}", event_text.as_json(&time.to_string(), level)),
+            LogForm::Json => writeln!(writer, "{}", event_text.as_json(&time, level)),
             LogForm::Text => {
                 writeln!(writer, "{time} {} {}", self.show(level), escape(&event_text.as_text()))
             }
@@ -138,10 +129,18 @@ struct EventText {
 }
 
 impl EventText {
+    /// The message, with the fields that it does not tell.
     fn as_text(&self) -> String {
         let mut text = self.message.clone();
         for (key, value) in &self.fields {
-            text.push_str(&format!(" {key}={value}"));
+            let shown = match value.as_str() {
+                Some(value) if self.message.contains(value) => continue,
+                Some(value) => value.to_owned(),
+                None => value.to_string(),
+            };
+            let is_word = !shown.contains([' ', '"', '=']);
+            let shown = if is_word { shown } else { format!("{shown:?}") };
+            text.push_str(&format!(" {key}={shown}"));
         }
         text
     }
@@ -172,6 +171,18 @@ impl Visit for EventText {
         }
     }
 
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.fields.insert(field.name().into(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.fields.insert(field.name().into(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.fields.insert(field.name().into(), value.into());
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
     }
@@ -180,15 +191,6 @@ impl Visit for EventText {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_quinn_are_shown_from_debug_on() {
-        for quiet in [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO] {
-            assert_eq!(quinn_at(quiet), LevelFilter::OFF, "{quiet}");
-        }
-        assert_eq!(quinn_at(LevelFilter::DEBUG), LevelFilter::WARN);
-        assert_eq!(quinn_at(LevelFilter::TRACE), LevelFilter::TRACE);
-    }
 
     fn event_text() -> EventText {
         let mut event_text = EventText { message: "linked\x1b[2J".into(), ..EventText::default() };
@@ -204,6 +206,21 @@ mod tests {
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["message"], "linked\x1b[2J");
         assert_eq!(line["count"], 2);
+    }
+
+    #[test]
+    fn a_line_of_text_adds_the_fields_that_its_message_does_not_tell() {
+        let fields = [("peer", "caller/ops".into()), ("count", 2.into()), ("why", "a b".into())];
+        let fields = fields.map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value));
+        let message = "caller/ops linked".to_owned();
+        let event_text = EventText { message, fields: fields.into_iter().collect() };
+        assert_eq!(event_text.as_text(), "caller/ops linked count=2 why=\"a b\"");
+    }
+
+    #[test]
+    fn times_have_milliseconds() {
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_007);
+        assert_eq!(timestamp(time), "1970-01-01T00:00:01.007Z");
     }
 
     #[test]

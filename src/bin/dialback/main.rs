@@ -20,6 +20,7 @@ mod input;
 mod join;
 mod listener;
 mod log;
+mod log_filter;
 mod log_writer;
 mod metadata;
 mod node;
@@ -29,6 +30,7 @@ mod policy;
 mod reload;
 mod services;
 mod signals;
+mod status;
 mod tcp;
 mod token;
 mod tunnel;
@@ -63,6 +65,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Call(args) => call::run(*args),
         Command::Bench(args) => bench::run(*args),
         Command::Tcp(args) => tcp::run(args),
+        Command::Status(args) => status::run(args),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
         Command::Token(args) => token::run(args),

@@ -50,7 +50,7 @@ pub(crate) fn make(configs: &[McpForwardConfig]) -> Result<Vec<McpForward>, Fail
 }
 
 fn forward(config: &McpForwardConfig) -> Result<McpForward, Failure> {
-    let McpForwardConfig { name, server, upstream_ca, host, idle, .. } = config;
+    let McpForwardConfig { name, server, upstream_ca, host, idle, health, .. } = config;
     let of = format!("mcp:{name}");
     let mut forward = match server {
         McpServerConfig::Command(command) => {
@@ -70,6 +70,9 @@ fn forward(config: &McpForwardConfig) -> Result<McpForward, Failure> {
     }
     if let Some(idle) = idle {
         forward = forward.idle_max(*idle);
+    }
+    if let Some(check) = health {
+        forward = forward.check(check.clone());
     }
     Ok(forward)
 }

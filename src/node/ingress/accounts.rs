@@ -6,6 +6,7 @@ use crate::{
     limits::{GATEWAY_CALLERS_MAX, Limits, SWEEP_EVERY},
     name::PeerName,
     node::reset_limiter::ResetLimiter,
+    observe::ObservedCounts,
     status::{Code, Status},
 };
 use std::{
@@ -20,6 +21,7 @@ pub(super) struct CallerAccounts {
     all: HashMap<PeerName, Arc<CallerAccount>>,
     /// When idle accounts were last removed: a full map is not searched on every call.
     swept_at: Option<Instant>,
+    counts: Arc<ObservedCounts>,
 }
 
 /// Permits and resets of one caller.
@@ -29,8 +31,9 @@ pub(super) struct CallerAccount {
 }
 
 impl CallerAccount {
-    fn new(limits: &Limits) -> Self {
-        let permits = Permits::new(limits.caller_calls_in_flight_max, limits.queue_max);
+    fn new(limits: &Limits, counts: &Arc<ObservedCounts>) -> Self {
+        let Limits { caller_calls_in_flight_max, queue_max, .. } = *limits;
+        let permits = Permits::counted(caller_calls_in_flight_max, queue_max, counts.clone());
         Self { permits, resets: Mutex::new(ResetLimiter::new(limits.resets_max)) }
     }
 
@@ -70,6 +73,11 @@ impl Drop for ResetGuard {
 }
 
 impl CallerAccounts {
+    /// Without accounts; what their callers wait for is counted here.
+    pub(super) fn counted(counts: Arc<ObservedCounts>) -> Self {
+        Self { counts, ..Self::default() }
+    }
+
     /// The account of a caller, made if it has none. Fails, not executed, if all are in use.
     pub(super) fn of(
         &mut self,
@@ -77,7 +85,7 @@ impl CallerAccounts {
         limits: &Limits,
         now: Instant,
     ) -> Result<Arc<CallerAccount>, Status> {
-        let Self { all, swept_at } = self;
+        let Self { all, swept_at, counts } = self;
         if all.len() >= GATEWAY_CALLERS_MAX && !all.contains_key(caller) {
             if swept_at.is_none_or(|at| now >= at + SWEEP_EVERY) {
                 *swept_at = Some(now);
@@ -91,11 +99,12 @@ impl CallerAccounts {
             }
         }
         let permit_limits = (limits.caller_calls_in_flight_max, limits.queue_max);
-        let account =
-            all.entry(caller.clone()).or_insert_with(|| Arc::new(CallerAccount::new(limits)));
+        let account = all
+            .entry(caller.clone())
+            .or_insert_with(|| Arc::new(CallerAccount::new(limits, counts)));
         // New limits apply once the last call under the old ones has ended.
         if !account.is_in_use(now) && !account.permits.is_bounded_by(permit_limits) {
-            *account = Arc::new(CallerAccount::new(limits));
+            *account = Arc::new(CallerAccount::new(limits, counts));
         }
         Ok(account.clone())
     }
@@ -160,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_call_that_ended_is_not_counted_as_a_reset_and_a_dropped_one_is() {
-        let account = Arc::new(CallerAccount::new(&Limits::default()));
+        let account = Arc::new(CallerAccount::new(&Limits::default(), &Arc::default()));
         let now = Instant::now();
         let deadline = now + RESETS_WITHIN;
         let guard =

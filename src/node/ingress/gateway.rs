@@ -19,7 +19,7 @@ use crate::{
         authorise::authorise, dispatch::Routes, routes::LinkRoutes, running::Node, snapshot,
         state::NodeState,
     },
-    observe::{CallRecord, NodeEvent, Observer},
+    observe::{CallRecord, NodeEvent, Observer, RecordedCaller},
     policy::PolicyTarget,
     status::{Code, Status},
     suspend_guard,
@@ -63,14 +63,14 @@ impl Node {
     /// Opens the node to a gateway.
     pub(crate) fn gateway_ingress(&self) -> GatewayIngress {
         let (shared, trust) = (self.shared.clone(), self.listener.trust().clone());
-        let ingress = Ingress::over_links(&shared);
+        let (ingress, counts) = (Ingress::over_links(&shared), shared.observer.counts());
         GatewayIngress {
             ingress,
             shared,
             trust,
             #[cfg(feature = "tunnel")]
             tunnels: self.listener.tunnels(),
-            accounts: Mutex::default(),
+            accounts: Mutex::new(CallerAccounts::counted(counts)),
         }
     }
 }
@@ -234,7 +234,8 @@ impl<B: Future<Output = Result<Body, Status>> + Send> Arrival for ClientCall<'_,
     const PICKS_BEFORE_BODY: bool = true;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        let requester = RecordedCaller::Peer(request.requester.peer().clone());
+        let info = request.meta.info(requester, None, None);
         Some(self.gateway.shared.observer.call(request.meta.start(self.began), info))
     }
 

@@ -4,7 +4,7 @@ use super::steps::{Arrival, Ingress};
 use crate::{
     call::{CallOrigin, Callee, Handler, Permit, Reply, Request, SharedHandler, Target},
     node::{routes::LinkRoutes, state::NodeState},
-    observe::CallRecord,
+    observe::{CallRecord, RecordedCaller},
     status::Status,
 };
 use std::sync::Arc;
@@ -38,7 +38,8 @@ impl Arrival for ProgramCall<'_> {
     const IS_AUTHORISED: bool = false;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        let requester = RecordedCaller::Peer(request.requester.peer().clone());
+        let info = request.meta.info(requester, None, None);
         Some(self.0.observer.call(request.meta.start(Instant::now()), info))
     }
 

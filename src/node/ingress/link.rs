@@ -10,7 +10,8 @@ use crate::{
     link::Link,
     name::{PeerName, Role},
     node::{reset_limiter::ResetLimiter, routes::LinkRoutes, state::NodeState},
-    observe::{CallRecord, Event},
+    observe::{CallRecord, Event, RecordedCaller},
+    probe::is_of_node,
     status::{Code, Status},
     suspend_guard::{Entered, SuspendGuard},
     wire::CloseCode,
@@ -44,7 +45,8 @@ impl LinkIngress {
     ) -> Self {
         let requester = link.peer().clone();
         let resets = Mutex::new(ResetLimiter::new(limits.resets_max));
-        let permits = Permits::new(calls_in_flight_max, limits.queue_max);
+        let permits =
+            Permits::counted(calls_in_flight_max, limits.queue_max, shared.observer.counts());
         let ingress = Ingress::over_links(&shared);
         let guard = Arc::new(SuspendGuard::new(link.clone(), "node"));
         Self { shared, ingress, requester, permits, guard, link, limits, resets }
@@ -119,10 +121,14 @@ impl CallAcceptor for LinkIngress {
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
-        let info = || head.meta.info(self.requester.to_string(), Some(&self.shared.peer), None);
-        let note = self.shared.observer.call(head.meta.start(began), info);
+        if is_of_node(&head.meta.method) && head.meta.target == Target::Here {
+            return None;
+        }
+        let requester = RecordedCaller::Peer(self.requester.clone());
+        let info = head.meta.info(requester, Some(&self.shared.peer), None);
+        let mut note = self.shared.observer.call(head.meta.start(began), info);
         if head.meta.target == Target::Service {
-            head.picked = note.agent();
+            head.picked = Some(note.picked_agent());
         }
         Some(note)
     }

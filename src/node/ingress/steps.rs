@@ -115,9 +115,9 @@ impl<R: Routes> Ingress<R> {
                 }
             };
             arrival.ended();
-            if let Some(note) = note {
+            if let Some(mut note) = note {
                 if let Some(route) = &route {
-                    note.picked(&self.dispatch.routes.agent_of(route));
+                    note.picked(|| self.dispatch.routes.agent_of(route));
                 }
                 record(note, bytes_in, &mut reply);
             }
@@ -186,9 +186,13 @@ fn record(note: Box<CallRecord>, bytes_in: Option<u64>, reply: &mut Result<Reply
     match reply {
         Ok(Reply { body: Body::Messages(messages), .. }) => messages.note(note),
         Ok(Reply { body, .. }) => {
-            note.ended(Code::Ok, Outcome::Ok, [bytes_in, Some(body.message_bytes() as u64)]);
+            let bytes_out = Some(body.message_bytes() as u64);
+            note.ended((Code::Ok, Outcome::Ok), "", [bytes_in, bytes_out]);
         }
-        Err(status) => note.ended(status.code(), status.outcome(), [bytes_in, Some(0)]),
+        Err(status) => {
+            let result = (status.code(), status.outcome());
+            note.ended(result, status.message(), [bytes_in, Some(0)]);
+        }
     }
 }
 

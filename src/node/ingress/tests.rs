@@ -16,7 +16,7 @@ use crate::{
         snapshot,
         state::{NodeParts, NodeState},
     },
-    observe::CallRecord,
+    observe::{CallRecord, RecordedCaller},
     policy::{AllowRule, NodePolicy, Rate},
     serve::{Service, Services},
     status::{Code, Outcome, Status},
@@ -56,7 +56,8 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
     const PICKS_BEFORE_BODY: bool = P;
 
     fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
-        let info = || request.meta.info(request.requester.peer().to_string(), None, None);
+        let requester = RecordedCaller::Peer(request.requester.peer().clone());
+        let info = request.meta.info(requester, None, None);
         Some(self.state.observer.call(request.meta.start(Instant::now()), info))
     }
 

@@ -112,7 +112,7 @@ fn log_lines_have_time_level_and_message_in_text_and_json() {
     text.signal(Signal::TERM);
     let line = text.wait_for_line("stopped");
     let (time, rest) = line.split_once(' ').expect("a time");
-    assert_eq!((time.len(), time.ends_with('Z'), rest), (20, true, "INFO stopped"));
+    assert_eq!((time.len(), time.ends_with('Z'), rest), (24, true, "INFO stopped"));
 
     let mut json = work_dir.start(&["node", "--listen", "127.0.0.1:0", "--log", "json"]);
     json.wait_for_line("listens on");

@@ -97,7 +97,9 @@ impl WorkDir {
     /// A node on a free port, with the rules of the first steps.
     pub(super) fn node(&self) -> (DialbackProcess, String) {
         self.write("rules.toml", RULES);
-        self.listening(&["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"])
+        let listen = ["node", "--listen", "127.0.0.1:0", "--policy", "rules.toml"];
+        // The usual ends of short links of callers have lines at `debug`.
+        self.listening(&[&listen[..], &["--log-level", "debug"]].concat())
     }
 
     /// A node with these arguments, and its address.

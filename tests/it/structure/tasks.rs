@@ -16,6 +16,7 @@ const STARTERS: &[&str] = &[
     "src/agent/forward/mcp/stdio/session.rs",
     "src/agent/forward/proxy/reply.rs",
     "src/agent/mod.rs",
+    "src/agent/readiness.rs",
     "src/agent/registration.rs",
     "src/audit/writer.rs",
     "src/bin/dialback/bench/links.rs",

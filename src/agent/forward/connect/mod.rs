@@ -13,11 +13,15 @@ mod stream;
 
 pub use format::ForwardFormat;
 
-use super::http::{Fault, UpstreamAddress, UpstreamError};
+use super::{
+    check::UpstreamCheck,
+    http::{Fault, UpstreamAddress, UpstreamError},
+};
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
     drain::Tasks,
+    health::{CheckFuture, HealthCheck},
     limits::Limits,
     printable::printable,
     rate_limit::LogLimits,
@@ -83,8 +87,9 @@ impl Forward {
         let tls = address.tls(ca_pem, false)?;
         let message_bytes_max = Limits::default().message_bytes_max;
         let format = ForwardFormat::default();
-        let (keep_alive, metadata) = (true, None);
-        let settings = Settings { address, tls, format, message_bytes_max, keep_alive, metadata };
+        let (keep_alive, metadata, check) = (true, None, None);
+        let settings =
+            Settings { address, tls, format, message_bytes_max, keep_alive, metadata, check };
         Ok(Self { settings, methods: None })
     }
 
@@ -114,6 +119,12 @@ impl Forward {
         self
     }
 
+    /// Sets the check of the upstream. Default: none but after a failure.
+    pub fn check(mut self, check: UpstreamCheck) -> Self {
+        self.settings.check = Some(check);
+        self
+    }
+
     /// Returns `true` if metadata of this name never becomes a header, because the agent writes it
     /// itself, or because servers trust it as written by a proxy.
     pub fn never_travels(name: &str) -> bool {
@@ -135,11 +146,18 @@ impl Forward {
     /// The same, with a handle that replaces the upstream while the agent runs.
     pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
         let (name, tasks) = (name.into(), Tasks::default());
+        let is_active = self.settings.check.is_some();
         let route = Arc::new(SharedValue::new(UpstreamRoute::new(self.settings, tasks.clone())));
         let handle = ForwardHandle { route: route.clone(), tasks };
+        let checked = route.clone();
+        let run = move || -> CheckFuture {
+            let route = checked.get();
+            Box::pin(async move { route.check().await })
+        };
+        let check = HealthCheck { run: Box::new(run), is_active };
         let forwarder = Forwarder { service: name.clone(), route, faults: LogLimits::default() };
         let kinds = [CallKind::Unary, CallKind::ServerStream];
-        (Service::fallback(name, kinds, self.methods, forwarder), handle)
+        (Service::fallback(name, kinds, self.methods, forwarder).checked_by(check), handle)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        check::UpstreamCheck,
         http::{Fault, Outgoing, UpstreamAddress, UpstreamClient, UpstreamResponse},
         identity::add_identity,
     },
@@ -40,6 +41,7 @@ pub(super) struct Settings {
     pub(super) keep_alive: bool,
     /// The names of metadata that become headers; `None` is all that may.
     pub(super) metadata: Option<Arc<[String]>>,
+    pub(super) check: Option<UpstreamCheck>,
 }
 
 pub(super) struct UpstreamRoute {
@@ -51,6 +53,14 @@ impl UpstreamRoute {
     pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
         let Settings { address, tls, keep_alive, .. } = settings.clone();
         Self { settings, client: UpstreamClient::new(address, tls, tasks, keep_alive) }
+    }
+
+    /// Checks the upstream as the settings say; by a connection if they do not.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        match &self.settings.check {
+            Some(UpstreamCheck::Get(path)) => self.client.get(path).await,
+            Some(UpstreamCheck::Connect) | None => self.client.reach().await,
+        }
     }
 
     /// A Connect request: the message as a POST's body, in an envelope where the reply is a stream.

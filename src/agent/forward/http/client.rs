@@ -7,15 +7,17 @@ use super::{
     pool::Pool,
 };
 use crate::{
+    convert::Text,
     drain::Tasks,
-    limits::TIMEOUT_MIN,
+    limits::{FORWARD_CONNECT_WAIT_MAX, TIMEOUT_MIN},
     status::{Code, Outcome, Status},
     tls::{UpstreamTls, random_bytes},
 };
+use bytes::Bytes;
 use hyper::{
     HeaderMap, Response, Version,
     body::Incoming,
-    header::{CONNECTION, HOST, TRANSFER_ENCODING},
+    header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING},
 };
 use std::{error::Error, io, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -147,6 +149,36 @@ impl UpstreamClient {
             };
             Fault::Request(Status::with_outcome(status.code(), outcome, status.message()))
         })
+    }
+
+    /// Connects to the upstream, and closes the connection.
+    ///
+    /// # Errors
+    /// The reason why it cannot be reached, for the operator.
+    pub(in crate::agent::forward) async fn reach(&self) -> Result<(), String> {
+        let (deadline, tls) = (Instant::now() + FORWARD_CONNECT_WAIT_MAX, self.tls.as_ref());
+        let may_be_http2 = self.may_be_http2();
+        let dialled = dial_in_time(&self.address.destination, tls, may_be_http2, deadline).await;
+        dialled.map(drop).map_err(|fault| fault.to_string())
+    }
+
+    /// Sends a GET of a path below the prefix of the upstream.
+    ///
+    /// # Errors
+    /// It cannot be reached, or answers with a status from 400 on.
+    pub(in crate::agent::forward) async fn get(&self, path: &str) -> Result<(), String> {
+        let mut request = Outgoing::new(Text::complete(Bytes::new()).into());
+        let target = format!("{}{path}", self.address.prefix);
+        *request.uri_mut() = target.parse().map_err(|_| format!("{target} is not a path"))?;
+        let host = HeaderValue::from_str(&self.address.authority);
+        request.headers_mut().extend(host.ok().map(|host| (HOST, host)));
+        let deadline = Instant::now() + FORWARD_CONNECT_WAIT_MAX;
+        let answered = self.send(request, deadline, &|_, _| {}, false).await;
+        let status = answered.map_err(|fault| fault.to_string())?.response.status();
+        if status.as_u16() < 400 {
+            return Ok(());
+        }
+        Err(format!("GET {path} was answered with {}", status.as_u16()))
     }
 
     async fn send_whole(

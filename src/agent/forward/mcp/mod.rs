@@ -14,6 +14,7 @@ mod stdio;
 mod hosted;
 
 use super::{
+    check::{UpstreamCheck, of_http},
     http::{UpstreamAddress, UpstreamError},
     proxy::IdleLimits,
 };
@@ -45,6 +46,7 @@ pub struct McpForward {
     upstream: McpUpstream,
     host: Option<String>,
     idle: Option<Duration>,
+    check: Option<UpstreamCheck>,
 }
 
 #[derive(Clone)]
@@ -65,13 +67,19 @@ impl McpForward {
         ca_pem: Option<&[u8]>,
     ) -> Result<Self, UpstreamError> {
         let tls = address.tls(ca_pem, true)?;
-        Ok(Self { name, upstream: McpUpstream::Http(address, tls), host: None, idle: None })
+        Ok(Self {
+            name,
+            upstream: McpUpstream::Http(address, tls),
+            host: None,
+            idle: None,
+            check: None,
+        })
     }
 
     /// Forwards `mcp:NAME/TOOL` to processes of a command: a program and its arguments.
     pub fn command(name: Name, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
-        Self { name, upstream: McpUpstream::Command(command), host: None, idle: None }
+        Self { name, upstream: McpUpstream::Command(command), host: None, idle: None, check: None }
     }
 
     /// Sets the `Host` that an HTTP server gets. Default: its address.
@@ -88,6 +96,12 @@ impl McpForward {
         self
     }
 
+    /// Sets the check of an HTTP server. Default: none but after a failure.
+    pub fn check(mut self, check: UpstreamCheck) -> Self {
+        self.check = Some(check);
+        self
+    }
+
     /// Its name: its tools are called as `mcp:NAME/TOOL`.
     pub const fn name(&self) -> &Name {
         &self.name
@@ -99,7 +113,11 @@ impl McpForward {
         (message_bytes_max, memory): (usize, MessageMemory),
         (tasks, drain): (Tasks, Arc<Signal>),
     ) -> Service {
-        let Self { name, upstream, host, idle } = self;
+        let Self { name, upstream, host, idle, check } = self;
+        let check = match &upstream {
+            McpUpstream::Http(address, tls) => Some(of_http(address, tls.as_ref(), check)),
+            McpUpstream::Command(_) => None,
+        };
         let path = MethodPath::mcp_server(&name);
         let server = match upstream {
             McpUpstream::Http(address, tls) => {
@@ -128,7 +146,11 @@ impl McpForward {
         let refusals = Arc::default();
         let hosted =
             HostedMcp { refusals, name: name.clone(), policy, message_bytes_max, memory, server };
-        Service::new("mcp").raw_method_of(CallKind::Http, name.to_string(), hosted)
+        let service = Service::new("mcp").raw_method_of(CallKind::Http, name.to_string(), hosted);
+        match check {
+            Some(check) => service.checked_by(check),
+            None => service,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) use reply::{UpstreamReply, bad_response, head};
 pub(super) use request::{outgoing, stamp};
 
 use super::{
+    check::{UpstreamCheck, of_http},
     http::{
         BodyProgress, Fault, StreamedBody, UpstreamAddress, UpstreamBody, UpstreamClient,
         UpstreamError, UpstreamResponse,
@@ -54,6 +55,7 @@ pub struct HttpForward {
     host: Option<String>,
     idle: IdleLimits,
     scope: HttpScope,
+    check: Option<UpstreamCheck>,
 }
 
 /// Time without a byte in either direction after which a request ends.
@@ -84,7 +86,7 @@ impl HttpForward {
     ) -> Result<Self, UpstreamError> {
         let tls = address.tls(ca_pem, true)?;
         let (idle, scope) = (IdleLimits::default(), HttpScope::default());
-        Ok(Self { name, address, tls, host: None, idle, scope })
+        Ok(Self { name, address, tls, host: None, idle, scope, check: None })
     }
 
     /// Sets the `Host` that the upstream gets. Default: the one that the client named on a site,
@@ -107,6 +109,12 @@ impl HttpForward {
         self
     }
 
+    /// Sets the check of the upstream. Default: none but after a failure.
+    pub fn check(mut self, check: UpstreamCheck) -> Self {
+        self.check = Some(check);
+        self
+    }
+
     /// Its name: it is called as `http:NAME`.
     pub const fn name(&self) -> &Name {
         &self.name
@@ -114,11 +122,12 @@ impl HttpForward {
 
     pub(in crate::agent) fn into_service(self) -> Service {
         let kind = CallKind::Http;
-        let Self { name, address, tls, host, idle, scope } = self;
+        let Self { name, address, tls, host, idle, scope, check } = self;
         let path = MethodPath::http(&name);
+        let check = of_http(&address, tls.as_ref(), check);
         let client = UpstreamClient::new(address, tls, Tasks::default(), true);
         let hosted = HostedHttp { path, client, host, idle, scope, faults: LogLimits::default() };
-        Service::new(kind.as_str()).raw_method_of(kind, name.to_string(), hosted)
+        Service::new(kind.as_str()).raw_method_of(kind, name.to_string(), hosted).checked_by(check)
     }
 }
 
