@@ -68,7 +68,10 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls_native_certs", places: &["src/tls/"] },
     Room { word: "tokio_tungstenite", places: &["src/path/", "src/tunnel/request.rs"] },
     Room { word: "futures_util", places: &["src/path/"] },
-    Room { word: "rustix", places: &["src/net/suspend.rs", "src/agent/forward/mcp/stdio/"] },
+    Room {
+        word: "rustix",
+        places: &["src/net/suspend.rs", "src/files.rs", "src/agent/forward/mcp/stdio/"],
+    },
     Room {
         word: "socket2",
         places: &["src/net/", "src/system.rs", "src/agent/forward/http/socket.rs"],
