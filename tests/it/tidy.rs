@@ -78,6 +78,7 @@ const ROOMS: &[Room] = &[
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
+    Room { word: "sd_notify", places: &["src/bin/dialback/service_manager.rs"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];
 

@@ -27,6 +27,7 @@ mod output;
 mod paths;
 mod policy;
 mod reload;
+mod service_manager;
 mod services;
 mod signals;
 mod tcp;
