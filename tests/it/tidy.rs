@@ -78,6 +78,8 @@ const ROOMS: &[Room] = &[
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
+    Room { word: "clap_complete", places: &["src/bin/dialback/completions.rs"] },
+    Room { word: "clap_mangen", places: &["src/bin/dialback/man_pages.rs"] },
     Room { word: "sd_notify", places: &["src/bin/dialback/service_manager.rs"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];

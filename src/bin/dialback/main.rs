@@ -8,6 +8,7 @@ mod bench;
 mod call;
 mod caller;
 mod certs;
+mod completions;
 mod config;
 mod credentials;
 mod enroll;
@@ -21,6 +22,7 @@ mod join;
 mod listener;
 mod log;
 mod log_writer;
+mod man_pages;
 mod metadata;
 mod node;
 mod output;
@@ -69,5 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(args) => token::run(args),
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(command),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man_pages::run(args),
     }
 }
