@@ -5,7 +5,7 @@ CARGO ?= cargo
 RUN_DIALBACK = $(CARGO) run --quiet --features cli --bin dialback --
 
 .DEFAULT_GOAL := help
-.PHONY: bench-http bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-tunnel test-long fuzz-http check build install certs certs-renew certs-clean crl node agent bench
+.PHONY: bench-http bench-tcp bench-growth bench-long-path bench-in-process help map demo demo-networks test test-tunnel test-long fuzz-http check check-deploy build dist deb install certs certs-renew certs-clean crl node agent bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | while IFS='	' read -r name what; do printf '  make %-17s %s\n' "$$name" "$$what"; done
@@ -31,11 +31,20 @@ fuzz-http: ## the HTTP gateway against schemathesis, by its own OpenAPI document
 check: ## what a change has to pass: format, clippy, docs, dependency rules, tests
 	@bash scripts/check.sh
 
+check-deploy: ## the units, manifests and settings in deploy/; part of `make test`
+	@bash scripts/check-deploy.sh
+
 map: ## write the list of files in ARCHITECTURE.md again
 	DIALBACK_WRITE_MAP=1 $(CARGO) test --quiet --locked --features cli --test it structure::map
 
 build: ## the binary as it ships, in the target directory
 	$(CARGO) build --release --locked --features cli
+
+deb: ## the Debian package, with cargo-deb, in the target directory
+	@bash scripts/deb.sh
+
+dist: ## the files of a release: archive, list of crates, Debian package, checksums, in the target directory
+	@bash scripts/dist.sh
 
 install: ## the binary into Cargo's bin directory
 	$(CARGO) install --locked --features cli --path .

@@ -24,6 +24,7 @@ export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 step "tests" cargo test --locked --features cli
 step "tests over tunnels" bash scripts/test-tunnel.sh
 step "validate the OpenAPI document" bash scripts/openapi.sh
+step "check the files in deploy" env BINARY="$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/dialback" bash scripts/check-deploy.sh
 # The library alone must build with its default features and with either cryptography library.
 step "the library with default features" cargo check --locked --examples
 step "the library with aws-lc-rs" cargo check --locked --lib --no-default-features --features aws-lc-rs

@@ -104,9 +104,22 @@ fn copy_owner_and_mode(_: &File, _: &Path, _: u32) -> io::Result<()> {
 #[cfg(any(feature = "certs", feature = "gateway"))]
 pub(crate) fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(dir)?;
-    // Nothing is locked where directories do not open as files or a file system has no locks.
-    let held = File::open(dir).and_then(|opened| opened.lock().map(|()| opened));
-    Ok(held.ok())
+    Ok(locked(dir).ok())
+}
+
+/// Fails on file systems without locks.
+#[cfg(all(unix, any(feature = "certs", feature = "gateway")))]
+fn locked(dir: &Path) -> io::Result<File> {
+    use rustix::fs::{FlockOperation, flock};
+    let opened = File::open(dir)?;
+    flock(&opened, FlockOperation::LockExclusive)?;
+    Ok(opened)
+}
+
+/// Directories do not open as files here.
+#[cfg(all(not(unix), any(feature = "certs", feature = "gateway")))]
+fn locked(_: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

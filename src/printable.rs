@@ -13,6 +13,15 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// The longest start of a text that has at most `bytes_max` bytes and ends between characters.
+pub(crate) fn truncated(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

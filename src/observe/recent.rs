@@ -5,7 +5,7 @@ use super::event::Event;
 use crate::{
     limits::{RECENT_EVENTS_MAX, RECENT_TEXT_BYTES_MAX, REFUSAL_KINDS_MAX},
     link::LinkMove,
-    printable::printable,
+    printable::{printable, truncated},
     tls::Utc,
 };
 use serde::Serialize;
@@ -78,7 +78,7 @@ fn now() -> String {
 pub(super) fn bounded(text: impl Display) -> String {
     let mut text = printable(&text.to_string());
     if text.len() > RECENT_TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(RECENT_TEXT_BYTES_MAX));
+        text.truncate(truncated(&text, RECENT_TEXT_BYTES_MAX).len());
         text.push_str("...");
     }
     text

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     limits::{DETAILS_BYTES_MAX, HEAD_ITEMS_MAX, MESSAGE_TEXT_BYTES_MAX},
     metadata::Metadata,
+    printable::truncated,
     status::{Code, Outcome, Status},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -85,11 +86,6 @@ impl<'a> StatusHead<'a> {
 
 fn or_empty<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Cow<'a, str>, D::Error> {
     or_absent::<D, &str>(value).map(Cow::Borrowed)
-}
-
-/// The longest start of a text that has at most `bytes_max` bytes and ends between characters.
-pub(super) fn truncated(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 #[cfg(test)]

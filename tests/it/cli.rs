@@ -20,6 +20,7 @@ mod crls;
 mod start_errors;
 mod memory;
 mod suspended;
+mod systemd;
 mod pem;
 mod process;
 mod programs;

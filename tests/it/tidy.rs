@@ -75,13 +75,19 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls_native_certs", places: &["src/tls/"] },
     Room { word: "tokio_tungstenite", places: &["src/path/", "src/tunnel/request.rs"] },
     Room { word: "futures_util", places: &["src/path/"] },
-    Room { word: "rustix", places: &["src/net/suspend.rs", "src/agent/forward/mcp/stdio/"] },
+    Room {
+        word: "rustix",
+        places: &["src/net/suspend.rs", "src/files.rs", "src/agent/forward/mcp/stdio/"],
+    },
     Room {
         word: "socket2",
         places: &["src/net/", "src/system.rs", "src/agent/forward/http/socket.rs"],
     },
     Room { word: "subtle", places: &["src/tls/"] },
     Room { word: "clap", places: &["src/bin/"] },
+    Room { word: "clap_complete", places: &["src/bin/dialback/completions.rs"] },
+    Room { word: "clap_mangen", places: &["src/bin/dialback/man_pages.rs"] },
+    Room { word: "sd_notify", places: &["src/bin/dialback/service_manager.rs"] },
     Room { word: "anyhow", places: &["src/bin/"] },
 ];
 

@@ -266,7 +266,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             next.forwards.replace(&forwards);
             Ok(())
         };
-        let first = signals.first(reloads.run(check, apply)).await;
+        let first = signals.first(reloads.run(&dialling(&nodes), check, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
@@ -283,9 +283,13 @@ fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failur
     Ok(())
 }
 
-fn announce(nodes: &[NodeAddress], is_idle: bool) {
+fn dialling(nodes: &[NodeAddress]) -> String {
     let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-    tracing::info!("dialling {}", nodes.join(", "));
+    format!("dialling {}", nodes.join(", "))
+}
+
+fn announce(nodes: &[NodeAddress], is_idle: bool) {
+    tracing::info!("{}", dialling(nodes));
     if is_idle {
         tracing::warn!(
             "this agent hosts no services; add --http NAME=URL for a local HTTP server, --mcp NAME=URL for an MCP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"

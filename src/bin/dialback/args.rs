@@ -4,9 +4,10 @@
 
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, bench::args::BenchArgs, call::CallArgs,
-    certs::args::CertsArgs, config::ConfigCommand, enroll::EnrollArgs, join::JoinCommand,
-    log_filter::LogFilter, node::NodeArgs, policy::PolicyCommand, services::ServicesArgs,
-    status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
+    certs::args::CertsArgs, completions::CompletionsArgs, config::ConfigCommand,
+    enroll::EnrollArgs, join::JoinCommand, log_filter::LogFilter, man_pages::ManArgs,
+    node::NodeArgs, policy::PolicyCommand, services::ServicesArgs, status::StatusArgs,
+    tcp::TcpArgs, token::TokenArgs,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dialback::{
@@ -88,6 +89,10 @@ pub(crate) enum Command {
     /// Check config files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print or write man pages
+    Man(ManArgs),
 }
 
 /// The files of credentials, as flags.
@@ -122,9 +127,14 @@ impl From<TlsArgs> for TlsFiles {
     }
 }
 
+/// The definition of the command line, without the environment.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses command line and environment. Exits the process on an error: 0 after help, else 2.
 pub(crate) fn parse() -> Cli {
-    let read = with_environment(Cli::command())
+    let read = with_environment(definition())
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
     read.unwrap_or_else(|error| error.exit())

@@ -135,7 +135,8 @@ async fn serve(builder: EnrollerBuilder, start: Start<TunnelCertificate>) -> Res
         enroller.set_tunnel_certificate(next.shown);
         Ok(())
     };
-    let first = signals.first(reloads.run(|_| Ok(Vec::new()), apply)).await;
+    let status = format!("listens on {}", enroller.local_addr());
+    let first = signals.first(reloads.run(&status, |_| Ok(Vec::new()), apply)).await;
     signals.stop(first, |abort| enroller.shutdown_or_abort(abort.cancelled_owned())).await
 }
 

@@ -62,7 +62,10 @@ fn timestamp(time: SystemTime) -> String {
 
 /// Logs a panic. A handler that panics only ends its call.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
-    let text = panic.payload_as_str().unwrap_or("no text");
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no text");
     match panic.location() {
         Some(location) => tracing::error!("panic at {location}: {text}"),
         None => tracing::error!("panic: {text}"),

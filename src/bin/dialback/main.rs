@@ -8,6 +8,7 @@ mod bench;
 mod call;
 mod caller;
 mod certs;
+mod completions;
 mod config;
 mod credentials;
 mod enroll;
@@ -22,12 +23,14 @@ mod listener;
 mod log;
 mod log_filter;
 mod log_writer;
+mod man_pages;
 mod metadata;
 mod node;
 mod output;
 mod paths;
 mod policy;
 mod reload;
+mod service_manager;
 mod services;
 mod signals;
 mod status;
@@ -71,5 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(args) => token::run(args),
         Command::Policy(command) => policy::run(command),
         Command::Config(command) => config::run(command),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man_pages::run(args),
     }
 }

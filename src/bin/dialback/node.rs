@@ -170,7 +170,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             Settings::announce(&credentials, &policy);
             Ok(())
         };
-        let first = signals.first(reloads.run(check, apply)).await;
+        let status = format!("listens on {}", node.local_addr());
+        let first = signals.first(reloads.run(&status, check, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?

@@ -3,6 +3,8 @@
 
 use crate::{
     exit::Failure,
+    output::escape,
+    service_manager::{Notification, notify, with_watchdog},
     signals::{Hangups, Signals, block_on},
     until_valid::until_valid,
 };
@@ -74,7 +76,7 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
 ) -> Result<(), Failure> {
     let reader: Reader<S> = Arc::new(read);
     let first_read = first(&reader, files);
-    block_on(Builder::new_multi_thread(), async {
+    let command = async {
         let (mut signals, mut hangups) = (Signals::listen()?, Hangups::listen()?);
         let again = async || {
             let reader = reader.clone();
@@ -87,7 +89,8 @@ pub(crate) fn run<S: Send + 'static, F: Future<Output = Result<(), Failure>>>(
             }
             None => Ok(()),
         }
-    })
+    };
+    block_on(Builder::new_multi_thread(), with_watchdog(command))
 }
 
 /// Initial settings, and a watch on their files.
@@ -98,13 +101,16 @@ fn first<S>(reader: &Reader<S>, files: impl Fn(&S) -> Vec<PathBuf>) -> Result<(S
 }
 
 impl<S: Send + 'static> Reloads<S> {
-    /// Reads the settings again while it is polled. `check` refuses them, or names the changed ones
+    /// Reads the settings again while it is polled, and notifies systemd of the start, with this
+    /// status, and of each reload by SIGHUP. `check` refuses them, or names the changed ones
     /// that take a restart; `apply` applies and logs the others.
     pub(crate) async fn run(
         mut self,
+        status: &str,
         check: impl Fn(&S) -> Result<Vec<&'static str>, Failure>,
         apply: impl AsyncFn(S) -> Result<(), StartError>,
     ) -> Infallible {
+        notify(&Notification::Ready(status));
         let mut pending = Pending::default();
         loop {
             tokio::select! {
@@ -113,6 +119,7 @@ impl<S: Send + 'static> Reloads<S> {
                     tracing::info!("files have changed: reloading");
                 }
                 () = self.hangups.next() => {
+                    notify(&Notification::Reloading);
                     pending = Pending::default();
                     self.watch.take().await;
                     tracing::info!("SIGHUP received: reloading all files");
@@ -120,8 +127,13 @@ impl<S: Send + 'static> Reloads<S> {
                 () = pending.again() => {}
             }
             match self.reload(&check, &apply).await {
-                Ok(()) => pending = Pending::default(),
+                Ok(()) => {
+                    pending = Pending::default();
+                    notify(&Notification::Ready(status));
+                }
                 Err(failure) => {
+                    let lines = escape(&failure.lines().join("; "));
+                    notify(&Notification::Ready(&format!("{status}; reload failed: {lines}")));
                     for line in pending.due(failure.lines(), Instant::now()) {
                         // The log escapes its lines itself.
                         tracing::error!("reload failed, keeping the previous settings: {line}");

@@ -1,6 +1,9 @@
 //! Runs a command until its end or a signal.
 
-use crate::exit::Failure;
+use crate::{
+    exit::Failure,
+    service_manager::{Notification, notify},
+};
 use std::{
     convert::Infallible,
     future::Future,
@@ -168,6 +171,7 @@ impl Signals {
     ) -> Result<(), Failure> {
         let (began, abort) = (Instant::now(), CancellationToken::new());
         let mut shutdown = pin!(shutdown(abort.clone()));
+        notify(&Notification::Stopping);
         tracing::info!(
             "{} received: shutting down, calls in flight may finish; a second signal aborts them",
             first.as_str()

@@ -126,6 +126,7 @@ impl Local {
         let Some(caller) = dialled else { return Ok(()) };
         let callee = caller.agent(self.way.agent.as_str())?;
         self.announce(&caller, &listener).await?;
+        let status = format!("listens on {}", listener.address);
         let apply = async |next: Settings| {
             caller.apply(next.credentials.clone()).await?;
             credentials::announce(&next.credentials);
@@ -136,7 +137,7 @@ impl Local {
             let background = async {
                 tokio::select! {
                     never = self.take(&callee, listener, &mut connections) => never,
-                    never = reloads.run(|_| Ok(Vec::new()), apply) => never,
+                    never = reloads.run(&status, |_| Ok(Vec::new()), apply) => never,
                 }
             };
             signals.first(background).await

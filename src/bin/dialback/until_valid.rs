@@ -1,6 +1,12 @@
 //! Long-running commands wait for a certificate that is not valid yet, as before a clock is set.
 
-use crate::{exit::Failure, output::escape, reload::Pending, signals::Signals};
+use crate::{
+    exit::Failure,
+    output::escape,
+    reload::Pending,
+    service_manager::{Notification, notify},
+    signals::Signals,
+};
 use dialback::limits::RELOAD_RETRY_EVERY;
 use std::{
     future::ready,
@@ -27,6 +33,7 @@ pub(crate) async fn until_valid<T>(
     };
     let mut pending = Pending::default();
     loop {
+        notify(&Notification::NotReady(&escape(&failure.lines().join("; "))));
         for line in pending.due(failure.lines(), Instant::now()) {
             tracing::warn!("not started yet, retrying: {}", escape(&line));
         }

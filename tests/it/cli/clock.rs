@@ -10,11 +10,11 @@ use dialback::{
 use rustix::process::Signal;
 use std::time::{Duration, SystemTime};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const WAITS: &str = "not started yet, retrying";
 
 /// Replaces the certificate and the key of a peer by ones that are valid from now on, or later.
-fn valid_in(dir: &WorkDir, peer: &str, later: Duration) {
+pub(super) fn valid_in(dir: &WorkDir, peer: &str, later: Duration) {
     let ca = dir.certs("certs").ca().expect("a CA");
     let (now, file) = (SystemTime::now(), peer.replace('/', "-"));
     let peer: PeerName = peer.parse().expect("a peer name");
