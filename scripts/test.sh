@@ -14,9 +14,10 @@ step() {
 # openssl makes certificates like those of other tools; curl calls the HTTP gateway; python3 runs a service that an agent forwards to.
 # python3 also runs gRPC and other programs, whose packages pip installs in the target directory.
 # node and npm run Connect's official client, which npm installs in the target directory.
+# Chromium shows the admin page.
 # Go, PostgreSQL and Redis are forwarded through an agent without any support for dialback. Debian installs PostgreSQL's servers outside the PATH.
 PATH=$PATH:$(printf '%s:' /usr/lib/postgresql/*/bin)
-step "install programs" bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3 go=golang-go node=nodejs npm=npm psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools
+step "install programs" bash scripts/needs.sh cc=gcc openssl=openssl curl=curl python3=python3 go=golang-go node=nodejs npm=npm psql=postgresql-client initdb=postgresql redis-server=redis-server redis-cli=redis-tools chromium=chromium
 step "install Python packages" bash scripts/python-programs.sh
 step "download crates" bash scripts/retry.sh cargo fetch --locked
 # Unit tests, integration tests over localhost, examples, doc tests. Most of the long ones only wait, so more threads than cores are useful.

@@ -64,6 +64,15 @@ pub(super) struct CallRates {
     pub(super) failures: Vec<FailureRate>,
 }
 
+/// Calls of one second.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct SecondRates {
+    per_second: f64,
+    failed_per_second: f64,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct FailureRate {
     pub(super) code: &'static str,
@@ -94,6 +103,20 @@ impl LastMinute {
             }
             samples.push_back(sample);
         }
+    }
+
+    /// Calls of each second of the last minute, oldest first.
+    pub(super) fn seconds(&self) -> Vec<SecondRates> {
+        let samples: Vec<_> = self.samples().iter().cloned().collect();
+        let pairs = samples.windows(2).filter(|pair| pair[1].at > pair[0].at);
+        pairs
+            .map(|pair| {
+                let CallRates { seconds, failed, per_second, p50_ms, p99_ms, .. } =
+                    rates(&pair[0], &pair[1]);
+                let failed_per_second = failed as f64 / seconds;
+                SecondRates { per_second, failed_per_second, p50_ms, p99_ms }
+            })
+            .collect()
     }
 
     /// Calls since the oldest sample.
@@ -181,6 +204,24 @@ mod tests {
         assert_eq!(rates.failures, [late]);
         let (p50, p99) = (rates.p50_ms.expect("calls"), rates.p99_ms.expect("calls"));
         assert!((0.5..=1.0).contains(&p50) && (0.5..=1.0).contains(&p99), "{p50} {p99}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_second_of_the_last_minute_has_its_rates() {
+        let counts = Arc::<ObservedCounts>::default();
+        let minute = LastMinute::new(counts.clone());
+        let watched = async {
+            tokio::time::sleep(RATES_EVERY * 3 / 2).await;
+            (0..5).for_each(|_| counts.call_started(CallKind::Unary));
+            tokio::time::sleep(RATES_OVER * 2).await;
+        };
+        tokio::select! {
+            () = minute.watch() => {}
+            () = watched => {}
+        }
+        let seconds = minute.seconds();
+        assert!((60..=61).contains(&seconds.len()), "{}", seconds.len());
+        assert!(seconds.iter().all(|second| second.per_second == 0.0), "it is long ago");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The admin listener of a node or an agent: `/metrics` for Prometheus, `/healthz`, `/readyz` and
-//! `/api/v1/status`.
+//! The admin listener of a node or an agent: a page for browsers, `/metrics` for Prometheus,
+//! `/healthz`, `/readyz` and `/api/v1/status`.
 
+mod body;
+mod drain_request;
 mod error;
 mod exposition;
 mod metrics;
@@ -12,7 +14,7 @@ mod status;
 
 pub use error::AdminError;
 
-use self::{observed::Observed, server::AdminServer};
+use self::{drain_request::DrainRequests, observed::Observed, server::AdminServer};
 use crate::{agent::Agent, httpd, name::NameError, node::Node};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
@@ -21,6 +23,7 @@ use tokio::net::TcpListener;
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    drains: Arc<DrainRequests>,
 }
 
 impl Admin {
@@ -49,6 +52,15 @@ impl Admin {
         self.address
     }
 
+    /// Shows a button on the page from now on, by which anyone on this machine may ask for a
+    /// graceful stop. Resolves when that was asked for; the program then shuts down its node or
+    /// agent. Cancel safe.
+    pub fn drain_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.drains.take();
+        let drains = self.drains.clone();
+        async move { drains.requested().await }
+    }
+
     async fn start(listen: &str, observed: Observed) -> Result<Self, AdminError> {
         let address: SocketAddr = listen.parse().map_err(|_| NameError::of_listen(listen))?;
         if !address.ip().to_canonical().is_loopback() {
@@ -58,11 +70,12 @@ impl Admin {
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
         let tasks = observed.tasks();
-        let server = Arc::new(AdminServer::new(observed));
+        let drains = Arc::<DrainRequests>::default();
+        let server = Arc::new(AdminServer::new(observed, drains.clone()));
         let watching = server.clone();
         tasks.spawn_until_stopped(async move { watching.watch().await });
         tasks.spawn_until_stopped(httpd::serve(listener, server, tasks.clone()));
-        tracing::info!("metrics at http://{address}/metrics");
-        Ok(Self { address })
+        tracing::info!("status at http://{address}/, metrics at http://{address}/metrics");
+        Ok(Self { address, drains })
     }
 }

@@ -1,46 +1,55 @@
 //! Answers the requests of the admin listener.
 
 use super::{
+    body::AdminBody,
+    drain_request::DrainRequests,
     exposition,
     metrics::{MetricsSource, registry},
     minute::LastMinute,
     observed::Observed,
-    status,
+    status::{self, StatusReport},
 };
 use crate::{
     drain::SignalListener,
     httpd::{self, Admission, Answers, Framing, Peer, RequestBody},
-    tls::HttpTls,
+    limits::RATES_EVERY,
+    tls::{HttpTls, random_bytes},
 };
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use serde_json::json;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::SystemTime,
 };
+use tokio::time::MissedTickBehavior;
 
 pub(super) struct AdminServer {
     observed: Observed,
     registry: Registry,
     minute: LastMinute,
     started_at: SystemTime,
+    drains: Arc<DrainRequests>,
+    /// Is in the page, and in the requests of its buttons: a page of another site does not know it.
+    token: String,
 }
 
-type AdminResponse = Response<Full<Bytes>>;
+type AdminResponse = Response<AdminBody>;
 
 impl AdminServer {
-    pub(super) fn new(observed: Observed) -> Self {
+    pub(super) fn new(observed: Observed, drains: Arc<DrainRequests>) -> Self {
         let started_at = SystemTime::now();
         let registry = registry(MetricsSource::new(observed.clone(), started_at));
         let minute = LastMinute::new(observed.counts());
-        Self { observed, registry, minute, started_at }
+        let token = format!("{:032x}", u128::from_be_bytes(random_bytes()));
+        Self { observed, registry, minute, started_at, drains, token }
     }
 
     /// Keeps the rates of the last minute, for as long as it is polled.
@@ -57,9 +66,46 @@ impl AdminServer {
         json(status, &readiness)
     }
 
-    async fn status(&self) -> AdminResponse {
-        let report = status::report(&self.observed, &self.minute, self.started_at).await;
-        json(StatusCode::OK, &report)
+    async fn report(&self) -> StatusReport {
+        let facts = (self.started_at, self.drains.can_drain());
+        status::report(&self.observed, &self.minute, facts).await
+    }
+
+    /// Status and charts, every second.
+    fn events(self: &Arc<Self>) -> AdminResponse {
+        let server = self.clone();
+        let mut ticks = tokio::time::interval(RATES_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let body = AdminBody::events(ticks, move || {
+            let server = server.clone();
+            async move {
+                let (status, seconds) = (server.report().await, server.minute.seconds());
+                let event = serde_json::to_string(&json!({ "status": status, "seconds": seconds }));
+                Bytes::from(format!("data: {}\n\n", event.unwrap_or_default()))
+            }
+        });
+        with_headers(StatusCode::OK, "text/event-stream", body)
+    }
+
+    fn page(&self) -> AdminResponse {
+        let page = include_str!("page/index.html").replace("TOKEN", &self.token);
+        response(StatusCode::OK, "text/html; charset=utf-8", page)
+    }
+
+    /// Asks the program to stop gracefully, if it takes such requests.
+    fn drain(&self, headers: &HeaderMap) -> AdminResponse {
+        let token = headers.get("dialback-token").and_then(|token| token.to_str().ok());
+        if token != Some(self.token.as_str()) {
+            let text =
+                "the token of the page is missing or of an earlier start; load the page again\n";
+            return refusal(StatusCode::FORBIDDEN, text);
+        }
+        if !self.drains.can_drain() {
+            let text = "this process takes no request to drain; set drain = true in [admin]\n";
+            return refusal(StatusCode::NOT_FOUND, text);
+        }
+        self.drains.request();
+        refusal(StatusCode::ACCEPTED, "draining\n")
     }
 
     fn metrics(&self, headers: &HeaderMap) -> AdminResponse {
@@ -80,7 +126,7 @@ impl AdminServer {
 impl Answers for AdminServer {
     const NAME: &'static str = "the admin listener";
 
-    type Body = Full<Bytes>;
+    type Body = AdminBody;
 
     fn admits(&self, _from: IpAddr) -> Admission {
         Admission::One
@@ -112,26 +158,36 @@ impl Answers for AdminServer {
             let text = "the host of the request is not this machine: use localhost or 127.0.0.1\n";
             return refusal(StatusCode::FORBIDDEN, text);
         }
-        if !matches!(head.method, Method::GET | Method::HEAD) {
-            let mut refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-            refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let path = head.uri.path();
+        let allowed = if path == "/api/v1/drain" { "POST" } else { "GET, HEAD" };
+        if !allowed.split(", ").any(|method| head.method == method) {
+            let text = format!("use {allowed}\n");
+            let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+            refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             return refused;
         }
-        match head.uri.path() {
+        match path {
+            "/" => self.page(),
+            "/page.css" => response(StatusCode::OK, "text/css", include_str!("page/page.css")),
+            "/page.js" => response(StatusCode::OK, "text/javascript", include_str!("page/page.js")),
             "/metrics" => self.metrics(&head.headers),
             "/healthz" => refusal(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness().await,
-            "/api/v1/status" => self.status().await,
+            "/api/v1/status" => json(StatusCode::OK, &self.report().await),
+            "/api/v1/events" => self.events(),
+            "/api/v1/drain" => self.drain(&head.headers),
             _ => refusal(
                 StatusCode::NOT_FOUND,
-                "there are /metrics, /healthz, /readyz and /api/v1/status\n",
+                "there are /, /metrics, /healthz, /readyz and /api/v1/status\n",
             ),
         }
     }
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
 fn refusal(status: StatusCode, text: &'static str) -> AdminResponse {
-    response(status, "text/plain; charset=utf-8", text)
+    response(status, TEXT, text)
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
@@ -149,10 +205,23 @@ fn response(
     content_type: &'static str,
     body: impl Into<Bytes>,
 ) -> AdminResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    with_headers(status, content_type, AdminBody::Text(Full::new(body.into())))
+}
+
+fn with_headers(status: StatusCode, content_type: &'static str, body: AdminBody) -> AdminResponse {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
+
+/// The page loads from this listener alone, and no other page shows it in a frame.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";

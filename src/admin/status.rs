@@ -26,6 +26,8 @@ pub(super) struct StatusReport {
     started_at: String,
     /// `running` or `draining`.
     state: &'static str,
+    /// True if the page may drain it.
+    can_drain: bool,
     readiness: Readiness,
     certificate: CertificateStatus,
     /// What is about to end, and what has ended, with remedies.
@@ -72,7 +74,7 @@ struct LinkStatus {
 pub(super) async fn report(
     observed: &Observed,
     minute: &LastMinute,
-    started_at: SystemTime,
+    (started_at, can_drain): (SystemTime, bool),
 ) -> StatusReport {
     let readiness = observed.readiness().await;
     let (now, credentials) = (SystemTime::now(), observed.credentials());
@@ -90,6 +92,7 @@ pub(super) async fn report(
         at: text(Utc(now)),
         started_at: text(Utc(started_at)),
         state: if observed.is_draining() { "draining" } else { "running" },
+        can_drain,
         readiness,
         certificate: CertificateStatus {
             peer: text(credentials.peer_name()),

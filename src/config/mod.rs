@@ -33,7 +33,7 @@ pub use mcp_forwards::{McpForwardConfig, McpServerConfig};
 pub use paths::{PathsFile, TunnelFile};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
-pub use shared::{AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
+pub use shared::{AdminConfig, AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 #[cfg(feature = "gateway")]
 pub use sites::{SiteFile, SiteForward};
 pub use value::{ValueError, parse_bytes, parse_duration, parse_listen};
@@ -71,8 +71,8 @@ pub struct NodeConfig {
     pub state: Option<PathBuf>,
     /// The audit log.
     pub audit: AuditFile,
-    /// Address of the admin listener.
-    pub admin: Option<SocketAddr>,
+    /// The admin listener.
+    pub admin: Option<AdminConfig>,
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
@@ -150,8 +150,8 @@ pub struct AgentConfig {
     pub enroll: Option<NodeAddress>,
     /// The audit log.
     pub audit: AuditFile,
-    /// Address of the admin listener.
-    pub admin: Option<SocketAddr>,
+    /// The admin listener.
+    pub admin: Option<AdminConfig>,
     /// The paths to its nodes.
     #[cfg(feature = "tunnel")]
     pub paths: PathsFile,

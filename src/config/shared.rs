@@ -116,8 +116,25 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     AuditFile { file, calls }
 }
 
-/// Reads the address of `[admin]`.
-pub(super) fn read_admin(file: &mut Table<'_>) -> Option<SocketAddr> {
+/// `[admin]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdminConfig {
+    /// Address of the listener, on loopback.
+    pub listen: SocketAddr,
+    /// True if its page may stop the process gracefully.
+    pub drain: bool,
+}
+
+impl AdminConfig {
+    /// A listener at this address, everything else by default.
+    pub const fn new(listen: SocketAddr) -> Self {
+        Self { listen, drain: false }
+    }
+}
+
+/// Reads `[admin]`.
+pub(super) fn read_admin(file: &mut Table<'_>) -> Option<AdminConfig> {
     let mut admin = file.table("admin", "[admin]")?;
     if !admin.has("listen") {
         let text = "[admin] has no `listen`; add a line as listen = \"127.0.0.1:9433\"";
@@ -128,8 +145,9 @@ pub(super) fn read_admin(file: &mut Table<'_>) -> Option<SocketAddr> {
         let text = "`listen`: other machines would reach it without any credential; listen on loopback, as 127.0.0.1:9433";
         admin.fault("listen", text.into());
     }
+    let drain = admin.optional("drain", flag).unwrap_or(false);
     admin.finish();
-    address
+    Some(AdminConfig { drain, ..AdminConfig::new(address?) })
 }
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.

@@ -457,9 +457,11 @@ fn the_audit_log_is_named_in_either_file_and_flags_go_before_it() {
 #[test]
 fn the_admin_listener_is_on_loopback() {
     let text = "[admin]\nlisten = '127.0.0.1:9433'\n";
-    let address = Some("127.0.0.1:9433".parse().expect("an address"));
+    let expected = Some(AdminConfig::new("127.0.0.1:9433".parse().expect("an address")));
     let of_node = NodeConfig::parse(text, "f").expect("a config").admin;
-    assert_eq!([of_node, AgentConfig::parse(text, "f").expect("a config").admin], [address; 2]);
+    assert_eq!([of_node, AgentConfig::parse(text, "f").expect("a config").admin], [expected; 2]);
+    let drained = NodeConfig::parse(&format!("{text}drain = true\n"), "f").expect("a config").admin;
+    assert!(drained.is_some_and(|admin| admin.drain));
     for faults in [node_faults, agent_faults] {
         check(faults, text, &text.replace("127.0.0.1", "0.0.0.0"), "listen on loopback");
         check(faults, text, &text.replace("127.0.0.1", "localhost"), "f:2: `listen`: ");

@@ -367,3 +367,30 @@ async fn links_are_measured_and_the_process_is_shown() {
     assert_eq!(value(node, "dialback_audit_lines_lost_total").await, 0.0);
     assert!(value(node, "dialback_crl_expiry_timestamp_seconds").await >= 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_page_itself_asks_for_a_drain_and_only_where_the_program_takes_it() {
+    let setup = Setup::open().await;
+    let admin = Admin::of_node(&setup.node, ANY_PORT).await.expect("a listener");
+    let at = admin.local_addr();
+    let page = get(at, "/", &[]).await;
+    let policy = page.header("content-security-policy").expect("a policy").to_owned();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    let text = page.text();
+    let token = text.split("name=\"dialback-token\" content=\"").nth(1).expect("a token");
+    let token = token.split('"').next().expect("its end").to_owned();
+    let ask = async |token: &str, method: &str| {
+        let headers = [("dialback-token", token)];
+        soon("an answer", Http::once(at, method, "/api/v1/drain", &headers, b"")).await.status
+    };
+    assert_eq!(ask(&token, "POST").await, 404, "the program does not take it");
+    let requested = spawn(admin.drain_requested());
+    assert_eq!(ask(&token, "GET").await, 405);
+    assert_eq!(ask("", "POST").await, 403);
+    assert_eq!(ask(&token[1..], "POST").await, 403);
+    assert!(!requested.is_finished());
+    assert_eq!(ask(&token, "POST").await, 202);
+    soon("the request", requested).await;
+    let events = get(at, "/page.js", &[]).await;
+    assert_eq!(events.header("content-type"), Some("text/javascript"));
+}

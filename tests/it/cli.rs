@@ -1,6 +1,7 @@
 //! The command line as users run it: the real binary, separate processes, certificates in a
 //! temporary directory.
 
+mod admin_page;
 mod auditing;
 mod benching;
 mod calls;

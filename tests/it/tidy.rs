@@ -57,11 +57,14 @@ const ROOMS: &[Room] = &[
             "src/bin/dialback/status.rs",
         ],
     },
-    Room { word: "http_body", places: &["src/httpd", "src/gateway/", "src/http_call/"] },
+    Room {
+        word: "http_body",
+        places: &["src/admin/body.rs", "src/httpd", "src/gateway/", "src/http_call/"],
+    },
     Room {
         word: "http_body_util",
         places: &[
-            "src/admin/server.rs",
+            "src/admin/",
             "src/gateway/",
             "src/httpd",
             "src/tunnel/",

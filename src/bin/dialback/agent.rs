@@ -1,6 +1,7 @@
 //! `dialback agent`: reads its settings, dials its nodes, runs until a signal, applies changes.
 
 use crate::{
+    admin,
     args::TlsArgs,
     audit::{self, AuditArgs},
     credentials::{self, Locator},
@@ -17,8 +18,8 @@ use dialback::{
     Admin, Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
     TcpForward, TunnelUrl,
     config::{
-        AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig, PathsFile,
-        parse_listen, parse_memory_max,
+        AdminConfig, AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig,
+        PathsFile, parse_listen, parse_memory_max,
     },
     demo::{self, Ledger},
     enroll::Renewal,
@@ -107,7 +108,7 @@ struct Settings {
     forwards: Forwards,
     paths: PathsFile,
     audit: AuditFile,
-    admin: Option<SocketAddr>,
+    admin: Option<AdminConfig>,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
 }
@@ -169,7 +170,7 @@ impl Settings {
             limits: file.limits,
             paths,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: args.admin.or(file.admin),
+            admin: admin::settings(args.admin, file.admin),
             files,
         })
     }
@@ -231,9 +232,10 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
-        if let Some(listen) = admin {
-            Admin::of_agent(&agent, listen).await?;
-        }
+        let listener = match admin {
+            Some(admin) => Some(Admin::of_agent(&agent, admin.listen).await?),
+            None => None,
+        };
         let _renewing = renewal.clone().map(|renewal| renewal.paths(to_enroller).start());
         let renewed = |renewal: &Option<Renewal>| {
             renewal.as_ref().map(|renewal| (renewal.enroller().clone(), renewal.files().clone()))
@@ -266,7 +268,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             next.forwards.replace(&forwards);
             Ok(())
         };
-        let first = signals.first(reloads.run(&dialling(&nodes), check, apply)).await;
+        let drain = admin::drain_requested(listener.as_ref(), admin);
+        let first = signals.first_or(drain, reloads.run(&dialling(&nodes), check, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?

@@ -1,5 +1,6 @@
 //! The command line; uses only the public API of the library.
 
+mod admin;
 mod agent;
 mod agents;
 mod args;

@@ -1,6 +1,7 @@
 //! `dialback node`: reads its settings, runs until a signal, applies changes of its files.
 
 use crate::{
+    admin,
     args::TlsArgs,
     audit::{self, AuditArgs},
     credentials::{self, Locator},
@@ -13,7 +14,7 @@ use crate::{
 use clap::Args;
 use dialback::{
     Admin, ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
-    config::{AuditFile, NodeConfig, parse_listen, parse_memory_max},
+    config::{AdminConfig, AuditFile, NodeConfig, parse_listen, parse_memory_max},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -74,7 +75,7 @@ struct Settings {
     audit: AuditFile,
     gateway: Option<GatewaySettings>,
     tunnel: Option<TunnelSettings>,
-    admin: Option<SocketAddr>,
+    admin: Option<AdminConfig>,
     files: Vec<PathBuf>,
 }
 
@@ -107,7 +108,7 @@ impl Settings {
             limits: file.limits,
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: args.admin.or(file.admin),
+            admin: admin::settings(args.admin, file.admin),
             files,
         })
     }
@@ -144,9 +145,10 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         let node = builder.start().await?;
         let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
         let running_gateway = gateway::open(&node, gateway.as_ref(), tunnel_path).await?;
-        if let Some(listen) = admin {
-            Admin::of_node(&node, listen).await?;
-        }
+        let listener = match admin {
+            Some(admin) => Some(Admin::of_node(&node, admin.listen).await?),
+            None => None,
+        };
         let check = |next: &Settings| {
             Ok(reload::restarts([
                 (next.listen != listen, "listen"),
@@ -171,7 +173,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             Ok(())
         };
         let status = format!("listens on {}", node.local_addr());
-        let first = signals.first(reloads.run(&status, check, apply)).await;
+        let drain = admin::drain_requested(listener.as_ref(), admin);
+        let first = signals.first_or(drain, reloads.run(&status, check, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?

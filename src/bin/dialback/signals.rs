@@ -77,6 +77,8 @@ pub(crate) struct Signals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     Interrupt,
+    /// Asked for at the admin page.
+    Requested,
     /// Signal of service managers.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has it"))]
     Terminate,
@@ -87,6 +89,7 @@ impl Stop {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Requested => "request of the admin page",
         }
     }
 
@@ -94,7 +97,7 @@ impl Stop {
     const fn failure(self) -> Failure {
         Failure::Signal(match self {
             Self::Interrupt => 2,
-            Self::Terminate => 15,
+            Self::Terminate | Self::Requested => 15,
         })
     }
 }
@@ -149,6 +152,18 @@ impl Signals {
         tokio::select! {
             stop = self.next() => stop,
             never = background => match never {},
+        }
+    }
+
+    /// The same; `request` asks for a stop too.
+    pub(crate) async fn first_or(
+        &mut self,
+        request: impl Future<Output = ()>,
+        background: impl Future<Output = Infallible>,
+    ) -> Stop {
+        tokio::select! {
+            stop = self.first(background) => stop,
+            () = request => Stop::Requested,
         }
     }
 

@@ -14,9 +14,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Python with the packages of `examples/requirements.txt`, in the target directory.
+/// Python with the packages of `examples/requirements.txt` and of `tests/browser`, in the target
+/// directory.
 #[track_caller]
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory");
     let python = target.join("python-programs/bin/python");
     assert!(python.is_file(), "{} is missing: `make test` installs it", python.display());
