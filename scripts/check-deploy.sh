@@ -10,8 +10,8 @@ target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for file in deploy/*/node.toml; do "$dialback" config check --node "$file"; done
-for file in deploy/*/agent.toml; do "$dialback" config check --agent "$file"; done
+for file in deploy/*/node.toml; do "$dialback" config check --text-only --node "$file"; done
+for file in deploy/*/agent.toml; do "$dialback" config check --text-only --agent "$file"; done
 for script in deploy/debian/{postinst,prerm,postrm}; do sh -n "$script"; done
 
 if command -v systemd-analyze >/dev/null; then
@@ -45,4 +45,4 @@ for role in ("node", "agent"):
             open(f"{sys.argv[1]}/{role}.toml", "w").write(part["data"][f"{role}.toml"])
 assert set(yaml.safe_load(open("deploy/docker/compose.yaml"))["services"]) == {"node", "agent"}
 PYTHON
-"$dialback" config check --node "$work/node.toml" --agent "$work/agent.toml"
+"$dialback" config check --text-only --node "$work/node.toml" --agent "$work/agent.toml"

@@ -127,7 +127,7 @@ mod shared_value;
 pub mod limits;
 
 #[cfg(feature = "admin")]
-pub use admin::{Admin, AdminError};
+pub use admin::{Admin, AdminError, AdminListen};
 #[cfg(feature = "cli")]
 pub use agent::demo;
 pub use agent::{Agent, AgentBuilder, TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
@@ -156,8 +156,8 @@ pub use limits::Limits;
 pub use link::{BindError, LinkFault, LinkPath, PathChangeCause};
 pub use metadata::Metadata;
 pub use name::{
-    CallId, HttpTarget, HttpTargetError, MethodGlob, MethodName, MethodPath, Name, NameError,
-    NameGlob, NodeAddress, PeerName, Role, ServiceGlob, ServiceName,
+    AdminAddress, CallId, HttpTarget, HttpTargetError, MethodGlob, MethodName, MethodPath, Name,
+    NameError, NameGlob, NodeAddress, PeerName, Role, ServiceGlob, ServiceName,
 };
 pub use node::{AgentHandle, AgentRef, Arrivals, Node, NodeBuilder, NotConnected};
 pub use observe::{AgentEvent, Events, NodeEvent};

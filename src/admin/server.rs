@@ -13,7 +13,8 @@ use crate::{
     drain::SignalListener,
     httpd::{self, Admission, Answers, Framing, Peer, RequestBody},
     limits::RATES_EVERY,
-    tls::{HttpTls, random_bytes},
+    name::{NameGlob, PeerName, Role},
+    tls::{ClientCertificate, HttpTls, random_bytes},
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -39,17 +40,23 @@ pub(super) struct AdminServer {
     drains: Arc<DrainRequests>,
     /// Is in the page, and in the requests of its buttons: a page of another site does not know it.
     token: String,
+    /// Callers whose certificates are asked for; without any there is no TLS.
+    callers: Vec<NameGlob>,
 }
 
 type AdminResponse = Response<AdminBody>;
 
 impl AdminServer {
-    pub(super) fn new(observed: Observed, drains: Arc<DrainRequests>) -> Self {
+    pub(super) fn new(
+        observed: Observed,
+        drains: Arc<DrainRequests>,
+        callers: Vec<NameGlob>,
+    ) -> Self {
         let started_at = SystemTime::now();
         let registry = registry(MetricsSource::new(observed.clone(), started_at));
         let minute = LastMinute::new(observed.counts());
         let token = format!("{:032x}", u128::from_be_bytes(random_bytes()));
-        Self { observed, registry, minute, started_at, drains, token }
+        Self { observed, registry, minute, started_at, drains, token, callers }
     }
 
     /// Keeps the rates of the last minute, for as long as it is polled.
@@ -85,6 +92,27 @@ impl AdminServer {
             }
         });
         with_headers(StatusCode::OK, "text/event-stream", body)
+    }
+
+    /// Refuses a client without the certificate of a caller that may read.
+    fn refused(&self, peer: &Peer) -> Option<AdminResponse> {
+        if self.callers.is_empty() {
+            return None;
+        }
+        let credentials = self.observed.credentials();
+        let is_valid =
+            |shown: &&ClientCertificate| shown.revalidate(&credentials, SystemTime::now()).is_ok();
+        let shown = peer.shown.as_ref().filter(is_valid);
+        let name = shown.map(|shown| shown.identity().peer_name());
+        let may_read = |name: &PeerName| {
+            name.role == Role::Caller && self.callers.iter().any(|glob| glob.matches(&name.name))
+        };
+        if name.is_some_and(may_read) {
+            peer.set_known();
+            return None;
+        }
+        let text = "show the certificate of a caller that `callers` of [admin] names\n";
+        Some(refusal(StatusCode::FORBIDDEN, text))
     }
 
     fn page(&self) -> AdminResponse {
@@ -133,10 +161,14 @@ impl Answers for AdminServer {
     }
 
     fn tls(&self) -> Option<HttpTls> {
-        None
+        let credentials = || self.observed.credentials();
+        let has_tls = !self.callers.is_empty();
+        has_tls.then(|| HttpTls::with_clients(None, Arc::default(), credentials()))
     }
 
-    fn handshake_failed(&self, _from: SocketAddr, _fault: &std::io::Error) {}
+    fn handshake_failed(&self, from: SocketAddr, fault: &std::io::Error) {
+        tracing::debug!(address = %from, "a TLS handshake with the admin listener failed: {fault}");
+    }
 
     /// It tells of the drain, so it answers until the end.
     fn draining(&self) -> Option<[SignalListener; 2]> {
@@ -153,8 +185,11 @@ impl Answers for AdminServer {
             peer.be_done();
             return refusal(StatusCode::BAD_REQUEST, "a request to this listener has no body\n");
         }
+        if let Some(refused) = self.refused(&peer) {
+            return refused;
+        }
         // A page of another site can let its own name resolve to this machine.
-        if !httpd::names_loopback(&head.uri, &head.headers) {
+        if self.callers.is_empty() && !httpd::names_loopback(&head.uri, &head.headers) {
             let text = "the host of the request is not this machine: use localhost or 127.0.0.1\n";
             return refusal(StatusCode::FORBIDDEN, text);
         }

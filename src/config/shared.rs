@@ -3,17 +3,16 @@
 use super::{
     table::Table,
     value::{
-        bytes, count, duration, flag, listen, parse_bytes, path, show_bytes, show_duration, text,
-        within,
+        bytes, count, duration, flag, parse_bytes, path, show_bytes, show_duration, text, within,
     },
 };
 use crate::{
     limits::{Congestion, Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
     memory,
+    name::{AdminAddress, NameGlob},
     tls::{CredentialFiles, CrlScope},
 };
 use std::{
-    net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -117,19 +116,21 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
 }
 
 /// `[admin]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdminConfig {
-    /// Address of the listener, on loopback.
-    pub listen: SocketAddr,
+    /// Address of the listener.
+    pub listen: AdminAddress,
+    /// Callers whose certificates it asks for; without any it is on loopback or a Unix socket.
+    pub callers: Vec<NameGlob>,
     /// True if its page may stop the process gracefully.
     pub drain: bool,
 }
 
 impl AdminConfig {
     /// A listener at this address, everything else by default.
-    pub const fn new(listen: SocketAddr) -> Self {
-        Self { listen, drain: false }
+    pub const fn new(listen: AdminAddress) -> Self {
+        Self { listen, callers: Vec::new(), drain: false }
     }
 }
 
@@ -140,14 +141,18 @@ pub(super) fn read_admin(file: &mut Table<'_>) -> Option<AdminConfig> {
         let text = "[admin] has no `listen`; add a line as listen = \"127.0.0.1:9433\"";
         admin.fault("listen", text.into());
     }
-    let address = admin.optional("listen", listen);
-    if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
-        let text = "`listen`: other machines would reach it without any credential; listen on loopback, as 127.0.0.1:9433";
+    let listen = admin.optional("listen", text::<AdminAddress>("127.0.0.1:9433"));
+    let remedy = "write [\"ops\", ...], or remove the key for a listener of this machine alone";
+    let callers = admin.each_of_some("callers", text::<NameGlob>("ops"), remedy);
+    let callers = callers.unwrap_or_default();
+    let is_local = listen.as_ref().is_none_or(AdminAddress::is_local);
+    if !is_local && callers.is_empty() {
+        let text = "`listen`: other machines would reach it without any credential; listen on loopback, as 127.0.0.1:9433, or add `callers`, whose certificates it then asks for";
         admin.fault("listen", text.into());
     }
     let drain = admin.optional("drain", flag).unwrap_or(false);
     admin.finish();
-    Some(AdminConfig { drain, ..AdminConfig::new(address?) })
+    Some(AdminConfig { callers, drain, ..AdminConfig::new(listen?) })
 }
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.

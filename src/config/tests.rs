@@ -459,7 +459,11 @@ fn the_admin_listener_is_on_loopback() {
     let text = "[admin]\nlisten = '127.0.0.1:9433'\n";
     let expected = Some(AdminConfig::new("127.0.0.1:9433".parse().expect("an address")));
     let of_node = NodeConfig::parse(text, "f").expect("a config").admin;
-    assert_eq!([of_node, AgentConfig::parse(text, "f").expect("a config").admin], [expected; 2]);
+    let of_agent = AgentConfig::parse(text, "f").expect("a config").admin;
+    assert_eq!([&of_node, &of_agent], [&expected; 2]);
+    let open = text.replace("127.0.0.1", "0.0.0.0") + "callers = ['ops-*']\n";
+    let open = NodeConfig::parse(&open, "f").expect("a config").admin.expect("a listener");
+    assert_eq!(open.callers.len(), 1);
     let drained = NodeConfig::parse(&format!("{text}drain = true\n"), "f").expect("a config").admin;
     assert!(drained.is_some_and(|admin| admin.drain));
     for faults in [node_faults, agent_faults] {

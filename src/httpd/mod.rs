@@ -8,6 +8,7 @@ mod discard;
 mod frames;
 mod guarded;
 mod head;
+mod listening;
 mod persistence;
 mod ping_timer;
 mod request_body;

@@ -4,6 +4,7 @@ use super::{
     answers::{Answers, Peer},
     connection::Connection,
     guarded::{self, Guarded},
+    listening::{ClientSocket, Listening},
     slots::{Acquired, Admission, SlotOwner, Slots},
     watched::Activity,
 };
@@ -12,8 +13,7 @@ use crate::{
     limits::{
         ACCEPT_RETRY_AFTER, HANDSHAKE_WAIT_MAX, HTTP_CONNECTIONS_MAX,
         HTTP_CONNECTIONS_PER_HOST_MAX, HTTP_CONNECTIONS_PER_NETWORK_MAX,
-        HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_FIRST_BYTES_WAIT_MAX, HTTP_UNSENT_BYTES_MAX,
-        IGNORED_HANDSHAKES_LOG_EVERY,
+        HTTP_CONNECTIONS_PER_SITE_MAX, HTTP_FIRST_BYTES_WAIT_MAX, IGNORED_HANDSHAKES_LOG_EVERY,
     },
     prefixes::PrefixLimits,
     rate_limit::{LogLimiter, RateLimit},
@@ -24,10 +24,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 struct Server<A> {
     answers: Arc<A>,
@@ -46,7 +43,7 @@ impl<A: Answers> Server<A> {
 }
 
 /// Accepts until it is dropped. Each connection has a task of its own.
-pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, tasks: Tasks) {
+pub(crate) async fn serve<L: Listening, A: Answers>(listener: L, answers: Arc<A>, tasks: Tasks) {
     let limits = PrefixLimits {
         host: HTTP_CONNECTIONS_PER_HOST_MAX,
         site: HTTP_CONNECTIONS_PER_SITE_MAX,
@@ -97,18 +94,16 @@ pub(crate) async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>, ta
     }
 }
 
-async fn connection<A: Answers>(
-    stream: TcpStream,
+async fn connection<S: ClientSocket, A: Answers>(
+    stream: S,
     address: SocketAddr,
     server: Arc<Server<A>>,
     owner: Arc<SlotOwner>,
 ) {
     let Server { answers, tasks, .. } = &*server;
     let draining = answers.draining();
-    drop(stream.set_nodelay(true));
-    // Stalled writes then show a client that reads nothing, and a slow reader is not taken for one.
-    system::limit_unsent(&stream, HTTP_UNSENT_BYTES_MAX);
-    let local = stream.local_addr().ok().map(|local| local.ip());
+    stream.prepare();
+    let local = stream.local();
     let connection = |is_h2, named| Connection {
         answers: answers.clone(),
         tasks: tasks.clone(),
@@ -122,7 +117,7 @@ async fn connection<A: Answers>(
             let first = guarded::first_bytes(stream, HTTP_FIRST_BYTES_WAIT_MAX).await;
             let Some((mut first, is_h2)) = first else { return };
             // With TLS the missing close_notify says it.
-            first.reset_by(system::reset_on_close);
+            first.reset_by(S::reset_on_close);
             connection(is_h2, (None, None)).serve(first, draining, log_closed).await;
         }
         Some(tls) => {

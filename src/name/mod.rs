@@ -1,6 +1,7 @@
 //! The names of peers, services, methods and calls: parsed once at the edge, trusted after.
 
 mod address;
+mod admin_address;
 mod call_id;
 mod error;
 mod glob;
@@ -13,6 +14,7 @@ mod tool;
 mod tool_name;
 
 pub use address::NodeAddress;
+pub use admin_address::AdminAddress;
 pub use call_id::CallId;
 pub(crate) use call_id::CallIds;
 pub use error::NameError;

@@ -5,12 +5,30 @@ use crate::{
     world::{Setup, Stage, World, check_status, soon, spawn, until},
 };
 use dialback::{
-    Admin, AdminError, Agent, AgentPolicy, AgentRule, AllowRule, Callee, Code, ConfigUpdate,
-    HttpForward, Limits, Node, NodePolicy, Outcome, TcpForward, Upstream,
+    Admin, AdminAddress, AdminError, AdminListen, Agent, AgentPolicy, AgentRule, AllowRule, Callee,
+    Code, ConfigUpdate, HttpForward, Limits, Node, NodePolicy, Outcome, TcpForward, Upstream,
 };
 use std::{net::SocketAddr, time::Duration};
 
-pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
+const ANY_PORT: &str = "127.0.0.1:0";
+
+fn listen(text: &str) -> AdminListen {
+    AdminListen::new(text.parse().expect("an address"))
+}
+
+fn port_of(admin: &Admin) -> SocketAddr {
+    let AdminAddress::Tcp(address) = admin.address() else { panic!("{}", admin.address()) };
+    *address
+}
+
+/// The admin listener of a node, which ends with it.
+pub(crate) async fn of_node(node: &Node) -> SocketAddr {
+    port_of(&Admin::of_node(node, &listen(ANY_PORT)).await.expect("a listener"))
+}
+
+async fn of_agent(agent: &Agent) -> SocketAddr {
+    port_of(&Admin::of_agent(agent, &listen(ANY_PORT)).await.expect("a listener"))
+}
 
 async fn get(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> HttpReply {
     soon("an answer", Http::once(at, "GET", path, headers, b"")).await
@@ -43,9 +61,8 @@ struct Watched {
 impl Watched {
     async fn open() -> Self {
         let setup = Setup::open().await;
-        let node = Admin::of_node(&setup.node, ANY_PORT).await.expect("a listener").local_addr();
-        let agent = Admin::of_agent(&setup.agent, ANY_PORT).await.expect("a listener");
-        Self { setup, node, agent: agent.local_addr() }
+        let (node, agent) = (of_node(&setup.node).await, of_agent(&setup.agent).await);
+        Self { setup, node, agent }
     }
 }
 
@@ -130,12 +147,12 @@ async fn other_machines_pages_of_other_sites_and_writes_are_refused() {
     assert_eq!(soon("an answer", post).await.status, 405);
     assert_eq!(get(node, "/metric", &[]).await.status, 404);
     for outside in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9433"] {
-        let refused = Admin::of_node(&setup.node, outside).await.expect_err("not on loopback");
+        let refused = Admin::of_node(&setup.node, &listen(outside)).await;
+        let refused = refused.expect_err("not on loopback");
         assert!(matches!(refused, AdminError::NotLoopback { .. }), "{refused}");
     }
-    let refused = Admin::of_node(&setup.node, "localhost:9433").await.expect_err("a name");
-    assert!(matches!(refused, AdminError::Address(_)), "{refused}");
-    let refused = Admin::of_node(&setup.node, node).await.expect_err("in use");
+    let refused = Admin::of_node(&setup.node, &listen(&node.to_string())).await;
+    let refused = refused.expect_err("in use");
     assert!(refused.to_string().contains("choose another address with --admin"), "{refused}");
 }
 
@@ -190,7 +207,7 @@ impl Forwards {
             .start()
             .expect("an agent");
         agent.registered(1).await;
-        let admin = Admin::of_agent(&agent, ANY_PORT).await.expect("a listener").local_addr();
+        let admin = of_agent(&agent).await;
         Self { world, node, agent, admin, upstreams }
     }
 }
@@ -293,7 +310,7 @@ async fn probes_pass_no_rule_and_are_no_calls() {
     let agent = world.agent("warehouse", node.local_addr()).policy(nothing).start();
     let agent = agent.expect("an agent");
     agent.registered(1).await;
-    let at = Admin::of_node(&node, ANY_PORT).await.expect("a listener").local_addr();
+    let at = of_node(&node).await;
     assert!(agent.readiness().await.ready);
     assert_eq!(value(at, "dialback_calls_started_total{kind=\"unary\"}").await, 0.0);
     // A caller's is a call, which a rule has to allow.
@@ -314,8 +331,8 @@ async fn waits_limits_bytes_and_handlers_are_counted() {
     let agent = world.agent("warehouse", node.local_addr()).serve(stage.service()).start();
     let agent = agent.expect("an agent");
     agent.registered(1).await;
-    let at = Admin::of_node(&node, ANY_PORT).await.expect("a listener").local_addr();
-    let of_agent = Admin::of_agent(&agent, ANY_PORT).await.expect("a listener").local_addr();
+    let at = of_node(&node).await;
+    let at_agent = of_agent(&agent).await;
     let handle = node.agent("warehouse").handle().expect("a name");
     let callee: &Callee = handle.as_ref();
     let hold = |id: &'static str| spawn(callee.call::<String>("Stage/Hold", id).into_future());
@@ -337,7 +354,7 @@ async fn waits_limits_bytes_and_handlers_are_counted() {
             format!("dialback_call_bytes_total{{kind=\"unary\",direction=\"{direction}\"}}");
         assert!(value(at, &series).await >= 4.0, "two texts of a letter each");
     }
-    reaches(of_agent, "dialback_handler_duration_seconds_count", 2.0).await;
+    reaches(at_agent, "dialback_handler_duration_seconds_count", 2.0).await;
     assert_eq!(value(at, "dialback_handler_duration_seconds_count").await, 0.0);
 }
 
@@ -371,8 +388,8 @@ async fn links_are_measured_and_the_process_is_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_page_itself_asks_for_a_drain_and_only_where_the_program_takes_it() {
     let setup = Setup::open().await;
-    let admin = Admin::of_node(&setup.node, ANY_PORT).await.expect("a listener");
-    let at = admin.local_addr();
+    let admin = Admin::of_node(&setup.node, &listen(ANY_PORT)).await.expect("a listener");
+    let at = port_of(&admin);
     let page = get(at, "/", &[]).await;
     let policy = page.header("content-security-policy").expect("a policy").to_owned();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));

@@ -19,6 +19,8 @@ mod http_programs;
 mod killed;
 mod crls;
 mod start_errors;
+#[cfg(unix)]
+mod status;
 mod memory;
 mod suspended;
 mod systemd;

@@ -1,11 +1,11 @@
 //! Retries: how often, on which link, and the outcome afterwards.
 
 use crate::{
-    admin::{ANY_PORT, value},
+    admin::{of_node, value},
     world::{Stage, World, attached, check_status, soon, spawn, until},
 };
 use dialback::{
-    Admin, Agent, Code, ConfigUpdate, Context, Handler, Node, NodePolicy, Outcome, Reply, Request,
+    Agent, Code, ConfigUpdate, Context, Handler, Node, NodePolicy, Outcome, Reply, Request,
     Service, Status,
     policy::{AllowRule, HostRule},
 };
@@ -95,8 +95,7 @@ async fn calls_that_always_fail_are_retried_ten_times_and_then_once_per_ten_call
     // Four calls have earned part of one by now.
     assert_eq!(call(5).await, 5);
     assert_eq!(call(20).await, 20 + 2);
-    let admin = Admin::of_node(&node, ANY_PORT).await.expect("a listener");
-    assert_eq!(value(admin.local_addr(), "dialback_calls_retried_total").await, 12.0);
+    assert_eq!(value(of_node(&node).await, "dialback_calls_retried_total").await, 12.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

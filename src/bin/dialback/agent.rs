@@ -15,8 +15,8 @@ use crate::{
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
-    Admin, Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress, Role, Service,
-    TcpForward, TunnelUrl,
+    Admin, AdminAddress, Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress,
+    Role, Service, TcpForward, TunnelUrl,
     config::{
         AdminConfig, AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig,
         PathsFile, parse_listen, parse_memory_max,
@@ -26,7 +26,6 @@ use dialback::{
 };
 use std::{
     cell::Cell,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -63,10 +62,10 @@ pub(crate) struct AgentArgs {
     /// repeated, and replaces [[mcp]] of that name
     #[arg(long, value_name = "NAME=URL|NAME=stdio:COMMAND", value_parser = parse_mcp)]
     pub(crate) mcp: Vec<McpForwardConfig>,
-    /// TCP address for metrics, on loopback, as 127.0.0.1:9433; without it, or [admin] in the
-    /// config file, there is none
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
-    pub(crate) admin: Option<SocketAddr>,
+    /// Admin listener, for status and metrics: IP:PORT on loopback, as 127.0.0.1:9433, or
+    /// unix:/PATH; without it, or [admin] in the config file, there is none
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<AdminAddress>,
     /// Host the demo services: HelloService and Demo
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
@@ -102,6 +101,8 @@ pub(crate) struct AgentArgs {
 struct Settings {
     credentials: Credentials,
     nodes: Vec<NodeAddress>,
+    /// Those of the file, if flag or environment name others.
+    overridden: Vec<NodeAddress>,
     policy: AgentPolicy,
     limits: Limits,
     hosted: Hosted,
@@ -132,11 +133,22 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
     reload::run(read, |settings| settings.files.clone(), serve)
 }
 
+/// Reads all that an agent needs, as at its start.
+pub(crate) fn check(args: &AgentArgs) -> Result<(), Failure> {
+    let settings = Settings::read(args, &Locator::new(Role::Agent))?;
+    http_forwards::make(&settings.hosted.http)?;
+    mcp_forwards::make(&settings.hosted.mcp)?;
+    paths::settings(&settings.paths).map(drop)
+}
+
 impl Settings {
     fn read(args: &AgentArgs, locator: &Locator) -> Result<Self, Failure> {
         let mut file =
             args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
-        let nodes = if args.node.is_empty() { file.nodes } else { args.node.clone() };
+        let of_file = file.nodes;
+        let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == of_file);
+        let overridden = if is_overridden { of_file.clone() } else { Vec::new() };
+        let nodes = if args.node.is_empty() { of_file } else { args.node.clone() };
         let demo = args.demo.unwrap_or(file.demo);
         let ledger = args.ledger.clone().or(file.ledger);
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
@@ -166,11 +178,12 @@ impl Settings {
             credentials,
             renewal,
             nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
+            overridden,
             policy: file.policy,
             limits: file.limits,
             paths,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: admin::settings(args.admin, file.admin),
+            admin: admin::settings(args.admin.clone(), file.admin),
             files,
         })
     }
@@ -207,6 +220,7 @@ fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failu
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Start { settings, mut signals, reloads } = start;
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
+    let overridden = settings.overridden;
     let (audited, way, admin) = (settings.audit, settings.paths, settings.admin);
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (forwarded, forwards) = forwards.host();
@@ -218,6 +232,12 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let mcp = mcp_forwards::make(&hosted.mcp)?;
     let has_forwards = !(hosted.tcp.is_empty() && http.is_empty() && mcp.is_empty());
     announce(&nodes, services.is_empty() && !has_forwards);
+    if !overridden.is_empty() {
+        tracing::warn!(
+            "`nodes` of the config file ({}) is not used: --node or DIALBACK_NODE names others",
+            joined(&overridden)
+        );
+    }
     for forward in &hosted.tcp {
         tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
     }
@@ -232,8 +252,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
-        let listener = match admin {
-            Some(admin) => Some(Admin::of_agent(&agent, admin.listen).await?),
+        let listener = match &admin {
+            Some(admin) => Some(Admin::of_agent(&agent, &admin::listen(admin)).await?),
             None => None,
         };
         let _renewing = renewal.clone().map(|renewal| renewal.paths(to_enroller).start());
@@ -268,7 +288,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             next.forwards.replace(&forwards);
             Ok(())
         };
-        let drain = admin::drain_requested(listener.as_ref(), admin);
+        let drain = admin::drain_requested(listener.as_ref(), admin.as_ref());
         let first = signals.first_or(drain, reloads.run(&dialling(&nodes), check, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
@@ -286,9 +306,12 @@ fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failur
     Ok(())
 }
 
+fn joined(nodes: &[NodeAddress]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn dialling(nodes: &[NodeAddress]) -> String {
-    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-    format!("dialling {}", nodes.join(", "))
+    format!("dialling {}", joined(nodes))
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {

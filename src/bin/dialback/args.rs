@@ -5,16 +5,16 @@
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, bench::args::BenchArgs, call::CallArgs,
     certs::args::CertsArgs, completions::CompletionsArgs, config::ConfigCommand,
-    enroll::EnrollArgs, join::JoinCommand, log_filter::LogFilter, man_pages::ManArgs,
-    node::NodeArgs, policy::PolicyCommand, services::ServicesArgs, status::StatusArgs,
-    tcp::TcpArgs, token::TokenArgs,
+    enroll::EnrollArgs, exit::Failure, join::JoinCommand, log_filter::LogFilter,
+    man_pages::ManArgs, node::NodeArgs, policy::PolicyCommand, services::ServicesArgs,
+    status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dialback::{
     CrlScope,
     config::{TlsFiles, parse_duration},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 /// Reverse RPC over QUIC: an agent inside a private network dials out, and is called over that link
 #[derive(Debug, Parser)]
@@ -132,6 +132,12 @@ pub(crate) fn definition() -> clap::Command {
     Cli::command()
 }
 
+/// The arguments of a command that has a config file and nothing else.
+pub(crate) fn of_config(command: &str, file: &str) -> Result<Command, Failure> {
+    let parsed = Cli::try_parse_from(["dialback", command, "--config", file]);
+    parsed.map(|cli| cli.command).map_err(|error| Failure::usage(error.to_string()))
+}
+
 /// Parses command line and environment. Exits the process on an error: 0 after help, else 2.
 pub(crate) fn parse() -> Cli {
     let read = with_environment(definition())
@@ -152,6 +158,17 @@ fn with_environment(command: clap::Command) -> clap::Command {
             None => arg,
         })
         .mut_subcommands(with_environment)
+}
+
+/// The variables of all flags, and those that the program reads besides.
+pub(crate) fn variables() -> BTreeSet<String> {
+    fn add(command: &clap::Command, names: &mut BTreeSet<String>) {
+        names.extend(command.get_arguments().filter_map(variable));
+        command.get_subcommands().for_each(|inner| add(inner, names));
+    }
+    let mut names = BTreeSet::new();
+    add(&definition(), &mut names);
+    names
 }
 
 /// None for `--force`: a variable left behind must not replace a CA.

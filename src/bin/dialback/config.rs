@@ -1,7 +1,10 @@
 //! `dialback config check`: checks config files before anything runs with them.
 
 use crate::{
+    agent,
+    args::{self, Command},
     exit::Failure,
+    node,
     output::{count, escape, print},
     policy::count_rules,
 };
@@ -12,8 +15,11 @@ use std::path::{Path, PathBuf};
 /// `dialback config ...`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check config files and report all errors at once
-    #[command(after_help = "Example: dialback config check --node examples/first/node.toml")]
+    /// Check config files with all that they name, and report all errors at once
+    #[command(after_help = "\
+Example: dialback config check --node examples/first/node.toml
+Reads the files as `dialback node` and `dialback agent` do, and then certificates, keys, revocation
+lists, tokens and CAs that they name: what passes can start, unless its address is in use.")]
     Check {
         /// Config file of a node or an agent, detected by its keys
         #[arg(required_unless_present_any = ["node", "agent"])]
@@ -24,42 +30,79 @@ pub(crate) enum ConfigCommand {
         /// Config file of an agent
         #[arg(long, value_name = "FILE")]
         agent: Option<PathBuf>,
+        /// Check only what is written in the files, not the files that they name
+        #[arg(long)]
+        text_only: bool,
     },
 }
 
 /// Runs the command. Checks every named file and reports all errors together.
 pub(crate) fn run(command: ConfigCommand) -> Result<(), Failure> {
-    let ConfigCommand::Check { file, node, agent } = command;
+    let ConfigCommand::Check { file, node, agent, text_only } = command;
     let checked = [
-        node.map(|path| check_node(&path)),
-        agent.map(|path| check_agent(&path)),
-        file.map(|path| check_either(&path)),
+        node.map(|path| (check_node(&path), path)),
+        agent.map(|path| (check_agent(&path), path)),
+        file.map(|path| (check_either(&path), path)),
     ];
     let mut faults = Vec::new();
-    for one in checked.into_iter().flatten() {
+    for (one, path) in checked.into_iter().flatten() {
         match one {
-            Ok(line) => print(&escape(&line))?,
+            Ok(CheckedFile { line, command }) => {
+                print(&escape(&line))?;
+                if !text_only {
+                    faults.extend(could_start(command, &path)?);
+                }
+            }
             Err(found) => faults.extend(found.iter().map(ToString::to_string)),
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Failure::Local(faults)) }
 }
 
-fn check_node(path: &Path) -> Result<String, LineFaults> {
-    let config = NodeConfig::read(path)?;
-    Ok(format!("{}: a node's file, {}", path.display(), count_rules(&config.policy)))
+/// A file without faults of its own, and the command that it is for.
+struct CheckedFile {
+    line: String,
+    command: &'static str,
 }
 
-fn check_agent(path: &Path) -> Result<String, LineFaults> {
+/// Reads all that the file names, as its command does. Returns the faults, and prints if there are
+/// none.
+fn could_start(command: &'static str, path: &Path) -> Result<Vec<String>, Failure> {
+    let config = path.to_string_lossy();
+    let read = match args::of_config(command, &config)? {
+        Command::Node(args) => node::check(&args),
+        Command::Agent(args) => agent::check(&args),
+        _ => Ok(()),
+    };
+    match read {
+        Ok(()) => {
+            print(&escape(&format!("`dialback {command} --config {config}` can start")))?;
+            Ok(Vec::new())
+        }
+        Err(failure) => {
+            let lines = failure.lines();
+            Ok(lines.iter().map(|line| format!("{config}: {line}")).collect())
+        }
+    }
+}
+
+fn check_node(path: &Path) -> Result<CheckedFile, LineFaults> {
+    let config = NodeConfig::read(path)?;
+    let line = format!("{}: a node's file, {}", path.display(), count_rules(&config.policy));
+    Ok(CheckedFile { line, command: "node" })
+}
+
+fn check_agent(path: &Path) -> Result<CheckedFile, LineFaults> {
     let config = AgentConfig::read(path)?;
     let AgentConfig { nodes, tcp, forwards, http, mcp, .. } = &config;
     let hosted = tcp.len() + forwards.len() + http.len() + mcp.len();
     let (nodes, hosted) = (count(nodes.len(), "node"), count(hosted, "forward"));
-    Ok(format!("{}: an agent's file, {nodes}, {hosted}", path.display()))
+    let line = format!("{}: an agent's file, {nodes}, {hosted}", path.display());
+    Ok(CheckedFile { line, command: "agent" })
 }
 
 /// Accepts either kind; else the errors of the kind with fewer misplaced keys, then errors.
-fn check_either(path: &Path) -> Result<String, LineFaults> {
+fn check_either(path: &Path) -> Result<CheckedFile, LineFaults> {
     check_node(path).or_else(|as_node| {
         check_agent(path).map_err(|as_agent| {
             if misplacement(&as_agent) < misplacement(&as_node) { as_agent } else { as_node }

@@ -13,6 +13,7 @@ mod completions;
 mod config;
 mod credentials;
 mod enroll;
+mod environment;
 mod exit;
 mod forwards;
 mod gateway;
@@ -56,6 +57,13 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(failure) => return exit::code_of(Err(failure), None),
     };
+    let set = std::env::vars_os();
+    let set = set.filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
+    for line in environment::warnings(&args::variables(), set) {
+        tracing::warn!("{line}");
+    }
     exit::code_of(run(cli.command), Some(&log))
 }
 

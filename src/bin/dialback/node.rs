@@ -13,7 +13,7 @@ use crate::{
 };
 use clap::Args;
 use dialback::{
-    Admin, ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
+    Admin, AdminAddress, ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
     config::{AdminConfig, AuditFile, NodeConfig, parse_listen, parse_memory_max},
 };
 use std::{
@@ -49,10 +49,10 @@ pub(crate) struct NodeArgs {
     /// UDP
     #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
     pub(crate) tunnel: Option<SocketAddr>,
-    /// TCP address for metrics, on loopback, as 127.0.0.1:9433; without it, or [admin] in the
-    /// config file, there is none
-    #[arg(long, value_name = "IP:PORT", value_parser = parse_listen)]
-    pub(crate) admin: Option<SocketAddr>,
+    /// Admin listener, for status and metrics: IP:PORT on loopback, as 127.0.0.1:9433, or
+    /// unix:/PATH; without it, or [admin] in the config file, there is none
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<AdminAddress>,
     /// File with the bearer tokens of the HTTP gateway; see `dialback token`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
@@ -108,7 +108,7 @@ impl Settings {
             limits: file.limits,
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: admin::settings(args.admin, file.admin),
+            admin: admin::settings(args.admin.clone(), file.admin),
             files,
         })
     }
@@ -122,6 +122,11 @@ impl Settings {
             );
         }
     }
+}
+
+/// Reads all that a node needs, as at its start.
+pub(crate) fn check(args: &NodeArgs) -> Result<(), Failure> {
+    Settings::read(args, &Locator::new(Role::Node)).map(drop)
 }
 
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
@@ -145,8 +150,8 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         let node = builder.start().await?;
         let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
         let running_gateway = gateway::open(&node, gateway.as_ref(), tunnel_path).await?;
-        let listener = match admin {
-            Some(admin) => Some(Admin::of_node(&node, admin.listen).await?),
+        let listener = match &admin {
+            Some(admin) => Some(Admin::of_node(&node, &admin::listen(admin)).await?),
             None => None,
         };
         let check = |next: &Settings| {
@@ -173,7 +178,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             Ok(())
         };
         let status = format!("listens on {}", node.local_addr());
-        let drain = admin::drain_requested(listener.as_ref(), admin);
+        let drain = admin::drain_requested(listener.as_ref(), admin.as_ref());
         let first = signals.first_or(drain, reloads.run(&status, check, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };

@@ -6,13 +6,17 @@ use crate::{
 };
 use bytes::Bytes;
 use clap::{ArgAction, Args, builder::BoolishValueParser};
+use dialback::AdminAddress;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, error::Error, net::SocketAddr, time::Duration};
-use tokio::net::TcpStream;
+use std::{collections::BTreeMap, error::Error, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// `dialback status`.
 #[derive(Debug, Args)]
@@ -22,9 +26,9 @@ Asks the node or agent whose admin listener is at this address; it needs --admin
 the file of that. No certificate is used.
 Exit codes: 0 it answers; with --ready, 1 if it is not ready.")]
 pub(crate) struct StatusArgs {
-    /// Address of the admin listener
+    /// Address of the admin listener: IP:PORT, or unix:/PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9433")]
-    pub(crate) admin: SocketAddr,
+    pub(crate) admin: AdminAddress,
     /// Print the JSON that the listener answers
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -53,7 +57,7 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
         return print_readiness(args).await;
     }
     loop {
-        let (_, report) = get(args.admin, "/api/v1/status").await?;
+        let (_, report) = get(&args.admin, "/api/v1/status").await?;
         match args.json {
             true => print_json_aside(&report).await?,
             false => {
@@ -70,7 +74,7 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
 }
 
 async fn print_readiness(args: &StatusArgs) -> Result<(), Failure> {
-    let (status, answer) = get(args.admin, "/readyz").await?;
+    let (status, answer) = get(&args.admin, "/readyz").await?;
     if args.json {
         print_json_aside(&answer).await?;
     } else {
@@ -87,8 +91,11 @@ fn unknown(args: &StatusArgs, fault: &dyn Error) -> Failure {
     )])
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// Asks an admin listener for JSON.
-async fn get(admin: SocketAddr, path: &str) -> Result<(StatusCode, Value), Failure> {
+async fn get(admin: &AdminAddress, path: &str) -> Result<(StatusCode, Value), Failure> {
     let asked = tokio::time::timeout(ANSWER_WAIT_MAX, ask(admin, path)).await;
     let answered = asked.unwrap_or_else(|_elapsed| Err("it does not answer in time".into()));
     answered.map_err(|fault| {
@@ -102,12 +109,18 @@ async fn get(admin: SocketAddr, path: &str) -> Result<(StatusCode, Value), Failu
 }
 
 async fn ask(
-    admin: SocketAddr,
+    admin: &AdminAddress,
     path: &str,
 ) -> Result<(StatusCode, Value), Box<dyn Error + Send + Sync>> {
-    let stream = TokioIo::new(TcpStream::connect(admin).await?);
+    let stream: Box<dyn Stream> = match admin {
+        AdminAddress::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+        #[cfg(unix)]
+        AdminAddress::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
+        _ => return Err("this system has no such addresses".into()),
+    };
+    let stream = TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-    let request = Request::get(path).header(HOST, admin.to_string()).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(HOST, "localhost").body(Empty::<Bytes>::new())?;
     let answer = async {
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();

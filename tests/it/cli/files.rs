@@ -31,7 +31,7 @@ fn a_file_with_faults_is_checked_as_the_role_of_its_good_keys() {
 
 #[test]
 fn the_files_of_the_first_steps_are_valid() {
-    let dir = WorkDir::empty();
+    let dir = WorkDir::new();
     let first = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first/");
     let [node, agent] = ["node.toml", "agent.toml"].map(|name| format!("{first}{name}"));
     dir.run(&["config", "check", "--node", &node, "--agent", &agent]).expect(0, &[]);
@@ -53,6 +53,26 @@ fn the_files_of_the_first_steps_are_valid() {
             ("denied: no [[allow]] rule covers it\n", "")
         );
     }
+}
+
+#[test]
+fn a_check_reads_what_the_file_names_and_says_what_could_not_start() {
+    let (dir, bare) = (WorkDir::new(), WorkDir::empty());
+    let node = "[tls]\ncert = \"certs/node-edge-1.pem\"\n";
+    let agent = "[[http]]\nname = \"web\"\nupstream = \"https://127.0.0.1:1\"\nupstream_ca = \"gone.pem\"\n";
+    for dir in [&dir, &bare] {
+        dir.write("node.toml", node);
+        dir.write("agent.toml", agent);
+    }
+    let can = "`dialback node --config node.toml` can start\n";
+    let checked = dir.run(&["config", "check", "node.toml"]).expect(0, &[]);
+    assert!(checked.stdout.ends_with(can), "{checked:#?}");
+    let check = ["config", "check", "--node", "node.toml", "--agent", "agent.toml"];
+    let faults = dir.run(&check).expect(2, &["agent.toml: upstream of http:web: ", "gone.pem"]);
+    assert!(faults.stdout.contains(can), "{faults:#?}");
+    bare.run(&check).expect(2, &["node.toml: ", "certs/node-edge-1.pem", "agent.toml: "]);
+    let text = [&check[..], &["--text-only"]].concat();
+    bare.run(&text).expect(0, &[]);
 }
 
 #[test]
