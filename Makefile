@@ -34,8 +34,9 @@ check: ## what a change has to pass: format, clippy, docs, dependency rules, tes
 check-deploy: ## the units, manifests and settings in deploy/; part of `make test`
 	@bash scripts/check-deploy.sh
 
-map: ## write the list of files in ARCHITECTURE.md again
+map: ## write the list of files in ARCHITECTURE.md again, and docs/commands.md
 	DIALBACK_WRITE_MAP=1 $(CARGO) test --quiet --locked --features cli --test it structure::map
+	DIALBACK_WRITE_MAP=1 $(CARGO) test --quiet --locked --features cli --bin dialback reference::
 
 build: ## the binary as it ships, in the target directory
 	$(CARGO) build --release --locked --features cli

@@ -5,7 +5,7 @@
 //! [`Caller`] reaches agents through the node from anywhere else.
 //!
 //! ```no_run
-//! use dialback::{Agent, Context, Credentials, Node, Status};
+//! use dialback::{Agent, AllowRule, Caller, Context, Credentials, Node, NodePolicy, Status};
 //!
 //! // A contract, written once, shared by both sides. A wrong type does not compile.
 //! dialback::contract! {
@@ -27,13 +27,22 @@
 //! let agent = Agent::builder(credentials).node("edge-1.example.com:4433").serve(Hello.into_service()).start()?;
 //! # Ok(()) }
 //! # async fn outside() -> Result<(), Box<dyn std::error::Error>> {
-//! // On the public side: wait for an agent, call it, disconnect it.
-//! let node = Node::builder(Credentials::from_dir("certs", "node-edge-1")?).listen("[::]:4433").start().await?;
+//! // On the public side: say who may call what, wait for an agent, call it, disconnect it.
+//! let rules = NodePolicy::default().allow(AllowRule::parse("ops", "warehouse", "HelloService/*")?);
+//! let credentials = Credentials::from_dir("certs", "node-edge-1")?;
+//! let node = Node::builder(credentials).listen("[::]:4433").policy(rules).start().await?;
 //! let mut arrivals = node.arrivals();
 //! while let Some(agent) = arrivals.next().await {
 //!     println!("{}", HelloServiceCaller::new(&agent).hello("hello".into()).await?);
 //!     agent.disconnect();
 //! }
+//! # Ok(()) }
+//! # async fn elsewhere() -> Result<(), Box<dyn std::error::Error>> {
+//! // From anywhere else: a caller, through the node.
+//! let credentials = Credentials::from_dir("certs", "caller-ops")?;
+//! let caller = Caller::builder(credentials).node("edge-1.example.com:4433").connect().await?;
+//! let warehouse = caller.agent("warehouse")?;
+//! println!("{}", HelloServiceCaller::new(&warehouse).hello("hello".into()).await?);
 //! # Ok(()) }
 //! ```
 //!

@@ -39,3 +39,14 @@ async fn an_agent_and_a_node_that_stop_are_unready() {
     });
     assert_eq!(stopping.1.reasons, ["it is registered on no node"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn expired_certificates_make_their_owners_unready_until_there_are_new_ones() {
+    let scene = Scene::open().await;
+    scene.world.net.set_clock_ahead(100 * 24 * HOUR);
+    for reasons in [scene.node.readiness().reasons, scene.agent.readiness().await.reasons] {
+        assert!(reasons[0].contains("expired"), "{reasons:?}");
+    }
+    scene.world.net.set_clock_ahead(Duration::ZERO);
+    assert!(scene.node.readiness().ready);
+}

@@ -30,7 +30,7 @@ async fn of_agent(agent: &Agent) -> SocketAddr {
     port_of(&Admin::of_agent(agent, &listen(ANY_PORT)).await.expect("a listener"))
 }
 
-async fn get(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> HttpReply {
+pub(crate) async fn get(at: SocketAddr, path: &str, headers: &[(&str, &str)]) -> HttpReply {
     soon("an answer", Http::once(at, "GET", path, headers, b"")).await
 }
 
@@ -41,6 +41,27 @@ pub(crate) async fn value(at: SocketAddr, series: &str) -> f64 {
     let text = reply.text().to_owned();
     let of_series = |line: &str| Some(line.strip_prefix(series)?.strip_prefix(' ')?.to_owned());
     text.lines().find_map(of_series).map_or(0.0, |number| number.parse().expect("a number"))
+}
+
+/// Checks that every call of a node that nobody calls any more has ended, by its metrics.
+pub(crate) async fn expect_all_ended(node: &Node) {
+    let reply = get(of_node(node).await, "/metrics", &[]).await;
+    let sum = |family: &str| {
+        let of_family = |line: &str| line.split_once('{').is_some_and(|(name, _)| name == family);
+        let values = reply.text().lines().filter(|line| of_family(line));
+        values
+            .map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("one"))
+            .sum::<f64>()
+    };
+    let started = sum("dialback_calls_started_total");
+    assert!(started > 0.0);
+    assert_eq!((started, sum("dialback_calls_in_flight")), (sum("dialback_calls_total"), 0.0));
+}
+
+/// The number of series.
+pub(crate) async fn series_of(at: SocketAddr) -> usize {
+    let reply = get(at, "/metrics", &[]).await;
+    reply.text().lines().filter(|line| !line.starts_with('#')).count()
 }
 
 async fn reaches(at: SocketAddr, series: &str, expected: f64) {

@@ -1,10 +1,13 @@
 //! Outcomes are true. Agents are killed at five points in the life of a call, repeatedly, and the
 //! oracle compares every reported outcome with the ledger. `DIALBACK_SEED` repeats a run.
 
-use crate::world::{
-    Background, Baseline, Direction, IsolatedRuntime, Ledger, Oracle, PathConditions, Rate, Relay,
-    Rng, Stage, World, attached, lines_with, path_choice, poll_in_order, quick_detection, seed,
-    soon, spawn, take_turn, until,
+use crate::{
+    admin::expect_all_ended,
+    world::{
+        Background, Baseline, Direction, IsolatedRuntime, Ledger, Oracle, PathConditions, Rate,
+        Relay, Rng, Stage, World, attached, lines_with, path_choice, poll_in_order,
+        quick_detection, seed, soon, spawn, take_turn, until,
+    },
 };
 use dialback::{Agent, AgentHandle, Callee, Caller, Limits, Node, Outcome, PathChoice, Status};
 use serde::{Serialize, de::IgnoredAny};
@@ -322,6 +325,7 @@ async fn run(rounds: u64) -> Arc<Oracle> {
     println!("{verdict}");
     verdict.expect_true();
     baseline.wait_until_restored(&setup.node).await;
+    expect_all_ended(&setup.node).await;
     setup.oracle
 }
 

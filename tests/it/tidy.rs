@@ -6,7 +6,7 @@
 //! tests of tls do for certificates.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -615,4 +615,44 @@ fn a_file_without_a_first_line_is_caught() {
         assert_eq!(first_line_faults(&tree).len(), 1, "{text:?}");
     }
     assert_eq!(first_line_faults(&tree_with("src/low.rs", "")), Vec::<String>::new());
+}
+
+/// The keys that a file of `src/config` reads.
+fn config_keys(code: &str) -> BTreeSet<String> {
+    let readers = ["optional", "required", "each", "each_of_some", "tables", "table"];
+    let after = |reader: &&str| {
+        let call = format!(".{reader}(");
+        let keys = code.split(&call).skip(1).filter_map(|rest| {
+            let key = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+            Some(key.to_owned())
+        });
+        keys.collect::<Vec<_>>()
+    };
+    readers.iter().flat_map(after).collect()
+}
+
+#[test]
+fn every_config_key_is_in_the_reference() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect(path);
+    let text = read("docs/operations.md");
+    let section = text.split("## Config keys").nth(1).expect("a section");
+    let section = section.split("\n## ").next().expect("its end");
+    let is_there = |key: &str| {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        section.split(|c: char| !is_word(c)).any(|word| word == key)
+    };
+    let mut known = BTreeSet::new();
+    for file in fs::read_dir(root.join("src/config")).expect("a directory") {
+        let name = file.expect("a file").file_name().into_string().expect("a name");
+        if name != "tests.rs" {
+            let code = read(&format!("src/config/{name}"));
+            known.extend(config_keys(code.split("#[cfg(test)]").next().expect("code")));
+        }
+    }
+    assert!(known.len() > 60 && known.contains("upstream_ca"), "{known:?}");
+    let missing: Vec<_> = known.iter().filter(|key| !is_there(key)).collect();
+    assert!(missing.is_empty(), "docs/operations.md, Config keys, lacks {missing:?}");
+    let code = "t.optional(\"a\", x); t.each(\n  \"b\", y)";
+    assert_eq!(config_keys(code), ["a", "b"].map(str::to_owned).into());
 }

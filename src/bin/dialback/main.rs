@@ -31,6 +31,8 @@ mod node;
 mod output;
 mod paths;
 mod policy;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod service_manager;
 mod services;

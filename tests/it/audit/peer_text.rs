@@ -3,6 +3,7 @@
 
 use super::AuditLog;
 use crate::{
+    admin::{get, of_node, series_of},
     raw_peer::{
         Cbor, Head, Issuer, RawLink, RawListener, Settings, end, frame, hello, kind, message,
         register, registered, soon, welcome,
@@ -134,8 +135,15 @@ async fn check_many_methods(service: &'static str, count: usize) {
     let (world, audit_log) = (World::new(), AuditLog::default());
     let node = world.node().policy(NodePolicy::default()).audit(audit_log.audit()).start().await;
     let node = node.expect("a node");
+    let admin = of_node(&node).await;
     let caller =
         Arc::new(world.caller("ops", node.local_addr()).connect().await.expect("a caller"));
+    // Calls of their kind and their end have series from the first one on.
+    let first =
+        caller.agent("warehouse").expect("a name").call::<()>(format!("{service}/M0").as_str(), &0);
+    let first = first.await;
+    first.expect_err("refused");
+    let series = series_of(admin).await;
     let began = Instant::now();
     let calls = |worker: usize| {
         let caller = caller.clone();
@@ -169,6 +177,10 @@ async fn check_many_methods(service: &'static str, count: usize) {
     println!("{count} methods in {took:?}: {} lines of the log", logged.len());
     assert!((20..=most).contains(&logged.len()), "{} lines of the log in {took:?}", logged.len());
     check_audit_log(&audit_log);
+    // What an admin listener shows does not grow with the names that peers make up.
+    assert_eq!(series_of(admin).await, series);
+    let status = get(admin, "/api/v1/status", &[]).await.text().len();
+    assert!(status < 100_000, "a status of {status} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
