@@ -19,7 +19,7 @@ use dialback::{
     Role, Service, TcpForward, TunnelUrl,
     config::{
         AdminConfig, AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig,
-        PathsFile, parse_listen, parse_memory_max,
+        PathsFile, parse_memory_max,
     },
     demo::{self, Ledger},
     enroll::Renewal,
