@@ -177,8 +177,8 @@ pub use tls::CsrInfo;
 pub use tls::ServerCertificate;
 pub use tls::{
     CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
-    CrlInfo, CrlScope, CrlScopeError, Identity, IdentityError, PemError, RevokedSerial, Utc,
-    Validity,
+    CrlInfo, CrlScope, CrlScopeError, ExpiryNotice, Identity, IdentityError, PemError,
+    RevokedSerial, Utc, Validity,
 };
 #[cfg(feature = "gateway")]
 pub use tls::{GatewayClientTls, GatewayClientTlsError};
