@@ -66,6 +66,8 @@ pub mod enroll;
 mod start_error;
 #[cfg(feature = "tunnel")]
 mod tunnel;
+#[cfg(feature = "cli")]
+pub mod diagnostic;
 pub mod testing;
 mod serve;
 mod probe;
