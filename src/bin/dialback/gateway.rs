@@ -1,6 +1,6 @@
 //! The HTTP gateway of `dialback node`: its settings, and those that can change while it runs.
 
-use crate::{exit::Failure, node::NodeArgs};
+use crate::{exit::Failure, node::NodeFlags};
 use dialback::{
     Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, Site, TokenVerifier,
     config::{GatewayFile, GatewayTls, SiteFile, SiteForward},
@@ -22,7 +22,7 @@ pub(crate) struct GatewaySettings {
 
 impl GatewaySettings {
     pub(crate) fn read(
-        args: &NodeArgs,
+        args: &NodeFlags,
         file: Option<GatewayFile>,
         sites: Vec<SiteFile>,
     ) -> Result<Option<Self>, Failure> {
