@@ -8,6 +8,7 @@ mod secrets;
 mod certificates;
 mod clock;
 mod connect;
+mod doctor;
 mod draining;
 mod enrolling;
 mod failover;

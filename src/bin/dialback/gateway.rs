@@ -53,6 +53,10 @@ impl GatewaySettings {
         Ok(Some(Self { listen, config, tokens, certificate, sites }))
     }
 
+    pub(crate) const fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let certificate =
             self.config.tls.iter().filter_map(|tls| tls.certificate.clone()).flatten();
