@@ -75,6 +75,8 @@ pub mod enroll;
 mod start_error;
 #[cfg(feature = "tunnel")]
 mod tunnel;
+#[cfg(feature = "cli")]
+pub mod diagnostic;
 pub mod testing;
 mod serve;
 mod probe;
@@ -186,8 +188,8 @@ pub use tls::CsrInfo;
 pub use tls::ServerCertificate;
 pub use tls::{
     CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
-    CrlInfo, CrlScope, CrlScopeError, Identity, IdentityError, PemError, RevokedSerial, Utc,
-    Validity,
+    CrlInfo, CrlScope, CrlScopeError, ExpiryNotice, Identity, IdentityError, PemError,
+    RevokedSerial, Utc, Validity,
 };
 #[cfg(feature = "gateway")]
 pub use tls::{GatewayClientTls, GatewayClientTlsError};

@@ -257,6 +257,20 @@ pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
 /// Time in which a peer must send HELLO, WELCOME or its first REGISTER.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Interval of the PINGs of a diagnostic connection, beside the time of their answers: some dozens
+/// in its time.
+pub const DIAGNOSTIC_PINGS_EVERY: Duration = Duration::from_millis(25);
+
+/// Time for which a diagnostic connection measures its path.
+pub const DIAGNOSTIC_MEASURE: Duration = Duration::from_secs(2);
+
+/// Time for which it measures while the size of datagrams is still being found out. Below
+/// [`HELLO_WAIT_MAX`]: it sends no HELLO.
+pub const DIAGNOSTIC_MEASURE_MAX: Duration = Duration::from_secs(4);
+
+/// Time in which the node may learn that a diagnostic connection was closed.
+pub const DIAGNOSTIC_CLOSE_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// Interval between the attempts on two addresses of one name, as RFC 8305 section 5 recommends.
 pub const RACE_STAGGER: Duration = Duration::from_millis(250);
 

@@ -59,6 +59,17 @@ impl Connector {
         self.race(address, config).await
     }
 
+    /// Connects to one address of a node by UDP.
+    #[cfg(feature = "cli")]
+    pub(super) async fn connect_to(
+        &self,
+        to: SocketAddr,
+        address: &NodeAddress,
+        config: DiallingConfig,
+    ) -> Result<Connected, LinkFault> {
+        attempt(self.endpoints.clone(), to, address.clone(), config).await
+    }
+
     /// Returns the connection by UDP to the first address whose handshake succeeds, as in RFC 8305:
     /// the next attempt starts after a short wait, or at once when one has failed. Of more
     /// addresses than one race takes, those that were not tried since the last success come first.

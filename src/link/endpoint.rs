@@ -96,19 +96,25 @@ pub(super) struct TransportSettings {
     send_window: u64,
     congestion: Congestion,
     idle_max: Duration,
+    /// Interval of QUIC's PING frames; links have their own heartbeats.
+    pings_every: Option<Duration>,
+    /// Bytes of the largest UDP payload that is tried.
+    tried_bytes_max: u16,
 }
 
 impl TransportSettings {
     pub(super) fn new(limits: &Limits, streams: u32, window: u32) -> Self {
         let &Limits { congestion, idle_max, .. } = limits;
-        Self { streams, window, send_window: call_window(limits), congestion, idle_max }
+        let send_window = call_window(limits);
+        let (pings_every, tried_bytes_max) = (None, limits::DATAGRAM_BYTES_MAX);
+        Self { streams, window, send_window, congestion, idle_max, pings_every, tried_bytes_max }
     }
 
     /// Returns the settings for a path whose first interface carries these UDP payloads. Larger
     /// ones than each path carries are sent once a probe of their size was acknowledged.
     pub(super) fn on_path(self, datagram_bytes_max: u16) -> Arc<TransportConfig> {
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(datagram_bytes_max);
+        mtu.upper_bound(datagram_bytes_max.min(self.tried_bytes_max));
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(self.streams.into())
@@ -117,7 +123,7 @@ impl TransportSettings {
             .stream_receive_window(varint(with_eighth(limits::STREAM_WINDOW_BYTES_MAX.into())))
             .receive_window(self.window.into())
             .send_window(self.send_window)
-            .keep_alive_interval(None)
+            .keep_alive_interval(self.pings_every)
             .mtu_discovery_config(Some(mtu))
             .congestion_controller_factory(congestion::factory(self.congestion))
             // Only a value over 2^62 ms does not convert.
@@ -264,6 +270,15 @@ impl DiallingConfig {
         transport: TransportSettings,
     ) -> Result<Self, BindError> {
         Ok(Self { tls: Arc::new(tls.try_into().map_err(no_quic_suite)?), transport })
+    }
+
+    /// Has QUIC send a PING whenever nothing was received for a short time, and try UDP payloads up
+    /// to those of Ethernet: a search among larger ones may take longer than the connection.
+    #[cfg(feature = "cli")]
+    pub(super) fn for_diagnosis(mut self) -> Self {
+        self.transport.pings_every = Some(limits::DIAGNOSTIC_PINGS_EVERY);
+        self.transport.tried_bytes_max = limits::DATAGRAM_BYTES_USUAL;
+        self
     }
 
     pub(super) fn on_path(&self, datagram_bytes_max: u16) -> quinn::ClientConfig {

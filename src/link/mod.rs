@@ -6,6 +6,8 @@ mod congestion;
 mod connection;
 mod connector;
 mod control;
+#[cfg(feature = "cli")]
+mod diagnostic;
 mod dial;
 mod endpoint;
 #[cfg(all(test, feature = "certs"))]
@@ -40,6 +42,8 @@ mod windows;
 pub(crate) use close_sequence::{CloseSequence, REPLACED};
 pub(crate) use connection::{Link, OpenFault};
 pub(crate) use control::{ControlStream, LinkNews};
+#[cfg(feature = "cli")]
+pub use diagnostic::{DiagnosticConnection, DiagnosticDialler, PathMeasurement};
 pub(crate) use dial::{Dialler, HelloInfo};
 pub use endpoint::BindError;
 #[cfg(feature = "certs")]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     limits::{DATAGRAM_BYTES_MIN, TUNNEL_HEAD_START, UDP_SILENT_REMEMBERED},
     name::NodeAddress,
-    path::{PathChoice, PathSettings, TunnelFault},
+    path::{PathChoice, PathSettings, Tunnel, TunnelFault},
 };
 use std::{
     collections::BTreeMap,
@@ -161,6 +161,16 @@ impl Connector {
         address: &NodeAddress,
         config: &DiallingConfig,
     ) -> Result<Connected, LinkFault> {
+        let (tunnel, to) = self.open_tunnel(address).await?;
+        self.handshake_inside(tunnel, to, address, config).await
+    }
+
+    /// Opens a tunnel to a node, and returns it with the first address of the node by UDP; `None`
+    /// if its name does not resolve here.
+    pub(super) async fn open_tunnel(
+        &self,
+        address: &NodeAddress,
+    ) -> Result<(Tunnel, Option<SocketAddr>), LinkFault> {
         let (mut opening, mut resolving) =
             (pin!(self.path_selection.settings.open(address)), pin!(self.address_of(address)));
         let mut found = None;
@@ -176,6 +186,17 @@ impl Connector {
             Some(to) => to,
             None => timeout(RESOLVE_GRACE, resolving).await.unwrap_or(None),
         };
+        Ok((tunnel, to))
+    }
+
+    /// Performs the handshake with a node inside a tunnel.
+    pub(super) async fn handshake_inside(
+        &self,
+        tunnel: Tunnel,
+        to: Option<SocketAddr>,
+        address: &NodeAddress,
+        config: &DiallingConfig,
+    ) -> Result<Connected, LinkFault> {
         let (to, socket) = self.socket_for(to, address)?;
         drop(socket.path.current.take_tunnel(tunnel, DATAGRAM_BYTES_MIN.into()));
         let config = config.on_path(self.net().datagram_bytes_max(to));

@@ -12,3 +12,5 @@ mod system;
 pub(crate) use network::{Net, SharedNet};
 pub(crate) use suspend::{Entered, Suspend};
 pub(crate) use system::system;
+#[cfg(feature = "cli")]
+pub(crate) use system::{buffers_remedy, udp_buffers};

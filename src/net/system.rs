@@ -107,10 +107,40 @@ fn datagram_bytes(to: SocketAddr, mtu: usize) -> u16 {
     payload.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX)
 }
 
+/// Returns the bytes of a socket's buffers for received data and for data to send.
+fn buffer_bytes(socket: &Socket) -> io::Result<[usize; 2]> {
+    // Linux reports twice what it gives to data.
+    let factor = if cfg!(target_os = "linux") { 2 } else { 1 };
+    Ok([socket.recv_buffer_size()?, socket.send_buffer_size()?].map(|bytes| bytes / factor))
+}
+
+/// Binds a UDP socket as a link or a node does, and returns the bytes of its buffers for received
+/// data and for data to send.
+#[cfg(feature = "cli")]
+pub(crate) fn udp_buffers(address: SocketAddr) -> io::Result<[usize; 2]> {
+    buffer_bytes(&open(address)?)
+}
+
+/// The setting that lets the system give the buffers that are asked for.
+pub(crate) fn buffers_remedy() -> String {
+    format!(
+        "as root, run sysctl -w net.core.rmem_max={UDP_RECEIVE_BUFFER_BYTES} net.core.wmem_max={UDP_SEND_BUFFER_BYTES}"
+    )
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(address)?;
+    if address.port() > 0 {
+        let [receive_bytes, _] = buffer_bytes(&socket)?;
+        tell_of_small_buffers(receive_bytes);
+    }
+    Ok(socket.into())
+}
+
 /// Binds a UDP socket with large buffers. Packets that arrive while it is full are lost:
 /// first packets of a crowd are sent again a second later, and a peer that sends a burst repeats it
 /// and then sends less. On Linux the system gives twice the usual size without any setting.
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -122,23 +152,19 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         drop(socket.set_send_buffer_size(UDP_SEND_BUFFER_BYTES));
     }
     socket.bind(&address.into())?;
-    if address.port() > 0 {
-        tell_of_small_buffers(socket.recv_buffer_size()?);
-    }
-    Ok(socket.into())
+    Ok(socket)
 }
 
-/// Logs once that the system gives a listening socket less than was asked for. Linux reports twice
-/// what it gives to data.
+/// Logs once that the system gives a listening socket less than was asked for.
 fn tell_of_small_buffers(receive_bytes: usize) {
     static TOLD: Once = Once::new();
-    let receive_bytes = receive_bytes / if cfg!(target_os = "linux") { 2 } else { 1 };
     if receive_bytes < UDP_RECEIVE_BUFFER_BYTES {
         TOLD.call_once(|| {
             tracing::info!(
-                "UDP sockets have receive buffers of {} KiB, where {} KiB are asked for; under load packets may be lost: as root, run sysctl -w net.core.rmem_max={UDP_RECEIVE_BUFFER_BYTES} net.core.wmem_max={UDP_SEND_BUFFER_BYTES}",
+                "UDP sockets have receive buffers of {} KiB, where {} KiB are asked for; under load packets may be lost: {}",
                 receive_bytes / 1024,
                 UDP_RECEIVE_BUFFER_BYTES / 1024,
+                buffers_remedy(),
             );
         });
     }

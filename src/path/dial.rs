@@ -14,7 +14,7 @@ use crate::{
     race, system,
     tls::TunnelTls,
 };
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -24,7 +24,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         self, ClientRequestBuilder,
-        http::{HeaderValue, Response},
+        http::{HeaderMap, HeaderValue, Response},
     },
 };
 
@@ -37,6 +37,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 pub(crate) struct Tunnel {
     pub(super) socket: WebSocketStream<Box<dyn Io>>,
     pub(super) name: String,
+    /// The clock of the HTTP server that opened it, if it tells.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for `dialback doctor`"))]
+    pub(crate) server_time: Option<SystemTime>,
 }
 
 /// The paths that links take, and how tunnels leave the network.
@@ -97,6 +100,11 @@ impl PathSettings {
     /// Returns true if links may take tunnels.
     pub fn uses_tunnels(&self) -> bool {
         self.choice != PathChoice::Udp
+    }
+
+    /// Returns true if links may take UDP.
+    pub fn uses_udp(&self) -> bool {
+        self.choice != PathChoice::Tunnel
     }
 
     /// Sets the URL of the tunnels of all nodes that have none of their own. Default: port 443 at
@@ -175,8 +183,14 @@ impl PathSettings {
             Box::new(stream)
         };
         step.0 = "the WebSocket handshake";
-        let socket = handshake(url, stream).await?;
-        Ok(Tunnel { socket, name: url.to_string() })
+        let (socket, server_time) = handshake(url, stream).await?;
+        Ok(Tunnel { socket, name: url.to_string(), server_time })
+    }
+
+    /// Returns the proxy through which tunnels to a node go.
+    #[cfg(feature = "cli")]
+    pub(crate) fn proxy_of(&self, node: &NodeAddress) -> Option<&HttpProxy> {
+        self.proxy_for(&self.url_of(node))
     }
 
     fn proxy_for(&self, url: &TunnelUrl) -> Option<&HttpProxy> {
@@ -204,7 +218,7 @@ async fn tcp(host: &str, port: u16, is_proxy: bool) -> Result<TcpStream, TunnelF
 async fn handshake(
     url: &TunnelUrl,
     stream: Box<dyn Io>,
-) -> Result<WebSocketStream<Box<dyn Io>>, TunnelFault> {
+) -> Result<(WebSocketStream<Box<dyn Io>>, Option<SystemTime>), TunnelFault> {
     let refused = |reason: String| TunnelFault::NotATunnel { url: url.to_string(), reason };
     // The library knows the scheme `ws` for a stream that is connected.
     let uri = format!("ws://{}{}", url.authority(), url.path()).parse();
@@ -212,7 +226,10 @@ async fn handshake(
         uri.map_err(|error: tungstenite::http::uri::InvalidUri| refused(error.to_string()))?;
     let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
     let opened = client_async_with_config(request, stream, Some(web_socket_config())).await;
-    opened.map(|(socket, _answer)| socket).map_err(|error| match error {
+    let server_time =
+        |answer: &HeaderMap| httpdate::parse_http_date(answer.get("date")?.to_str().ok()?).ok();
+    let opened = opened.map(|(socket, answer)| (socket, server_time(answer.headers())));
+    opened.map_err(|error| match error {
         tungstenite::Error::Http(answer) => refused(shown(&answer)),
         error => refused(printable(&error.to_string())),
     })

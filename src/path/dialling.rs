@@ -141,7 +141,7 @@ impl CurrentPath {
         let (queued, delivery, from) = (queue.clone(), self.delivery.clone(), self.remote);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let Tunnel { socket, name } = tunnel;
+            let Tunnel { socket, name, .. } = tunnel;
             let ended = carry(socket, &queued, &delivery, (from, None)).await;
             tracing::debug!("the tunnel {name} has ended: {ended}");
             queued.close();

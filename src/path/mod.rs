@@ -40,6 +40,7 @@ mod tunnels;
 mod url;
 
 pub(crate) use accepting::AcceptingSocket;
+pub(crate) use dial::Tunnel;
 pub use dial::{PathChoice, PathChoiceError, PathSettings};
 pub(crate) use dialling::{CurrentPath, DiallingSocket, OldTunnel};
 pub use fault::TunnelFault;

@@ -73,19 +73,52 @@ fn found(credentials: &Credentials, now: SystemTime) -> Vec<Warning> {
     found
 }
 
+fn is_soon(warning: &Warning) -> bool {
+    matches!(warning, Warning::EndsSoon | Warning::ListEndsSoon)
+}
+
 impl Credentials {
     /// Lines about what has ended or is revoked, so that peers refuse each other, and about what is
     /// about to end.
     pub(crate) fn expiry_lines(&self, now: SystemTime) -> [Vec<String>; 2] {
-        let is_soon =
-            |warning: &Warning| matches!(warning, Warning::EndsSoon | Warning::ListEndsSoon);
         let (soon, over): (Vec<_>, Vec<_>) = found(self, now).into_iter().partition(is_soon);
         [over, soon]
             .map(|found| found.into_iter().map(|warning| line(warning, self, now)).collect())
     }
 }
 
+/// A certificate or a revocation list that has ended or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiryNotice {
+    /// True if it is about a revocation list, and not about a certificate.
+    pub is_of_list: bool,
+    /// True if peers refuse each other because of it.
+    pub is_over: bool,
+    /// The certificate or the list, and its end.
+    pub fact: String,
+    /// The remedy.
+    pub remedy: String,
+}
+
+impl Credentials {
+    /// Returns a notice of each certificate or list that has ended, is revoked or is about to end.
+    pub fn expiry_notices(&self, now: SystemTime) -> Vec<ExpiryNotice> {
+        let notice = |warning| {
+            let [fact, remedy] = fact_and_remedy(warning, self, now);
+            let is_of_list = matches!(warning, Warning::ListEndsSoon | Warning::ListHasEnded);
+            ExpiryNotice { is_of_list, is_over: !is_soon(&warning), fact, remedy }
+        };
+        found(self, now).into_iter().map(notice).collect()
+    }
+}
+
 fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String {
+    let [fact, remedy] = fact_and_remedy(warning, credentials, now);
+    let mark = if is_soon(&warning) { ':' } else { ';' };
+    format!("{fact}{mark} {remedy}")
+}
+
+fn fact_and_remedy(warning: Warning, credentials: &Credentials, now: SystemTime) -> [String; 2] {
     let (peer, ends) = (credentials.peer_name(), &credentials.validity().ends);
     let what = ends.subject(&format!("the certificate of {peer}"));
     let (left, end) = (rough(ends.at(), now), Utc(ends.at()));
@@ -99,22 +132,30 @@ fn line(warning: Warning, credentials: &Credentials, now: SystemTime) -> String 
         None => "renew it with `dialback certs renew`".to_owned(),
         Some(_) => "append the current certificate of that CA to the leaf in the file".to_owned(),
     };
+    let loaded = "the new one is loaded without a restart";
     match warning {
-        Warning::EndsSoon => format!(
-            "{what} ends in {left}, at {end}: {remedy}; the new one is loaded without a restart"
-        ),
-        Warning::HasEnded => format!(
-            "{what} expired at {end}: no peer accepts it; {remedy}; the new one is loaded without a restart"
-        ),
-        Warning::IsRevoked => format!(
-            "the certificate of {peer} is revoked by the revocation list here: peers with that list reject it; issue another with `dialback certs issue`; it is loaded without a restart"
-        ),
-        Warning::ListEndsSoon => format!(
-            "the revocation list ends in {list_left}, at {list_end}: create the next one with `dialback certs crl`; it is loaded without a restart"
-        ),
-        Warning::ListHasEnded => format!(
-            "the revocation list expired at {list_end}: new links are rejected until there is a new one; create it with `dialback certs crl`"
-        ),
+        Warning::EndsSoon => {
+            [format!("{what} ends in {left}, at {end}"), format!("{remedy}; {loaded}")]
+        }
+        Warning::HasEnded => {
+            [format!("{what} expired at {end}: no peer accepts it"), format!("{remedy}; {loaded}")]
+        }
+        Warning::IsRevoked => [
+            format!(
+                "the certificate of {peer} is revoked by the revocation list here: peers with that list reject it"
+            ),
+            "issue another with `dialback certs issue`; it is loaded without a restart".into(),
+        ],
+        Warning::ListEndsSoon => [
+            format!("the revocation list ends in {list_left}, at {list_end}"),
+            "create the next one with `dialback certs crl`; it is loaded without a restart".into(),
+        ],
+        Warning::ListHasEnded => [
+            format!(
+                "the revocation list expired at {list_end}: new links are rejected until there is a new one"
+            ),
+            "create it with `dialback certs crl`".into(),
+        ],
     }
 }
 

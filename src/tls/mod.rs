@@ -53,6 +53,7 @@ pub use credentials::Credentials;
 #[cfg(feature = "certs")]
 pub use csr::CsrInfo;
 pub use error::CredentialsError;
+pub use expiry_warnings::ExpiryNotice;
 pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
 #[cfg(feature = "gateway")]
 pub use gateway_client::{GatewayClientTls, GatewayClientTlsError};

@@ -9,6 +9,7 @@ mod secrets;
 mod certificates;
 mod clock;
 mod connect;
+mod doctor;
 mod draining;
 mod enrolling;
 mod failover;

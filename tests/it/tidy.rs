@@ -78,9 +78,15 @@ const ROOMS: &[Room] = &[
     Room { word: "rustls_native_certs", places: &["src/tls/"] },
     Room { word: "tokio_tungstenite", places: &["src/path/", "src/tunnel/request.rs"] },
     Room { word: "futures_util", places: &["src/path/"] },
+    Room { word: "httpdate", places: &["src/path/"] },
     Room {
         word: "rustix",
-        places: &["src/net/suspend.rs", "src/files.rs", "src/agent/forward/mcp/stdio/"],
+        places: &[
+            "src/net/suspend.rs",
+            "src/files.rs",
+            "src/agent/forward/mcp/stdio/",
+            "src/bin/dialback/doctor/node.rs",
+        ],
     },
     Room {
         word: "socket2",

@@ -43,6 +43,15 @@ With --enroll it renews its certificate itself; `dialback agent join` obtains th
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) flags: AgentFlags,
+    #[command(subcommand)]
+    pub(crate) command: Option<JoinCommand>,
+}
+
+/// Flags of `dialback agent`, which `dialback doctor agent` reads too.
+#[derive(Debug, Args)]
+pub(crate) struct AgentFlags {
     /// Config file of the agent
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -94,8 +103,6 @@ pub(crate) struct AgentArgs {
     pub(crate) paths: PathArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
-    #[command(subcommand)]
-    pub(crate) command: Option<JoinCommand>,
 }
 
 struct Settings {
@@ -129,26 +136,45 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
         return join::run(Role::Agent, command);
     }
     let locator = Locator::new(Role::Agent);
-    let read = move || Settings::read(&args, &locator);
+    let read = move || Settings::read(&args.flags, &locator);
     reload::run(read, |settings| settings.files.clone(), serve)
 }
 
 /// Reads all that an agent needs, as at its start.
-pub(crate) fn check(args: &AgentArgs) -> Result<(), Failure> {
+pub(crate) fn check(args: &AgentFlags) -> Result<(), Failure> {
     let settings = Settings::read(args, &Locator::new(Role::Agent))?;
     http_forwards::make(&settings.hosted.http)?;
     mcp_forwards::make(&settings.hosted.mcp)?;
     paths::settings(&settings.paths).map(drop)
 }
 
+impl AgentFlags {
+    /// The config file, if there is one.
+    pub(crate) fn file(&self) -> Result<AgentConfig, Failure> {
+        Ok(self.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default())
+    }
+
+    /// The nodes to dial.
+    pub(crate) fn nodes(&self, of_file: Vec<NodeAddress>) -> Result<Vec<NodeAddress>, Failure> {
+        let nodes = if self.node.is_empty() { of_file } else { self.node.clone() };
+        Ok(if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes })
+    }
+
+    /// The paths to the nodes and to the enroller.
+    pub(crate) fn paths(&self, of_file: PathsFile) -> Result<PathsFile, Failure> {
+        let mut paths = self.paths.read()?.or(of_file);
+        paths.enroll_tunnel_url = self.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
+        Ok(paths)
+    }
+}
+
 impl Settings {
-    fn read(args: &AgentArgs, locator: &Locator) -> Result<Self, Failure> {
-        let mut file =
-            args.config.as_deref().map(AgentConfig::read).transpose()?.unwrap_or_default();
+    fn read(args: &AgentFlags, locator: &Locator) -> Result<Self, Failure> {
+        let mut file = args.file()?;
         let of_file = file.nodes;
         let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == of_file);
         let overridden = if is_overridden { of_file.clone() } else { Vec::new() };
-        let nodes = if args.node.is_empty() { of_file } else { args.node.clone() };
+        let nodes = args.nodes(of_file)?;
         let demo = args.demo.unwrap_or(file.demo);
         let ledger = args.ledger.clone().or(file.ledger);
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
@@ -159,8 +185,7 @@ impl Settings {
         let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
         files.extend(forwards.files());
         let enroller = args.enroll.clone().or(file.enroll);
-        let mut paths = args.paths.read()?.or(file.paths);
-        paths.enroll_tunnel_url = args.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
+        let paths = args.paths(file.paths)?;
         let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
         let credentials = match &renewal {
             Some(renewal) => join::present(renewal, Role::Agent)?,
@@ -177,7 +202,7 @@ impl Settings {
             forwards,
             credentials,
             renewal,
-            nodes: if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes },
+            nodes,
             overridden,
             policy: file.policy,
             limits: file.limits,

@@ -5,9 +5,9 @@
 use crate::{
     agent::AgentArgs, agents::AgentsArgs, bench::args::BenchArgs, call::CallArgs,
     certs::args::CertsArgs, completions::CompletionsArgs, config::ConfigCommand,
-    enroll::EnrollArgs, exit::Failure, join::JoinCommand, log_filter::LogFilter,
-    man_pages::ManArgs, node::NodeArgs, policy::PolicyCommand, services::ServicesArgs,
-    status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
+    doctor::DoctorCommand, enroll::EnrollArgs, exit::Failure, join::JoinCommand,
+    log_filter::LogFilter, man_pages::ManArgs, node::NodeArgs, policy::PolicyCommand,
+    services::ServicesArgs, status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dialback::{
@@ -77,6 +77,9 @@ pub(crate) enum Command {
     Tcp(TcpArgs),
     /// Show what a node or an agent on this machine is doing
     Status(StatusArgs),
+    /// Examine what an agent, a caller or a node needs, and name the remedy of each failure
+    #[command(subcommand)]
+    Doctor(DoctorCommand),
     /// List the agents that this caller may see
     Agents(AgentsArgs),
     /// List the services that this caller may call

@@ -70,8 +70,8 @@ struct CheckedFile {
 fn could_start(command: &'static str, path: &Path) -> Result<Vec<String>, Failure> {
     let config = path.to_string_lossy();
     let read = match args::of_config(command, &config)? {
-        Command::Node(args) => node::check(&args),
-        Command::Agent(args) => agent::check(&args),
+        Command::Node(args) => node::check(&args.flags),
+        Command::Agent(args) => agent::check(&args.flags),
         _ => Ok(()),
     };
     match read {

@@ -2,7 +2,7 @@
 
 use crate::{args::TlsArgs, exit::Failure};
 use dialback::{
-    CredentialFiles, Credentials, Role, Utc,
+    CredentialFiles, Credentials, CredentialsError, Role, Utc,
     certs::{Mended, mend_pair},
     config::TlsFiles,
 };
@@ -14,6 +14,9 @@ use std::{
 
 const DIR_DEFAULT: &str = "certs";
 
+/// Warning about credentials without a revocation list.
+pub(crate) const NO_LIST: &str = "no revocation list: revoked certificates are accepted; create one with `dialback certs crl` and set --crl, or `crl` under [tls]";
+
 /// Finds and loads the credentials of a role. `file` holds the paths of the config file.
 pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credentials, Failure> {
     load_from(role, &locate(role, flags.into(), file)?)
@@ -21,6 +24,11 @@ pub(crate) fn load(role: Role, flags: TlsArgs, file: TlsFiles) -> Result<Credent
 
 pub(crate) fn load_from(role: Role, files: &CredentialFiles) -> Result<Credentials, Failure> {
     mend(files);
+    Ok(read(role, files)?)
+}
+
+/// Reads credentials of a role, and leaves their files as they are.
+pub(crate) fn read(role: Role, files: &CredentialFiles) -> Result<Credentials, CredentialsError> {
     let credentials = Credentials::from_files(files)?;
     credentials.expect_role(role)?;
     Ok(credentials)
@@ -82,7 +90,11 @@ impl Locator {
     }
 }
 
-fn locate(role: Role, flags: TlsFiles, file: TlsFiles) -> Result<CredentialFiles, Failure> {
+pub(crate) fn locate(
+    role: Role,
+    flags: TlsFiles,
+    file: TlsFiles,
+) -> Result<CredentialFiles, Failure> {
     // A certificate named by a flag comes with its own key, not the one of the config file.
     let files = complete(with_key(flags).or(file));
     let (is_named, is_without_list) = (files.crl.is_some(), files.is_without_list());
@@ -145,9 +157,7 @@ pub(crate) fn announce(credentials: &Credentials) {
             Utc(until)
         ),
         Some(until) => tracing::info!("revocation list expires {}", Utc(until)),
-        None => tracing::warn!(
-            "no revocation list: revoked certificates are accepted; create one with `dialback certs crl` and set --crl, or `crl` under [tls]"
-        ),
+        None => tracing::warn!("{NO_LIST}"),
     }
 }
 

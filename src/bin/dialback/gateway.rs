@@ -1,6 +1,6 @@
 //! The HTTP gateway of `dialback node`: its settings, and those that can change while it runs.
 
-use crate::{exit::Failure, node::NodeArgs};
+use crate::{exit::Failure, node::NodeFlags};
 use dialback::{
     Gateway, GatewayBuilder, GatewayError, Node, ServerCertificate, Site, TokenVerifier,
     config::{GatewayFile, GatewayTls, SiteFile, SiteForward},
@@ -22,7 +22,7 @@ pub(crate) struct GatewaySettings {
 
 impl GatewaySettings {
     pub(crate) fn read(
-        args: &NodeArgs,
+        args: &NodeFlags,
         file: Option<GatewayFile>,
         sites: Vec<SiteFile>,
     ) -> Result<Option<Self>, Failure> {
@@ -51,6 +51,10 @@ impl GatewaySettings {
         let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
         let sites = read_sites(sites, config.tls.is_some())?;
         Ok(Some(Self { listen, config, tokens, certificate, sites }))
+    }
+
+    pub(crate) const fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     pub(crate) fn files(&self) -> Vec<PathBuf> {

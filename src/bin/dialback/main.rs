@@ -12,6 +12,7 @@ mod certs;
 mod completions;
 mod config;
 mod credentials;
+mod doctor;
 mod enroll;
 mod environment;
 mod exit;
@@ -80,6 +81,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(*args),
         Command::Tcp(args) => tcp::run(args),
         Command::Status(args) => status::run(args),
+        Command::Doctor(command) => doctor::run(command),
         Command::Agents(args) => agents::run(args),
         Command::Services(args) => services::run(args),
         Command::Token(args) => token::run(args),

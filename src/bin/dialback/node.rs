@@ -29,6 +29,13 @@ Without rules (--config or --policy) every remote call is denied.
 SIGINT or SIGTERM: accepts no new calls, lets calls in flight finish (25 s at most), exits 0.
 A second signal aborts the calls in flight and exits 1.")]
 pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) flags: NodeFlags,
+}
+
+/// Flags of `dialback node`, which `dialback doctor node` reads too.
+#[derive(Debug, Args)]
+pub(crate) struct NodeFlags {
     /// Config file of the node
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -81,16 +88,27 @@ struct Settings {
 
 pub(crate) fn run(args: NodeArgs) -> Result<(), Failure> {
     let locator = Locator::new(Role::Node);
-    let read = move || Settings::read(&args, &locator);
+    let read = move || Settings::read(&args.flags, &locator);
     reload::run(read, |settings| settings.files.clone(), serve)
 }
 
+impl NodeFlags {
+    /// The config file, if there is one.
+    pub(crate) fn file(&self) -> Result<NodeConfig, Failure> {
+        Ok(self.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default())
+    }
+
+    /// The UDP address to listen on.
+    pub(crate) fn listen(&self, of_file: Option<SocketAddr>) -> SocketAddr {
+        self.listen.or(of_file).unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into())
+    }
+}
+
 impl Settings {
-    fn read(args: &NodeArgs, locator: &Locator) -> Result<Self, Failure> {
-        let mut file =
-            args.config.as_deref().map(NodeConfig::read).transpose()?.unwrap_or_default();
+    fn read(args: &NodeFlags, locator: &Locator) -> Result<Self, Failure> {
+        let mut file = args.file()?;
         file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
-        let listen = args.listen.or(file.listen);
+        let listen = args.listen(file.listen);
         let policy = rules_of(args.policy.as_deref(), file.policy)?;
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
@@ -104,7 +122,7 @@ impl Settings {
             tunnel,
             policy,
             credentials: credentials::load_from(Role::Node, &located)?,
-            listen: listen.unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into()),
+            listen,
             limits: file.limits,
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
@@ -125,7 +143,7 @@ impl Settings {
 }
 
 /// Reads all that a node needs, as at its start.
-pub(crate) fn check(args: &NodeArgs) -> Result<(), Failure> {
+pub(crate) fn check(args: &NodeFlags) -> Result<(), Failure> {
     Settings::read(args, &Locator::new(Role::Node)).map(drop)
 }
 

@@ -61,7 +61,8 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
         match args.json {
             true => print_json_aside(&report).await?,
             false => {
-                let shown = Report::deserialize(&report).map_err(|fault| unknown(args, &fault))?;
+                let shown =
+                    Report::deserialize(&report).map_err(|fault| unknown(&args.admin, &fault))?;
                 let clear = if args.watch { CLEAR } else { "" };
                 print_aside(format!("{clear}{}", text(&shown))).await?
             }
@@ -78,21 +79,28 @@ async fn print_readiness(args: &StatusArgs) -> Result<(), Failure> {
     if args.json {
         print_json_aside(&answer).await?;
     } else {
-        let readiness = Readiness::deserialize(&answer).map_err(|fault| unknown(args, &fault))?;
+        let readiness =
+            Readiness::deserialize(&answer).map_err(|fault| unknown(&args.admin, &fault))?;
         print_aside(readiness_lines(&readiness).join("\n")).await?;
     }
     if status == StatusCode::OK { Ok(()) } else { Err(Failure::Reported(1)) }
 }
 
-fn unknown(args: &StatusArgs, fault: &dyn Error) -> Failure {
+fn unknown(admin: &AdminAddress, fault: &dyn Error) -> Failure {
     Failure::Runtime(vec![format!(
-        "{} answers otherwise than an admin listener of this version: {fault}",
-        args.admin
+        "{admin} answers otherwise than an admin listener of this version: {fault}"
     )])
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Asks an admin listener whether its node or agent is ready, and why not.
+pub(crate) async fn readiness(admin: &AdminAddress) -> Result<(bool, Vec<String>), Failure> {
+    let (status, answer) = get(admin, "/readyz").await?;
+    let readiness = Readiness::deserialize(&answer).map_err(|fault| unknown(admin, &fault))?;
+    Ok((status == StatusCode::OK, readiness.reasons))
+}
 
 /// Asks an admin listener for JSON.
 async fn get(admin: &AdminAddress, path: &str) -> Result<(StatusCode, Value), Failure> {

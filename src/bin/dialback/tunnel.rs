@@ -43,6 +43,11 @@ impl TunnelSettings {
         self.config.certificate.iter().flatten().cloned().collect()
     }
 
+    /// The address of the listener of its own, if there is one.
+    pub(crate) const fn listen(&self) -> Option<SocketAddr> {
+        self.config.listen
+    }
+
     fn path(&self) -> &str {
         self.config.path.as_deref().unwrap_or(TUNNEL_PATH)
     }

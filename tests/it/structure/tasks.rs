@@ -21,6 +21,7 @@ const STARTERS: &[&str] = &[
     "src/audit/writer.rs",
     "src/bin/dialback/bench/links.rs",
     "src/bin/dialback/bench/load.rs",
+    "src/bin/dialback/doctor/dialling.rs",
     "src/bin/dialback/input.rs",
     "src/bin/dialback/log_writer.rs",
     "src/bin/dialback/tcp.rs",
