@@ -306,6 +306,11 @@ impl Context {
         self.0.meta.call_id
     }
 
+    /// The method that is called.
+    pub fn method(&self) -> &MethodPath {
+        &self.0.meta.method
+    }
+
     /// When the call is over, by this machine's clock.
     pub fn deadline(&self) -> Instant {
         self.0.meta.deadline

@@ -13,6 +13,7 @@ mod exchange;
 mod head;
 mod message;
 mod message_timer;
+mod panics;
 mod messages;
 mod part_source;
 mod parts;

@@ -7,6 +7,7 @@ use super::{
     message::Reply,
     message_timer::MessageTimer,
     messages::with_background,
+    panics::log_panic,
     reply_parts::{ReplyStreamError, expect_within, pass_on},
     request_body::PendingRequest,
     request_faults::{InitiatorFault, RequestFault, StreamActivity, read_failed},
@@ -29,6 +30,7 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::Poll,
+    thread,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -183,6 +185,7 @@ impl<R: CallAcceptor> Responder<R> {
     async fn receive(&mut self, head: Box<Head>) -> Option<Result<Reply, Status>> {
         let Self { sender, reader, acceptor, limits, activity, initiator_fault, .. } = self;
         let (deadline, kind) = (head.meta.deadline, head.meta.kind);
+        let (call_id, method) = (head.meta.call_id, head.meta.method.clone());
         let grace = acceptor.grace(&head);
         if head.meta.priority != 0 {
             sender.set_priority(head.meta.priority);
@@ -218,7 +221,8 @@ impl<R: CallAcceptor> Responder<R> {
         let outcome = if activity.is_complete() { Outcome::Unknown } else { Outcome::NotExecuted };
         Some(match ended {
             Ok(Ok(result)) => result,
-            Ok(Err(Panicked)) => {
+            Ok(Err(panic)) => {
+                log_panic(&*panic, call_id, &method);
                 Err(Status::with_outcome(Code::Internal, outcome, "the handler panicked"))
             }
             Err(_elapsed) => {
@@ -377,16 +381,13 @@ async fn read_head(
     Head::decode(&frame.payload, received_at).map_err(misbehaved)
 }
 
-/// The work panicked; the panic hook has logged it.
-struct Panicked;
-
 /// Runs the work, so that a panic ends this call only.
-fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = Result<F::Output, Panicked>> {
+fn caught<F: Future>(mut work: Pin<&mut F>) -> impl Future<Output = thread::Result<F::Output>> {
     std::future::poll_fn(move |cx| {
         match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Ok(Poll::Pending) => Poll::Pending,
-            Err(_panic) => Poll::Ready(Err(Panicked)),
+            Err(panic) => Poll::Ready(Err(panic)),
         }
     })
 }

@@ -7,6 +7,7 @@ use super::{
     ends::{Inbound, Outbound, Side},
     message::{CancelGuard, Context, Reply, ReplyPairs, Request},
     messages::{Messages, Next, Source},
+    panics::log_panic,
 };
 use crate::{
     limits::STREAM_MESSAGES_AHEAD,
@@ -124,7 +125,10 @@ impl RunningHandler {
         let result = match polled {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(result)) => result.map_err(Status::into_app_error),
-            Err(_panic) => Err(Status::unknown(Code::Internal, "the handler panicked")),
+            Err(panic) => {
+                log_panic(&*panic, self.context.call_id(), self.context.method());
+                Err(Status::unknown(Code::Internal, "the handler panicked"))
+            }
         };
         self.result = result;
         if let Some(guard) = self.guard.take() {

@@ -104,6 +104,8 @@ fn text_of_a_peer_cannot_control_the_terminal() {
     call(&dir, &at, &["Demo/Echo", "-d", r#""\u001b\u009b""#]).expect_out("\"\\u001b\\u009b\"\n");
     call(&dir, &at, &["Demo/Panic"]).expect(77, &[]);
     assert!(agent.wait_for_line("Demo/Panic was called").contains(" ERROR panic at "));
+    let line = agent.wait_for_line("the handler of Demo/Panic panicked and ended call ");
+    assert!(line.contains("Demo/Panic was called"), "{line}");
 }
 
 #[test]
