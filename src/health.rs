@@ -95,7 +95,7 @@ impl ServiceHealth {
         note(&mut calls);
     }
 
-    /// Judges the service. Runs its check if that is due, which takes up to two seconds.
+    /// Assesses the service. Runs its check if that is due, which takes up to two seconds.
     pub(crate) async fn assess(&self) -> ServiceReadiness {
         let fault = self.check_if_due().await;
         ServiceReadiness::new(self.reasons(fault, Instant::now()))
@@ -239,7 +239,7 @@ mod tests {
             tokio::time::advance(HEALTH_CHECK_EVERY).await;
         }
         assert_eq!(checks(), 2);
-        // The next outage is assessed anew.
+        // The next outage is assessed for itself.
         upstream.is_down.store(true, Ordering::Relaxed);
         ended(&health, Code::Unavailable, Outcome::Unknown);
         assert!(!is_ready(&health).await);

@@ -57,7 +57,7 @@ impl Admin {
         &self.address
     }
 
-    /// Shows a button on the page from now on, by which whoever may read it may ask for a graceful
+    /// Shows a button on the page from now on, by which its readers may ask for a graceful
     /// stop. Resolves when that was asked for; the program then shuts down its node or agent.
     /// Cancel safe.
     pub fn drain_requested(&self) -> impl Future<Output = ()> + Send + use<> {

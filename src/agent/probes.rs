@@ -3,7 +3,7 @@
 use crate::limits::{HEALTH_CHECK_EVERY, PROBE_AGE_MAX};
 use tokio::{sync::Mutex, time::Instant};
 
-/// The last probe of one link. Whoever asks while one is under way waits for its result.
+/// The last probe of one link. A question while one is under way waits for its result.
 #[derive(Debug, Default)]
 pub(super) struct LastProbe(pub(super) Mutex<ProbeTimes>);
 

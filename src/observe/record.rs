@@ -208,7 +208,7 @@ pub(crate) struct CallRecord {
     info: CallInfo,
     /// The agent that was picked, if the call named none.
     picked: Option<Arc<OnceLock<PeerName>>>,
-    /// Judges its service by how the call ends.
+    /// Learns how the call ends.
     health: Option<Arc<ServiceHealth>>,
     has_ended: bool,
 }

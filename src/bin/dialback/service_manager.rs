@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 /// What systemd learns; texts are shown by `systemctl status`.
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has systemd"))]
 pub(crate) enum Notification<'a> {
-    /// It does not work yet, and retries every few seconds: the time for the start begins anew.
+    /// It does not work yet, and retries every few seconds: the time for the start begins again.
     NotReady(&'a str),
     /// It listens or dials, or a reload has ended.
     Ready(&'a str),

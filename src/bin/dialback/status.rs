@@ -271,7 +271,7 @@ fn head(report: &Report) -> String {
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"));
     let Rates { seconds, ended, failed, per_second, p50_ms, p99_ms, failures } = last_minute;
     let mut lines = vec![
-        format!("{role} {name}, version {version}, {state} since {started_at}"),
+        format!("{role} {name}, version {version}, {state}; started {started_at}"),
         format!(
             "certificate: {} days left, until {}{}",
             certificate.days_left,
@@ -368,7 +368,7 @@ mod tests {
         let report = Report::deserialize(&report).expect("a report");
         let shown = text(&report);
         for part in [
-            "agent warehouse, version 0.1.0, running since",
+            "agent warehouse, version 0.1.0, running; started 2026",
             "certificate: 3 days left",
             "2 x UNAVAILABLE (not_executed)",
             "service http:web: NOT READY: refused",

@@ -199,7 +199,7 @@ async fn admin_listener(settings: &AdminConfig) -> Check {
             Err(source) => return failure(AdminError::Socket { address: address.clone(), source }),
         }
         if !settings.callers.is_empty() {
-            let text = format!("TCP {at} is in use; whoever answers there asks for a certificate");
+            let text = format!("TCP {at} is in use; what answers there asks for a certificate");
             return Check::ok("admin", text);
         }
     }
