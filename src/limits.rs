@@ -760,6 +760,9 @@ pub const RATES_OVER: Duration = Duration::from_secs(60);
 /// command, and its start has a line.
 pub const SHORT_LINK_MAX: Duration = Duration::from_secs(60);
 
+/// Names of agents and callers that have series of their own, where such series are asked for.
+pub const PEER_LABELS_MAX: usize = 1_000;
+
 /// Failed calls, and changes of links, that are kept for `dialback status`.
 pub const RECENT_EVENTS_MAX: usize = 50;
 

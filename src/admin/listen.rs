@@ -8,12 +8,13 @@ use crate::name::{AdminAddress, NameGlob};
 pub struct AdminListen {
     pub(super) address: AdminAddress,
     pub(super) callers: Vec<NameGlob>,
+    pub(super) has_peer_labels: bool,
 }
 
 impl AdminListen {
     /// Everybody who can connect may read it. Must be loopback or a Unix socket.
     pub const fn new(address: AdminAddress) -> Self {
-        Self { address, callers: Vec::new() }
+        Self { address, callers: Vec::new(), has_peer_labels: false }
     }
 
     /// Asks for a certificate of one of these callers instead, by TLS with the certificate of the
@@ -21,6 +22,14 @@ impl AdminListen {
     #[must_use]
     pub fn callers(mut self, callers: impl IntoIterator<Item = NameGlob>) -> Self {
         self.callers.extend(callers);
+        self
+    }
+
+    /// Adds metrics of calls with the names of agents and callers, a thousand at most: all others
+    /// count as `other`. Costs a lock for each call.
+    #[must_use]
+    pub const fn peer_labels(mut self) -> Self {
+        self.has_peer_labels = true;
         self
     }
 

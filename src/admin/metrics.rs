@@ -117,6 +117,7 @@ impl Collector for MetricsSource {
         self.encode_links(&mut encoder)?;
         self.encode_paths(&mut encoder)?;
         self.encode_waits(&mut encoder)?;
+        self.encode_peers(&mut encoder)?;
         for (name, help, count) in self.counts.events() {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             counter(metric, count)?;
@@ -231,6 +232,27 @@ impl MetricsSource {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (reason, count) in self.counts.handshakes() {
             counter(metric.encode_family(&[("reason", reason)])?, count)?;
+        }
+        Ok(())
+    }
+
+    /// Calls by agent and by caller, if that is asked for.
+    fn encode_peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let peers = &self.counts.peers;
+        if !peers.is_on() {
+            return Ok(());
+        }
+        for (name, help, label, of_agents) in [
+            ("agent_calls", "Calls that have ended, by their agent", "agent", true),
+            ("caller_calls", "Calls that have ended, by who made them", "caller", false),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (peer, counts) in peers.read(of_agents) {
+                for (result, count) in ["ok", "failed"].into_iter().zip(counts) {
+                    let labels = [(label, peer.as_str()), ("result", result)];
+                    counter(metric.encode_family(&labels)?, count)?;
+                }
+            }
         }
         Ok(())
     }

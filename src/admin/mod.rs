@@ -70,6 +70,9 @@ impl Admin {
         listen.expect_guarded()?;
         let socket = AdminSocket::bind(&listen.address).await?;
         let (address, tasks) = (socket.address().clone(), observed.tasks());
+        if listen.has_peer_labels {
+            observed.counts().peers.turn_on();
+        }
         let drains = Arc::<DrainRequests>::default();
         let callers = listen.callers.clone();
         let server = Arc::new(AdminServer::new(observed, drains.clone(), callers));

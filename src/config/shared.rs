@@ -125,12 +125,14 @@ pub struct AdminConfig {
     pub callers: Vec<NameGlob>,
     /// True if its page may stop the process gracefully.
     pub drain: bool,
+    /// True if metrics of calls have the names of agents and callers.
+    pub peer_labels: bool,
 }
 
 impl AdminConfig {
     /// A listener at this address, everything else by default.
     pub const fn new(listen: AdminAddress) -> Self {
-        Self { listen, callers: Vec::new(), drain: false }
+        Self { listen, callers: Vec::new(), drain: false, peer_labels: false }
     }
 }
 
@@ -150,9 +152,10 @@ pub(super) fn read_admin(file: &mut Table<'_>) -> Option<AdminConfig> {
         let text = "`listen`: other machines would reach it without any credential; listen on loopback, as 127.0.0.1:9433, or add `callers`, whose certificates it then asks for";
         admin.fault("listen", text.into());
     }
-    let drain = admin.optional("drain", flag).unwrap_or(false);
+    let [drain, peer_labels] =
+        ["drain", "peer_labels"].map(|key| admin.optional(key, flag).unwrap_or(false));
     admin.finish();
-    Some(AdminConfig { callers, drain, ..AdminConfig::new(listen?) })
+    Some(AdminConfig { callers, drain, peer_labels, ..AdminConfig::new(listen?) })
 }
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.

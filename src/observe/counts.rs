@@ -1,7 +1,7 @@
 //! Counts of calls, links and refusals, for metrics. No label of them is a text of a peer, so their
 //! memory is fixed.
 
-use super::event::Event;
+use super::{event::Event, peer_counts::PeerCounts};
 use crate::{
     name::Role,
     status::{Code, Outcome},
@@ -57,6 +57,7 @@ pub(crate) struct ObservedCounts {
     waiting: AtomicU64,
     limited: AtomicU64,
     waits: DurationCounts,
+    pub(crate) peers: PeerCounts,
 }
 
 /// Why a handshake failed, for a label: [`LinkFault::kind`].

@@ -5,6 +5,7 @@ mod counts;
 mod event;
 mod log;
 mod observer;
+mod peer_counts;
 mod program;
 mod recent;
 mod record;

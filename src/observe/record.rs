@@ -252,6 +252,9 @@ impl CallRecord {
         let now = Instant::now();
         let took = now.duration_since(*began);
         recorder.counts.call_ended(*kind, (code, outcome), took, bytes);
+        if recorder.counts.peers.is_on() {
+            self.count_peers(code != Code::Ok);
+        }
         if let Some(health) = &self.health {
             health.call_ended(code, outcome, now);
         }
@@ -276,6 +279,22 @@ impl CallRecord {
                 .number_or_null("bytes_out", bytes_out)
                 .millis("duration_ms", took)
         });
+    }
+
+    /// Counts the call for its agent and for its caller.
+    fn count_peers(&self, has_failed: bool) {
+        let Self { recorder, info, .. } = self;
+        let parsed = match &info.caller {
+            RecordedCaller::Peer(_) => None,
+            RecordedCaller::Claimed(text) => text.parse().ok(),
+        };
+        let caller = match &info.caller {
+            RecordedCaller::Peer(peer) => Some(peer),
+            RecordedCaller::Claimed(_) => parsed.as_ref(),
+        };
+        let agent = self.agent().filter(|peer| peer.role == Role::Agent);
+        recorder.counts.peers.call_ended(true, agent, has_failed);
+        recorder.counts.peers.call_ended(false, caller, has_failed);
     }
 
     /// Logs a failed call and keeps it among the recent ones, as often as its caller may cause

@@ -432,3 +432,23 @@ async fn only_the_page_itself_asks_for_a_drain_and_only_where_the_program_takes_
     let events = get(at, "/page.js", &[]).await;
     assert_eq!(events.header("content-type"), Some("text/javascript"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_peers_are_labels_only_where_that_is_asked_for() {
+    let setup = Setup::open().await;
+    let plain = of_node(&setup.node).await;
+    let callee = setup.by_caller();
+    callee.call::<String>("Stage/Note", "a").await.expect("a reply");
+    assert!(!get(plain, "/metrics", &[]).await.text().contains("warehouse"));
+    let named = Admin::of_node(&setup.node, &listen(ANY_PORT).peer_labels()).await;
+    let named = port_of(&named.expect("a listener"));
+    callee.call::<String>("Stage/Note", "b").await.expect("a reply");
+    callee.call::<()>("Stage/Fail", "c").await.expect_err("a failure");
+    for series in
+        ["agent_calls_total{agent=\"agent/warehouse\"", "caller_calls_total{caller=\"caller/ops\""]
+    {
+        for result in ["ok", "failed"] {
+            reaches(named, &format!("dialback_{series},result=\"{result}\"}}"), 1.0).await;
+        }
+    }
+}

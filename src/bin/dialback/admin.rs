@@ -18,7 +18,8 @@ pub(crate) fn settings(
 }
 
 pub(crate) fn listen(settings: &AdminConfig) -> AdminListen {
-    AdminListen::new(settings.listen.clone()).callers(settings.callers.clone())
+    let listen = AdminListen::new(settings.listen.clone()).callers(settings.callers.clone());
+    if settings.peer_labels { listen.peer_labels() } else { listen }
 }
 
 /// Resolves when somebody asks for a drain at the page, if the settings allow it.
