@@ -10,8 +10,8 @@ use std::{
 };
 use tokio::time::Interval;
 
-/// Makes the next event.
-type Making = Pin<Box<dyn Future<Output = Bytes> + Send>>;
+/// Makes the next event; `None` ends the stream.
+type Making = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 pub(super) enum AdminBody {
     Text(Full<Bytes>),
@@ -23,30 +23,33 @@ pub(super) struct EventStream {
     ticks: Interval,
     make: Box<dyn Fn() -> Making + Send>,
     making: Option<Making>,
+    has_ended: bool,
 }
 
 impl AdminBody {
-    /// Sends what `make` returns, the first at once and then at every tick.
+    /// Sends what `make` returns, the first at once and then at every tick, until that is `None`.
     pub(super) fn events<F>(ticks: Interval, make: impl Fn() -> F + Send + 'static) -> Self
     where
-        F: Future<Output = Bytes> + Send + 'static,
+        F: Future<Output = Option<Bytes>> + Send + 'static,
     {
         let make = Box::new(move || -> Making { Box::pin(make()) });
-        Self::Events(EventStream { ticks, make, making: None })
+        Self::Events(EventStream { ticks, make, making: None, has_ended: false })
     }
 }
 
 impl EventStream {
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        loop {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while !self.has_ended {
             if let Some(making) = &mut self.making {
                 let event = ready!(making.as_mut().poll(cx));
                 self.making = None;
+                self.has_ended = event.is_none();
                 return Poll::Ready(event);
             }
             ready!(self.ticks.poll_tick(cx));
             self.making = Some((self.make)());
         }
+        Poll::Ready(None)
     }
 }
 
@@ -60,14 +63,16 @@ impl Body for AdminBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Text(text) => Pin::new(text).poll_frame(cx),
-            Self::Events(events) => events.poll_event(cx).map(|event| Some(Ok(Frame::data(event)))),
+            Self::Events(events) => {
+                events.poll_event(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_end_stream(),
-            Self::Events(_) => false,
+            Self::Events(events) => events.has_ended,
         }
     }
 
@@ -98,7 +103,7 @@ mod tests {
         let count = Arc::<AtomicU64>::default();
         let mut body = AdminBody::events(interval(second), move || {
             let number = count.fetch_add(1, Ordering::Relaxed);
-            async move { Bytes::from(number.to_string()) }
+            async move { (number < 3).then(|| Bytes::from(number.to_string())) }
         });
         let began = Instant::now();
         for expected in ["0", "1", "2"] {
@@ -106,6 +111,7 @@ mod tests {
             assert_eq!(frame.into_data().expect("data"), expected.as_bytes());
         }
         assert_eq!(began.elapsed(), 2 * second);
+        assert!(body.frame().await.is_none() && body.is_end_stream());
     }
 
     #[tokio::test]

@@ -78,17 +78,20 @@ impl AdminServer {
         status::report(&self.observed, &self.minute, facts).await
     }
 
-    /// Status and charts, every second.
-    fn events(self: &Arc<Self>) -> AdminResponse {
-        let server = self.clone();
+    /// Status and charts, every second, for as long as the client may read them.
+    fn events(self: &Arc<Self>, peer: &Arc<Peer>) -> AdminResponse {
+        let (server, peer) = (self.clone(), peer.clone());
         let mut ticks = tokio::time::interval(RATES_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let body = AdminBody::events(ticks, move || {
-            let server = server.clone();
+            let (server, peer) = (server.clone(), peer.clone());
             async move {
+                if server.refused(&peer).is_some() {
+                    return None;
+                }
                 let (status, seconds) = (server.report().await, server.minute.seconds());
                 let event = serde_json::to_string(&json!({ "status": status, "seconds": seconds }));
-                Bytes::from(format!("data: {}\n\n", event.unwrap_or_default()))
+                Some(Bytes::from(format!("data: {}\n\n", event.unwrap_or_default())))
             }
         });
         with_headers(StatusCode::OK, "text/event-stream", body)
@@ -181,9 +184,16 @@ impl Answers for AdminServer {
         peer: Arc<Peer>,
     ) -> AdminResponse {
         let (head, _body) = request.into_parts();
-        if head.extensions.get().is_some_and(|framing: &Framing| *framing != Framing::Plain) {
-            peer.be_done();
-            return refusal(StatusCode::BAD_REQUEST, "a request to this listener has no body\n");
+        match head.extensions.get() {
+            None | Some(Framing::Plain) => {}
+            Some(framing) => {
+                peer.be_done();
+                let why = match framing {
+                    Framing::Bad(why) => why,
+                    _ => "a request to this listener has no body in chunks",
+                };
+                return response(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n"));
+            }
         }
         if let Some(refused) = self.refused(&peer) {
             return refused;
@@ -209,7 +219,7 @@ impl Answers for AdminServer {
             "/healthz" => refusal(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness().await,
             "/api/v1/status" => json(StatusCode::OK, &self.report().await),
-            "/api/v1/events" => self.events(),
+            "/api/v1/events" => self.events(&peer),
             "/api/v1/drain" => self.drain(&head.headers),
             _ => refusal(
                 StatusCode::NOT_FOUND,

@@ -293,7 +293,10 @@ impl CallRecord {
             RecordedCaller::Claimed(_) => parsed.as_ref(),
         };
         let agent = self.agent().filter(|peer| peer.role == Role::Agent);
-        recorder.counts.peers.call_ended(true, agent, has_failed);
+        // Calls of the node's own services have none.
+        if agent.is_some() {
+            recorder.counts.peers.call_ended(true, agent, has_failed);
+        }
         recorder.counts.peers.call_ended(false, caller, has_failed);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     exit::Failure,
-    output::{self, escape, print_aside, print_json_aside},
+    output::{self, Printed, escape, print_aside, print_json_aside},
 };
 use bytes::Bytes;
 use clap::{ArgAction, Args, builder::BoolishValueParser};
@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, error::Error, time::Duration};
+use std::{collections::BTreeMap, error::Error, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -58,7 +58,7 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
     }
     loop {
         let (_, report) = get(&args.admin, "/api/v1/status").await?;
-        match args.json {
+        let printed = match args.json {
             true => print_json_aside(&report).await?,
             false => {
                 let shown =
@@ -67,6 +67,9 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
                 print_aside(format!("{clear}{}", text(&shown))).await?
             }
         };
+        if printed == Printed::ReaderGone {
+            return Err(Failure::READER_GONE);
+        }
         if !args.watch {
             return Ok(());
         }
@@ -132,11 +135,20 @@ async fn ask(
     let answer = async {
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
-        Ok((head.status, serde_json::from_slice(&body)?))
+        let answer = serde_json::from_slice(&body).map_err(|_| {
+            format!("it answers HTTP {} and not as an admin listener does", head.status.as_u16())
+        })?;
+        Ok((head.status, answer))
     };
+    let (mut answer, mut connection) = (pin!(answer), pin!(connection));
     tokio::select! {
-        answered = answer => answered,
-        ended = connection => Err(ended.err().map_or_else(|| "it closed the connection".into(), Into::into)),
+        biased;
+        answered = answer.as_mut() => answered,
+        // A server may close as soon as it has answered.
+        ended = connection.as_mut() => match ended {
+            Ok(()) => answer.await,
+            Err(fault) => Err(fault.into()),
+        },
     }
 }
 

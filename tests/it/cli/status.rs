@@ -116,3 +116,28 @@ fn misspelt_variables_and_one_that_overrides_a_file_are_warned_of() {
     agent.wait_for_line("`nodes` of the config file (192.0.2.1:4433) is not used");
     agent.wait_for_line("registered as warehouse");
 }
+
+#[test]
+fn a_watch_ends_with_its_reader_and_another_server_is_named() {
+    let dir = WorkDir::new();
+    let (_node, _, admin) = node(&dir, "listen = \"127.0.0.1:0\"");
+    let mut watch = dir.command(&["status", "--admin", &admin, "--watch", "--json"]);
+    let mut watch = watch.spawn().expect("started");
+    let mut first = String::new();
+    let out = watch.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut first).expect("a line");
+    assert!(first.starts_with('{'), "{first}");
+    assert_eq!(watch.wait().expect("its end").code(), Some(141));
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = other.local_addr().expect("an address").to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut client, _) = other.accept().expect("a client");
+        let read = std::io::Read::read(&mut client, &mut [0; 4_096]).expect("a request");
+        assert!(read > 0);
+        let answer = b"HTTP/1.0 404 Not Found\r\ncontent-length: 5\r\n\r\n<html";
+        std::io::Write::write_all(&mut client, answer).expect("written");
+    });
+    let expected = "it answers HTTP 404 and not as an admin listener does";
+    dir.run(&["status", "--admin", &at]).expect(1, &[expected]);
+    serving.join().expect("no panic");
+}
