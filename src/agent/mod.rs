@@ -1,6 +1,7 @@
 //! The agent: dials its nodes, keeps a link to each, and answers calls. It opens no listening port.
 
 mod acceptor;
+mod builder;
 mod calls;
 #[cfg(feature = "cli")]
 pub mod demo;
@@ -9,35 +10,32 @@ mod probes;
 mod readiness;
 mod registration;
 mod state;
+#[cfg(feature = "admin")]
+mod view;
 
+pub use builder::AgentBuilder;
 #[cfg(feature = "forward")]
 pub use forward::{
     Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
 };
 pub use forward::{TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
 
-#[cfg(feature = "tunnel")]
-use crate::path::PathSettings;
+#[cfg(feature = "admin")]
+pub(crate) use view::AgentView;
+
 use crate::{
-    audit::Audit,
     call::{CallOrigin, Callee, SharedHandler, Target},
     config_update::{Applied, Changed, ConfigUpdate},
-    drain::{Signal, Tasks},
     limits::{self, Limits},
-    link::{BindError, Dialler, HelloInfo, KeeperSignals, keep},
-    memory::MessageMemory,
-    name::{CallIds, Name, NameError, NodeAddress, Role},
-    net::{self, SharedNet},
-    observe::{AgentEvent, Event, Events, Observer},
+    link::{BindError, HelloInfo},
+    name::{Name, NameError},
+    observe::{AgentEvent, Event, Events},
     policy::AgentPolicy,
     readiness::Readiness,
-    serve::{Service, Services},
-    shared_value::SharedValue,
     start_error::StartError,
     tls::Credentials,
     wire::CloseCode,
 };
-use registration::NodeRegistration;
 use state::{AgentState, in_use};
 use std::{
     fmt,
@@ -45,162 +43,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
-
-/// Configures an agent. Made by [`Agent::builder`].
-#[must_use = "an agent dials once it is started"]
-pub struct AgentBuilder {
-    credentials: Credentials,
-    nodes: Vec<Result<NodeAddress, NameError>>,
-    #[cfg(feature = "forward")]
-    mcp: Vec<McpForward>,
-    policy: AgentPolicy,
-    limits: Limits,
-    services: Vec<Service>,
-    audit: Audit,
-    net: SharedNet,
-    #[cfg(feature = "tunnel")]
-    paths: PathSettings,
-}
-
-impl AgentBuilder {
-    /// Adds a node to dial: `"edge-1.example.com:4433"`. The agent is attached to all at once.
-    pub fn node(mut self, address: impl AsRef<str>) -> Self {
-        self.nodes.push(address.as_ref().parse());
-        self
-    }
-
-    /// Adds a service to host.
-    pub fn serve(mut self, service: Service) -> Self {
-        self.services.push(service);
-        self
-    }
-
-    /// Adds a TCP forward to host: callers reach its upstream as `tcp:NAME`, if rules allow it.
-    pub fn tcp(self, forward: TcpForward) -> Self {
-        self.serve(forward.into_service())
-    }
-
-    /// Adds an HTTP forward to host: callers reach its upstream as `http:NAME`, if rules allow it.
-    #[cfg(feature = "forward")]
-    pub fn http(self, forward: HttpForward) -> Self {
-        self.serve(forward.into_service())
-    }
-
-    /// Adds an MCP server to host: callers reach its tools as `mcp:NAME/TOOL`, if rules allow it.
-    #[cfg(feature = "forward")]
-    pub fn mcp(mut self, forward: McpForward) -> Self {
-        self.mcp.push(forward);
-        self
-    }
-
-    /// Sets the owner's rules for calls. Default: verified nodes may call every hosted service.
-    pub fn policy(mut self, policy: AgentPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Sets the limits.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets the audit log of links, refusals and, with [`Audit::with_calls`], calls. Default: none.
-    pub fn audit(mut self, audit: Audit) -> Self {
-        self.audit = audit;
-        self
-    }
-
-    /// Sets the paths that links may take. Default: UDP only.
-    #[cfg(feature = "tunnel")]
-    pub fn paths(mut self, paths: PathSettings) -> Self {
-        self.paths = paths;
-        self
-    }
-
-    /// Sets the network. Default: the system's.
-    #[cfg(test)]
-    pub(crate) fn net(mut self, net: SharedNet) -> Self {
-        self.net = net;
-        self
-    }
-
-    /// Starts to dial and returns at once; the agent dials until it gets through, and again
-    /// whenever a link is lost. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// A certificate that is not an agent's, no node, an address or service name that breaks the
-    /// grammar, no socket.
-    pub fn start(self) -> Result<Agent, StartError> {
-        self.credentials.expect_role(Role::Agent)?;
-        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        nodes.sort();
-        nodes.dedup();
-        if nodes.is_empty() {
-            return Err(StartError::NoNode);
-        }
-        let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
-        let hello = hello(instance, &limits);
-        let (memory, drain) = (MessageMemory::new(&limits), Arc::new(Signal::default()));
-        let (policy, links) = (Arc::new(SharedValue::new(self.policy)), Tasks::default());
-        #[cfg(feature = "forward")]
-        let services = {
-            let host = |forward: McpForward| {
-                let held = (limits.message_bytes_max, memory.clone());
-                forward.into_service(policy.clone(), held, (links.clone(), drain.clone()))
-            };
-            self.services.into_iter().chain(self.mcp.into_iter().map(host)).collect()
-        };
-        #[cfg(not(feature = "forward"))]
-        let services = self.services;
-        let services = Services::new(services)?;
-        services.expect_registrable()?;
-        #[cfg(feature = "tunnel")]
-        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?
-            .with_paths(self.paths);
-        #[cfg(not(feature = "tunnel"))]
-        let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
-        let state = Arc::new(AgentState {
-            net: self.net.clone(),
-            peer: self.credentials.peer_name().clone(),
-            dialler,
-            services,
-            policy,
-            observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
-            memory,
-            limits: SharedValue::of(limits),
-            call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
-            attached: watch::Sender::new(Vec::new()),
-            keeper: KeeperSignals::default(),
-            drain,
-            goodbye: Signal::default(),
-            abort: Signal::default(),
-            links,
-            calls: Tasks::default(),
-        });
-        let net = state.net.clone();
-        state.links.spawn_until_stopped(async move { net.suspend().tick().await });
-        let watching = state.clone();
-        state.links.spawn_until_stopped(async move {
-            let report = |change: &_| watching.observer.report(Event::PathChanged(change));
-            watching.dialler.clone().watch_paths(report).await;
-        });
-        let trust = state.dialler.trust().clone();
-        let watching = state.clone();
-        state.links.spawn_until_stopped(async move {
-            let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
-            trust.watch_expiry(warn).await;
-        });
-        for node in nodes {
-            state.links.spawn_until_stopped(keep(NodeRegistration {
-                state: state.clone(),
-                address: node,
-            }));
-        }
-        Ok(Agent { state, instance, config_version: Mutex::new(1) })
-    }
-}
+use tokio::time::Instant;
 
 /// A running agent. Dropping it closes its links at once; [`Agent::shutdown`] lets calls finish.
 pub struct Agent {
@@ -216,19 +59,7 @@ fn hello(instance: [u8; 16], limits: &Limits) -> HelloInfo {
 impl Agent {
     /// Returns a builder of an agent with this certificate.
     pub fn builder(credentials: Credentials) -> AgentBuilder {
-        AgentBuilder {
-            credentials,
-            nodes: Vec::new(),
-            #[cfg(feature = "forward")]
-            mcp: Vec::new(),
-            policy: AgentPolicy::default(),
-            limits: Limits::default(),
-            services: Vec::new(),
-            audit: Audit::default(),
-            net: net::system(),
-            #[cfg(feature = "tunnel")]
-            paths: PathSettings::udp(),
-        }
+        AgentBuilder::new(credentials)
     }
 
     /// The agent's name, from its certificate.
@@ -429,48 +260,5 @@ impl Drop for Agent {
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agent").field("name", self.name()).field("nodes", &self.nodes()).finish()
-    }
-}
-
-/// What an admin listener reads of an agent, also while that shuts down.
-#[cfg(feature = "admin")]
-#[derive(Clone)]
-pub(crate) struct AgentView(Arc<AgentState>);
-
-#[cfg(feature = "admin")]
-impl Agent {
-    pub(crate) fn view(&self) -> AgentView {
-        AgentView(self.state.clone())
-    }
-}
-
-#[cfg(feature = "admin")]
-impl AgentView {
-    pub(crate) fn counts(&self) -> Arc<crate::observe::ObservedCounts> {
-        self.0.observer.counts()
-    }
-
-    pub(crate) fn audit_lines_lost(&self) -> u64 {
-        self.0.observer.audit_lines_lost()
-    }
-
-    pub(crate) fn recent(&self) -> Arc<crate::observe::RecentEvents> {
-        self.0.observer.recent()
-    }
-
-    pub(crate) fn trust(&self) -> Arc<crate::link::TrustedLinks> {
-        self.0.dialler.trust().clone()
-    }
-
-    pub(crate) fn tasks(&self) -> Tasks {
-        self.0.links.clone()
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.0.is_draining()
-    }
-
-    pub(crate) async fn readiness(&self) -> Readiness {
-        self.0.readiness().await
     }
 }

@@ -7,6 +7,7 @@ use crate::tidy::Tree;
 /// ARCHITECTURE.md: who starts it, what ends it, who waits for it.
 const STARTERS: &[&str] = &[
     "src/admin/mod.rs",
+    "src/agent/builder.rs",
     "src/agent/forward/connect/stream.rs",
     "src/agent/forward/http/connection.rs",
     "src/agent/forward/http/http2.rs",
@@ -15,7 +16,6 @@ const STARTERS: &[&str] = &[
     "src/agent/forward/mcp/stdio/process.rs",
     "src/agent/forward/mcp/stdio/session.rs",
     "src/agent/forward/proxy/reply.rs",
-    "src/agent/mod.rs",
     "src/agent/readiness.rs",
     "src/agent/registration.rs",
     "src/audit/writer.rs",
