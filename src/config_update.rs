@@ -31,6 +31,10 @@ pub(crate) struct Changed {
     pub(crate) trust: bool,
     pub(crate) rules: bool,
     pub(crate) limits: bool,
+    /// What an agent hosts.
+    pub(crate) services: bool,
+    /// The nodes that an agent dials.
+    pub(crate) nodes: bool,
 }
 
 impl Changed {
@@ -51,6 +55,8 @@ impl fmt::Display for Changed {
             (self.trust, "CAs or revocation lists"),
             (self.rules, "rules"),
             (self.limits, "limits"),
+            (self.services, "services"),
+            (self.nodes, "nodes"),
         ];
         let words: Vec<&str> = all.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
         f.write_str(if words.is_empty() { "nothing" } else { "" })?;

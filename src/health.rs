@@ -10,7 +10,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -39,7 +39,7 @@ pub(crate) struct ServiceHealth {
     /// True if `calls` has something: a call that succeeds looks at nothing else.
     has_failed: AtomicBool,
     calls: Mutex<LastCalls>,
-    check: Option<HealthCheck>,
+    check: Option<Arc<HealthCheck>>,
     checked: tokio::sync::Mutex<CheckResult>,
 }
 
@@ -60,8 +60,16 @@ struct CheckResult {
 }
 
 impl ServiceHealth {
-    pub(crate) fn with_check(check: Option<HealthCheck>) -> Self {
+    pub(crate) fn with_check(check: Option<Arc<HealthCheck>>) -> Self {
         Self { check, ..Self::default() }
+    }
+
+    /// True if both are checked in the same way: what is known of one holds for the other.
+    pub(crate) fn has_check_of(&self, other: &Self) -> bool {
+        match (&self.check, &other.check) {
+            (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+            (own, others) => own.is_none() && others.is_none(),
+        }
     }
 
     fn calls(&self) -> MutexGuard<'_, LastCalls> {
@@ -184,7 +192,7 @@ mod tests {
             Box::pin(async move { if is_down { Err("refused".to_owned()) } else { Ok(()) } })
         };
         let check = HealthCheck { run: Box::new(run), is_active };
-        (upstream, ServiceHealth::with_check(Some(check)))
+        (upstream, ServiceHealth::with_check(Some(Arc::new(check))))
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,7 +269,7 @@ mod tests {
     async fn a_check_that_hangs_has_failed() {
         let run = || -> CheckFuture { Box::pin(std::future::pending()) };
         let check = HealthCheck { run: Box::new(run), is_active: true };
-        let health = ServiceHealth::with_check(Some(check));
+        let health = ServiceHealth::with_check(Some(Arc::new(check)));
         let begun = Instant::now();
         assert!(!is_ready(&health).await);
         assert!(begun.elapsed() <= HEALTH_CHECK_WAIT_MAX + SECOND);

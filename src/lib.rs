@@ -141,11 +141,12 @@ pub mod limits;
 pub use admin::{Admin, AdminError, AdminListen};
 #[cfg(feature = "cli")]
 pub use agent::demo;
-pub use agent::{Agent, AgentBuilder, TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
-#[cfg(feature = "forward")]
 pub use agent::{
-    Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
+    Agent, AgentBuilder, AgentUpdate, ServiceSet, TcpForward, Upstream, UpstreamCheck,
+    UpstreamCheckError,
 };
+#[cfg(feature = "forward")]
+pub use agent::{Forward, ForwardFormat, HttpForward, McpForward, UpstreamAddress, UpstreamError};
 pub use audit::Audit;
 pub use call::{
     Answer, Bidirectional, Body, ByteStream, Call, CallFuture, CallMeta, Callee, ClientStream,

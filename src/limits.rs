@@ -257,6 +257,12 @@ pub const RESETS_WITHIN: Duration = Duration::from_secs(10);
 /// Time in which a peer must send HELLO, WELCOME or its first REGISTER.
 pub const HELLO_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Time for which an agent still answers for services that it has ceased to host, once its nodes
+/// have confirmed that: at least and at most. Between them, four round trips, in which a packet
+/// that was lost arrives.
+pub const PREVIOUS_SERVICES_WAIT: [Duration; 2] =
+    [Duration::from_millis(100), Duration::from_secs(2)];
+
 /// Interval of the PINGs of a diagnostic connection, beside the time of their answers: some dozens
 /// in its time.
 pub const DIAGNOSTIC_PINGS_EVERY: Duration = Duration::from_millis(25);

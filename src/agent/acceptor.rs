@@ -113,7 +113,7 @@ impl CallAcceptor for AgentAcceptor {
         }
         let requester = self.requester(head.claimed.as_deref())?;
         self.authorise(&requester, &head, head.meta.http.as_ref())?;
-        let handler = self.state.services.find(&head.meta.method, head.meta.kind)?.clone();
+        let handler = self.state.hosted.borrow().find(&head.meta.method, head.meta.kind)?;
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.state.memory.account(&requester));
         let body = pending.body(None).await?;
@@ -136,7 +136,7 @@ impl CallAcceptor for AgentAcceptor {
         };
         let info = head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()));
         let mut note = self.state.observer.call(head.meta.start(began), info);
-        note.counts_for(self.state.services.health_of(&head.meta.method));
+        note.counts_for(self.state.hosted.borrow().services.health_of(&head.meta.method));
         Some(note)
     }
 

@@ -1,6 +1,6 @@
 //! Configures and starts an agent.
 
-use super::{Agent, TcpForward, hello, registration::NodeRegistration, state::AgentState};
+use super::{Agent, ServiceSet, TcpForward, hello, state::AgentState};
 #[cfg(feature = "forward")]
 use super::{HttpForward, McpForward};
 #[cfg(feature = "tunnel")]
@@ -9,18 +9,21 @@ use crate::{
     audit::Audit,
     drain::{Signal, Tasks},
     limits::Limits,
-    link::{Dialler, KeeperSignals, keep},
+    link::{Dialler, KeeperSignals},
     memory::MessageMemory,
     name::{CallIds, NameError, NodeAddress, Role},
     net::{self, SharedNet},
     observe::{Event, Observer},
     policy::AgentPolicy,
-    serve::{Service, Services},
+    serve::Service,
     shared_value::SharedValue,
     start_error::StartError,
     tls::Credentials,
 };
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 use tokio::sync::watch;
 
 /// Configures an agent. Made by [`Agent::builder`].
@@ -28,11 +31,9 @@ use tokio::sync::watch;
 pub struct AgentBuilder {
     credentials: Credentials,
     nodes: Vec<Result<NodeAddress, NameError>>,
-    #[cfg(feature = "forward")]
-    mcp: Vec<McpForward>,
     policy: AgentPolicy,
     limits: Limits,
-    services: Vec<Service>,
+    services: ServiceSet,
     audit: Audit,
     net: SharedNet,
     #[cfg(feature = "tunnel")]
@@ -44,11 +45,9 @@ impl AgentBuilder {
         Self {
             credentials,
             nodes: Vec::new(),
-            #[cfg(feature = "forward")]
-            mcp: Vec::new(),
             policy: AgentPolicy::default(),
             limits: Limits::default(),
-            services: Vec::new(),
+            services: ServiceSet::new(),
             audit: Audit::default(),
             net: net::system(),
             #[cfg(feature = "tunnel")]
@@ -63,26 +62,30 @@ impl AgentBuilder {
     }
 
     /// Adds a service to host.
-    pub fn serve(mut self, service: Service) -> Self {
-        self.services.push(service);
-        self
+    pub fn serve(self, service: Service) -> Self {
+        self.services(ServiceSet::new().serve(service))
     }
 
     /// Adds a TCP forward to host: callers reach its upstream as `tcp:NAME`, if rules allow it.
     pub fn tcp(self, forward: TcpForward) -> Self {
-        self.serve(forward.into_service())
+        self.services(ServiceSet::new().tcp(forward))
     }
 
     /// Adds an HTTP forward to host: callers reach its upstream as `http:NAME`, if rules allow it.
     #[cfg(feature = "forward")]
     pub fn http(self, forward: HttpForward) -> Self {
-        self.serve(forward.into_service())
+        self.services(ServiceSet::new().http(forward))
     }
 
     /// Adds an MCP server to host: callers reach its tools as `mcp:NAME/TOOL`, if rules allow it.
     #[cfg(feature = "forward")]
-    pub fn mcp(mut self, forward: McpForward) -> Self {
-        self.mcp.push(forward);
+    pub fn mcp(self, forward: McpForward) -> Self {
+        self.services(ServiceSet::new().mcp(forward))
+    }
+
+    /// Adds all services and forwards of a set.
+    pub fn services(mut self, set: ServiceSet) -> Self {
+        self.services = self.services.and(set);
         self
     }
 
@@ -126,28 +129,12 @@ impl AgentBuilder {
     /// grammar, no socket.
     pub fn start(self) -> Result<Agent, StartError> {
         self.credentials.expect_role(Role::Agent)?;
-        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        nodes.sort();
-        nodes.dedup();
+        let nodes = self.nodes.into_iter().collect::<Result<BTreeSet<_>, _>>()?;
         if nodes.is_empty() {
             return Err(StartError::NoNode);
         }
         let (limits, instance) = (Arc::new(self.limits), self.net.random_bytes());
         let hello = hello(instance, &limits);
-        let (memory, drain) = (MessageMemory::new(&limits), Arc::new(Signal::default()));
-        let (policy, links) = (Arc::new(SharedValue::new(self.policy)), Tasks::default());
-        #[cfg(feature = "forward")]
-        let services = {
-            let host = |forward: McpForward| {
-                let held = (limits.message_bytes_max, memory.clone());
-                forward.into_service(policy.clone(), held, (links.clone(), drain.clone()))
-            };
-            self.services.into_iter().chain(self.mcp.into_iter().map(host)).collect()
-        };
-        #[cfg(not(feature = "forward"))]
-        let services = self.services;
-        let services = Services::new(services)?;
-        services.expect_registrable()?;
         #[cfg(feature = "tunnel")]
         let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?
             .with_paths(self.paths);
@@ -157,20 +144,23 @@ impl AgentBuilder {
             net: self.net.clone(),
             peer: self.credentials.peer_name().clone(),
             dialler,
-            services,
-            policy,
+            hosted: watch::Sender::default(),
+            nodes: Mutex::default(),
+            policy: Arc::new(SharedValue::new(self.policy)),
             observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
-            memory,
+            memory: MessageMemory::new(&limits),
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
             attached: watch::Sender::new(Vec::new()),
             keeper: KeeperSignals::default(),
-            drain,
+            drain: Arc::default(),
             goodbye: Signal::default(),
             abort: Signal::default(),
-            links,
+            links: Tasks::default(),
             calls: Tasks::default(),
         });
+        let hosted = state.hosted_next(self.services, &state.limits.get())?;
+        state.host(hosted);
         let net = state.net.clone();
         state.links.spawn_until_stopped(async move { net.suspend().tick().await });
         let watching = state.clone();
@@ -184,12 +174,7 @@ impl AgentBuilder {
             let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
-        for node in nodes {
-            state.links.spawn_until_stopped(keep(NodeRegistration {
-                state: state.clone(),
-                address: node,
-            }));
-        }
+        state.dial(nodes);
         Ok(Agent { state, instance, config_version: Mutex::new(1) })
     }
 }

@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn every_demo_method_says_what_it_does_and_its_schemas_are_json() {
         let services = Services::new(services(None)).expect("services");
-        for service in services.infos() {
+        for service in services.infos().iter() {
             assert!(!service.description.is_empty(), "{}", service.name);
             for method in &service.methods {
                 assert!(!method.description.is_empty(), "{}/{}", service.name, method.name);

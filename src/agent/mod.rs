@@ -6,33 +6,36 @@ mod calls;
 #[cfg(feature = "cli")]
 pub mod demo;
 pub(crate) mod forward;
+mod hosted_services;
+mod service_changes;
 mod probes;
 mod readiness;
 mod registration;
+mod service_set;
 mod state;
+mod update;
 #[cfg(feature = "admin")]
 mod view;
 
 pub use builder::AgentBuilder;
 #[cfg(feature = "forward")]
 pub use forward::{
-    Forward, ForwardFormat, ForwardHandle, HttpForward, McpForward, UpstreamAddress, UpstreamError,
+    Forward, ForwardFormat, HttpForward, McpForward, UpstreamAddress, UpstreamError,
 };
 pub use forward::{TcpForward, Upstream, UpstreamCheck, UpstreamCheckError};
+pub use service_set::ServiceSet;
+pub use update::AgentUpdate;
 
 #[cfg(feature = "admin")]
 pub(crate) use view::AgentView;
 
 use crate::{
     call::{CallOrigin, Callee, SharedHandler, Target},
-    config_update::{Applied, Changed, ConfigUpdate},
     limits::{self, Limits},
     link::{BindError, HelloInfo},
     name::{Name, NameError},
     observe::{AgentEvent, Event, Events},
-    policy::AgentPolicy,
     readiness::Readiness,
-    start_error::StartError,
     tls::Credentials,
     wire::CloseCode,
 };
@@ -40,7 +43,7 @@ use state::{AgentState, in_use};
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -121,60 +124,6 @@ impl Agent {
     /// The system gives no socket.
     pub fn rebind(&self) -> Result<(), BindError> {
         self.state.dialler.rebind()
-    }
-
-    /// Updates certificate, trust, policy or limits of a running agent; nothing if any is invalid.
-    ///
-    /// Every link is verified with the new credentials before this returns, and closed if a
-    /// handshake would now refuse its node. With another own certificate, or other limits, each
-    /// link is then replaced: the old one closes once the node has registered the new one and its
-    /// own calls have ended. Three such links to a node may be up; then the next one waits for the
-    /// drain time and closes the oldest. A refused agent dials again at once.
-    ///
-    /// # Errors
-    /// Credentials of another peer, or none that make a TLS configuration.
-    pub async fn apply(&self, next: ConfigUpdate<AgentPolicy>) -> Result<Applied, StartError> {
-        let has_credentials = next.credentials.is_some();
-        let (config_version, changed) = self.update(next)?;
-        let trust = self.state.dialler.trust();
-        let closed = if has_credentials { trust.verify_all().await } else { 0 };
-        self.state.observer.report(Event::ConfigApplied {
-            config_version,
-            changed: &changed,
-            closed,
-        });
-        Ok(Applied { generation: config_version, closed })
-    }
-
-    fn update(&self, next: ConfigUpdate<AgentPolicy>) -> Result<(u64, Changed), StartError> {
-        let mut config_version = self.config_version.lock().unwrap_or_else(PoisonError::into_inner);
-        let ConfigUpdate { credentials, policy, limits } = next;
-        let (state, now) = (&self.state, self.credentials());
-        let limits = limits.filter(|limits| *limits != *state.limits.get());
-        if let Some(credentials) = &credentials {
-            now.expect_successor(credentials)?;
-        }
-        let mut changed = Changed::between(&now, credentials.as_ref());
-        changed.limits = limits.is_some();
-        if credentials.is_some() || limits.is_some() {
-            let limits = limits.map_or_else(|| state.limits.get(), Arc::new);
-            let hello = hello(self.instance, &limits);
-            state.dialler.replace(credentials.as_ref().unwrap_or(&now), hello, limits.clone())?;
-            state.memory.apply(&limits);
-            state.limits.set_shared(limits);
-        }
-        if let Some(policy) = policy {
-            changed.rules = policy != *state.policy.get();
-            state.policy.set(policy);
-        }
-        if changed.certificate || changed.limits {
-            state.keeper.request_replacement();
-        }
-        if credentials.is_some() {
-            state.keeper.request_reconnect();
-        }
-        *config_version += 1;
-        Ok((*config_version, changed))
     }
 
     /// The present certificate, key and trust.

@@ -13,7 +13,8 @@ impl AgentState {
             let state = self.clone();
             probing.spawn(async move { (state.probe(&attached).await, attached) });
         }
-        for (name, health) in self.services.health() {
+        let hosted = self.hosted.borrow().clone();
+        for (name, health) in hosted.services.health() {
             let (name, health) = (name.clone(), health.clone());
             assessing.spawn(async move { (name, health.assess().await) });
         }

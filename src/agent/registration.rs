@@ -3,6 +3,7 @@
 
 use super::{
     acceptor::AgentAcceptor,
+    hosted_services::HostedServices,
     state::{AgentState, AttachedLink, STOPS},
 };
 use crate::{
@@ -11,22 +12,50 @@ use crate::{
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
         ActiveLink, CloseSequence, ControlStream, EndReason, KeeperHooks, KeeperSignals, Link,
-        LinkFault,
+        LinkFault, keep,
     },
     name::{Name, NodeAddress},
     observe::Event,
     serve::take_calls,
-    wire::{CloseCode, Control, Register, Welcome},
+    wire::{CloseCode, Control, Register, ServiceInfo, Welcome},
 };
 use std::{
+    collections::{BTreeSet, btree_map::Entry},
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
+use tokio::sync::watch;
 
-pub(super) struct NodeRegistration {
-    pub(super) state: Arc<AgentState>,
-    pub(super) address: NodeAddress,
+struct NodeRegistration {
+    state: Arc<AgentState>,
+    address: NodeAddress,
+    /// The address is not one of the agent's nodes any more.
+    unwanted: Arc<Signal>,
+}
+
+impl AgentState {
+    /// Dials these nodes from now on, and no others. Returns true if that is a change.
+    pub(super) fn dial(self: &Arc<Self>, wanted: BTreeSet<NodeAddress>) -> bool {
+        let mut dialled = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_changed = false;
+        dialled.retain(|address, unwanted| {
+            let stays = wanted.contains(address);
+            if !stays {
+                unwanted.notify();
+                has_changed = true;
+            }
+            stays
+        });
+        for address in wanted {
+            let Entry::Vacant(entry) = dialled.entry(address) else { continue };
+            let (state, address) = (self.clone(), entry.key().clone());
+            let unwanted = entry.insert(Arc::default()).clone();
+            self.links.spawn_until_stopped(keep(NodeRegistration { state, address, unwanted }));
+            has_changed = true;
+        }
+        has_changed
+    }
 }
 
 /// A link that the node has welcomed and on which nothing is registered yet.
@@ -42,6 +71,14 @@ impl KeeperHooks for NodeRegistration {
 
     fn signals(&self) -> &KeeperSignals {
         &self.state.keeper
+    }
+
+    fn stop(&self) -> SignalListener {
+        self.state.keeper.stop.listen().or(self.unwanted.listen())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state.keeper.stop.is_notified() || self.unwanted.is_notified()
     }
 
     fn tasks(&self) -> &Tasks {
@@ -61,7 +98,7 @@ impl KeeperHooks for NodeRegistration {
     }
 
     async fn establish(&self, dialled: WelcomedLink) -> Result<Attachment, LinkFault> {
-        Attachment::new(&self.state, dialled).registered().await
+        Attachment::new(&self.state, self.unwanted.listen(), dialled).registered().await
     }
 
     fn publish(&self, attachment: &mut Attachment) {
@@ -86,6 +123,19 @@ struct LinkSignals {
     goodbye: Signal,
 }
 
+/// The last REGISTER on a link.
+#[derive(Default)]
+struct SentRegistration {
+    /// Counts them, from 1.
+    generation: u64,
+    /// Version of the services in it.
+    version: u64,
+    services: Arc<[ServiceInfo]>,
+    is_confirmed: bool,
+    /// True if it requests no more calls, with no services. It is the last one then.
+    is_last: bool,
+}
+
 /// One link to one node. Dropping it takes it from the list of links and closes it.
 pub(super) struct Attachment {
     state: Arc<AgentState>,
@@ -93,18 +143,25 @@ pub(super) struct Attachment {
     control: ControlStream,
     node: Name,
     stop: SignalListener,
+    unwanted: SignalListener,
     signals: Arc<LinkSignals>,
-    generation: u64,
+    hosted: watch::Receiver<Arc<HostedServices>>,
+    sent: SentRegistration,
     /// The node's reason for draining, if it sent DRAIN before it confirmed the registration.
     early_drain: Option<String>,
     is_registered: bool,
+    is_retired: bool,
     reason: Option<LinkFault>,
     permits: Permits,
 }
 
 impl Attachment {
     /// Takes the calls of a new link and keeps it up. Nothing is registered yet.
-    fn new(state: &Arc<AgentState>, (link, mut control, _welcome): WelcomedLink) -> Self {
+    fn new(
+        state: &Arc<AgentState>,
+        unwanted: SignalListener,
+        (link, mut control, _welcome): WelcomedLink,
+    ) -> Self {
         let node = link.peer().name.clone();
         let limits = state.limits.get();
         let (peer, address, path) = (link.identity(), link.remote_address(), link.path());
@@ -132,10 +189,13 @@ impl Attachment {
             control,
             node,
             stop: state.keeper.stop.listen(),
+            unwanted,
             signals,
-            generation: 1,
+            hosted: state.hosted.subscribe(),
+            sent: SentRegistration::default(),
             early_drain: None,
             is_registered: false,
+            is_retired: false,
             reason: None,
             permits,
         }
@@ -155,20 +215,22 @@ impl Attachment {
     /// Sends REGISTER and waits for REGISTERED, which a draining node sends too: it may have routed
     /// calls to the link. If the agent shuts down meanwhile, requests no more calls at once.
     async fn register(&mut self) -> Result<(), LinkFault> {
-        let services = self.state.services.infos().to_vec();
-        let first = self.generation;
-        self.control.send(&Control::Register(Register { generation: first, services })).await?;
+        self.send_services().await?;
+        let first = self.sent.generation;
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = self.control.next() => frame?,
-                () = self.stop.notified(), if !self.is_unregistering() => {
+                () = self.stop.notified(), if !self.sent.is_last => {
                     self.unregister().await?;
                     continue;
                 }
             };
             match frame {
-                Control::Registered(frame) if frame.generation == first => return Ok(()),
+                Control::Registered(frame) if frame.generation == first => {
+                    self.sent.is_confirmed = !self.sent.is_last;
+                    return Ok(());
+                }
                 Control::Drain(frame) => self.early_drain = Some(frame.reason),
                 // No reply is awaited on this link yet, so it ends now.
                 Control::Goodbye(_) => {}
@@ -186,6 +248,7 @@ impl Attachment {
         let attached = AttachedLink {
             node: self.node.clone(),
             link: self.link.clone(),
+            hosted: self.sent.version,
             is_retiring: false,
             permits: self.permits.clone(),
             probe: Arc::default(),
@@ -203,21 +266,61 @@ impl Attachment {
         drop(sent);
     }
 
-    /// Returns true if the agent has requested no more calls: the first generation of the
-    /// registration has all services, the second none, and there is no third.
-    const fn is_unregistering(&self) -> bool {
-        self.generation > 1
+    /// Sends all that is hosted now.
+    async fn send_services(&mut self) -> Result<(), LinkFault> {
+        let (version, services) = {
+            let hosted = self.hosted.borrow_and_update();
+            (hosted.version, hosted.infos().clone())
+        };
+        let (generation, is_confirmed) = (self.sent.generation + 1, false);
+        self.sent =
+            SentRegistration { generation, version, services, is_confirmed, is_last: false };
+        self.send_registration().await
     }
 
     /// Requests that the node sends calls elsewhere.
     async fn unregister(&mut self) -> Result<(), LinkFault> {
-        self.generation += 1;
-        let (generation, services) = (self.generation, Vec::new());
+        self.sent.generation += 1;
+        self.sent.services = Arc::default();
+        self.sent.is_last = true;
+        self.send_registration().await
+    }
+
+    async fn send_registration(&mut self) -> Result<(), LinkFault> {
+        let SentRegistration { generation, services, .. } = &self.sent;
+        let (generation, services) = (*generation, services.to_vec());
         self.control.send(&Control::Register(Register { generation, services })).await
     }
 
+    /// True if the node is to be sent what has changed. One REGISTER at a time is under way.
+    const fn follows_changes(&self) -> bool {
+        self.sent.is_confirmed && !self.sent.is_last && !self.is_retired
+    }
+
+    /// Registers what is hosted now, unless the node knows it.
+    async fn register_changes(&mut self) -> Result<(), LinkFault> {
+        let is_known = *self.hosted.borrow().infos() == self.sent.services;
+        if !is_known {
+            return self.send_services().await;
+        }
+        self.sent.version = self.hosted.borrow_and_update().version;
+        self.confirmed();
+        Ok(())
+    }
+
+    /// The node has what was sent last.
+    fn confirmed(&mut self) {
+        self.sent.is_confirmed = true;
+        self.state.attached.send_modify(|all| {
+            for attached in all.iter_mut().filter(|attached| attached.link.is_same(&self.link)) {
+                attached.hosted = self.sent.version;
+            }
+        });
+    }
+
     /// Excludes the link from new calls. Returns true if that is new.
-    fn retire(&self) -> bool {
+    fn retire(&mut self) -> bool {
+        self.is_retired = true;
         let mut is_new = false;
         self.state.attached.send_modify(|all| {
             for attached in all.iter_mut().filter(|attached| attached.link.is_same(&self.link)) {
@@ -228,7 +331,7 @@ impl Attachment {
     }
 
     /// Records that the node drains the link. The second time does not count.
-    fn node_drains(&self, reason: &str) -> Option<EndReason> {
+    fn node_drains(&mut self, reason: &str) -> Option<EndReason> {
         if !self.retire() {
             return None;
         }
@@ -260,18 +363,29 @@ impl ActiveLink for Attachment {
             let event = tokio::select! {
                 biased;
                 frame = self.control.next() => frame.map(Some),
-                () = self.stop.notified(), if !self.is_unregistering() => Ok(None),
+                () = self.stop.notified(), if !self.sent.is_last => {
+                    self.unregister().await.map(|()| None)
+                }
+                () = self.unwanted.notified() => {
+                    self.unwanted.done();
+                    return EndReason::Unwanted;
+                }
+                // The sender is in `state`, so there is a change.
+                _ = self.hosted.changed(), if self.follows_changes() => {
+                    self.register_changes().await.map(|()| None)
+                }
             };
             match event {
-                Ok(None) => {
-                    if let Err(fault) = self.unregister().await {
-                        return self.end(fault);
-                    }
-                }
+                Ok(None) => {}
                 Ok(Some(Control::Registered(frame))) => {
-                    if self.is_unregistering() && frame.generation == self.generation {
+                    if frame.generation != self.sent.generation {
+                        continue;
+                    }
+                    if self.sent.is_last {
                         self.stop.done();
                         self.signals.unregistered.notify();
+                    } else {
+                        self.confirmed();
                     }
                 }
                 Ok(Some(Control::Drain(frame))) => {
@@ -294,7 +408,7 @@ impl ActiveLink for Attachment {
     /// Requests no more calls on this link, lets those on it finish, and has the node close it.
     async fn drain_and_close(mut self) {
         self.retire();
-        if !self.is_unregistering()
+        if !self.sent.is_last
             && let Err(fault) = self.unregister().await
         {
             self.end(fault);

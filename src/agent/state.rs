@@ -1,21 +1,23 @@
 //! The state that the parts of an agent share, and the links on which it is registered.
 
-use super::probes::LastProbe;
+use super::{hosted_services::HostedServices, probes::LastProbe};
 use crate::{
     call::Permits,
     drain::{Signal, Tasks},
     limits::Limits,
     link::{Dialler, KeeperSignals, Link},
     memory::MessageMemory,
-    name::{CallIds, Name, PeerName},
+    name::{CallIds, Name, NodeAddress, PeerName},
     net::SharedNet,
     observe::{AgentEvent, Observer},
     policy::AgentPolicy,
-    serve::Services,
     shared_value::SharedValue,
     wire::CloseCode,
 };
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 use tokio::sync::watch;
 
 pub(super) const STOPS: &str = "the agent stops";
@@ -25,6 +27,8 @@ pub(super) const STOPS: &str = "the agent stops";
 pub(super) struct AttachedLink {
     pub(super) node: Name,
     pub(super) link: Link,
+    /// The version of what it hosts that the node has confirmed.
+    pub(super) hosted: u64,
     /// New calls do not use it: the node is draining, or the link was replaced.
     pub(super) is_retiring: bool,
     /// Of the calls that come on it.
@@ -37,7 +41,10 @@ pub(super) struct AgentState {
     pub(super) net: SharedNet,
     pub(super) peer: PeerName,
     pub(super) dialler: Dialler,
-    pub(super) services: Services,
+    /// What it hosts. Each link registers what is new.
+    pub(super) hosted: watch::Sender<Arc<HostedServices>>,
+    /// The nodes that it dials, each with the signal that its link is not wanted any more.
+    pub(super) nodes: Mutex<BTreeMap<NodeAddress, Arc<Signal>>>,
     pub(super) policy: Arc<SharedValue<AgentPolicy>>,
     pub(super) observer: Observer<AgentEvent>,
     /// Message memory, by caller.

@@ -149,7 +149,7 @@ fn log_agent(event: &Event<'_>, suppressed: Suppressed) {
             "agent {agent}: the instance at {address} took over from the one at {old}; if both should run, give each its own certificate{suppressed}"
         ),
         Event::AgentRegistered { agent, address, services, is_again: true, .. } => {
-            tracing::info!(%agent, %address, services, "agent {agent} at {address} registered again, with {}", counted(services));
+            tracing::info!(%agent, %address, services, "agent {agent} at {address} registered again, with {}{suppressed}", counted(services));
         }
         Event::AgentRegistered { agent, address, path, services, is_new, .. } => {
             let link = if is_new { "" } else { "another link " };

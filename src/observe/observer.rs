@@ -50,7 +50,8 @@ impl EventLimits {
             Event::LinkMoved { peer, .. } => self.moves.admit(peer.peer_name().clone(), now),
             Event::LinkEvicted { peer, .. } => self.links.admit((*peer).clone(), now),
             Event::AgentHeldBack { agent, is_first: false, .. }
-            | Event::AgentRegistered { agent, superseded: [_, ..], .. } => {
+            | Event::AgentRegistered { agent, superseded: [_, ..], .. }
+            | Event::AgentRegistered { agent, is_again: true, .. } => {
                 self.links.admit(PeerName::new(Role::Agent, (*agent).clone()), now)
             }
             Event::CallRefused { caller, .. } => self.calls.admit((*caller).clone(), now),

@@ -26,7 +26,8 @@ use std::{fmt, future::Future, sync::Arc};
 /// ```
 ///
 /// A name that breaks the grammar, or a method added twice, is reported when the agent or node
-/// starts.
+/// starts. A clone is the same service: it shares the handlers and what they hold.
+#[derive(Clone)]
 #[must_use = "a service answers once it is hosted"]
 pub struct Service {
     pub(super) name: String,
@@ -34,7 +35,7 @@ pub struct Service {
     pub(super) description: String,
     pub(super) described: Vec<(String, Description)>,
     pub(super) fallback: Option<Fallback>,
-    pub(super) check: Option<HealthCheck>,
+    pub(super) check: Option<Arc<HealthCheck>>,
 }
 
 /// Handler and kind of a method.
@@ -204,7 +205,7 @@ impl Service {
 
     /// Sets how its upstream is checked.
     pub(crate) fn checked_by(mut self, check: HealthCheck) -> Self {
-        self.check = Some(check);
+        self.check = Some(Arc::new(check));
         self
     }
 

@@ -15,10 +15,11 @@ use std::{
 };
 
 /// All hosted methods, by name.
+#[derive(Default)]
 pub(crate) struct Services {
     methods: HashMap<MethodPath, Method>,
     fallbacks: HashMap<String, Fallback>,
-    infos: Vec<ServiceInfo>,
+    infos: Arc<[ServiceInfo]>,
     /// By the names that host rules have.
     health: BTreeMap<String, Arc<ServiceHealth>>,
 }
@@ -73,7 +74,7 @@ impl Services {
             }
             listed.describe(&parsed, description, described)?;
         }
-        let infos: Vec<_> = listed.into_iter().map(info).collect();
+        let infos: Arc<[_]> = listed.into_iter().map(info).collect();
         match infos.iter().find_map(ServiceInfo::too_long) {
             Some(what) => Err(ServiceError::TooLong(what)),
             None => {
@@ -135,8 +136,18 @@ impl Services {
         self.health.iter()
     }
 
+    /// Takes over what is known of services that are hosted already.
+    pub(crate) fn keep_health_of(&mut self, before: &Self) {
+        for (name, health) in &mut self.health {
+            let known = before.health.get(name).filter(|known| known.has_check_of(health));
+            if let Some(known) = known {
+                *health = known.clone();
+            }
+        }
+    }
+
     /// All hosted services, sorted by name.
-    pub(crate) fn infos(&self) -> &[ServiceInfo] {
+    pub(crate) const fn infos(&self) -> &Arc<[ServiceInfo]> {
         &self.infos
     }
 }
@@ -370,7 +381,7 @@ mod tests {
         let more =
             Service::new("HelloService").method("Bye", |(): (), _: Context| async { Ok(()) });
         let services = Services::new(vec![described, more]).expect("services");
-        let [info] = services.infos() else { panic!("{services:?}") };
+        let [info] = &services.infos()[..] else { panic!("{services:?}") };
         assert_eq!((info.description.as_str(), info.methods.len()), ("For greeting.", 2));
         assert_eq!(info.methods[0], MethodInfo::new("Bye", CallKind::Unary));
         let hello = &info.methods[1];

@@ -3,6 +3,7 @@
 
 mod calls;
 mod close;
+mod service_changes;
 mod initiator;
 mod links;
 mod readiness;

@@ -18,6 +18,7 @@ mod faults_drain;
 #[cfg(feature = "forward")]
 mod forward;
 mod hostile;
+mod service_changes;
 #[cfg(feature = "gateway")]
 mod http;
 mod identity;

@@ -16,7 +16,7 @@ mod upstream;
 
 pub use check::{UpstreamCheck, UpstreamCheckError};
 #[cfg(feature = "forward")]
-pub use connect::{Forward, ForwardFormat, ForwardHandle};
+pub use connect::{Forward, ForwardFormat};
 #[cfg(feature = "forward")]
 pub use http::{UpstreamAddress, UpstreamError};
 #[cfg(feature = "forward")]

@@ -6,27 +6,28 @@ use crate::{
     audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    forwards::{Forwards, parse_forward},
-    http_forwards::{self, parse_http},
+    forwards::{self, parse_forward},
+    hosted::{HostedConfig, LiveServices, merged},
+    http_forwards::parse_http,
     join::{self, JoinCommand, parse_enroller},
-    mcp_forwards::{self, parse_mcp},
+    mcp_forwards::parse_mcp,
     paths::{self, PathArgs},
     reload::{self, Start},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
-    Admin, AdminAddress, Agent, AgentPolicy, ConfigUpdate, Credentials, Limits, Name, NodeAddress,
-    Role, Service, TcpForward, TunnelUrl,
+    Admin, AdminAddress, Agent, AgentPolicy, AgentUpdate, ConfigUpdate, Credentials, Limits,
+    NodeAddress, Role, TcpForward, TunnelUrl,
     config::{
         AdminConfig, AgentConfig, AuditFile, ForwardConfig, HttpForwardConfig, McpForwardConfig,
         PathsFile, parse_memory_max,
     },
-    demo::{self, Ledger},
     enroll::Renewal,
 };
 use std::{
-    cell::Cell,
-    path::{Path, PathBuf},
+    cell::{Cell, RefCell},
+    mem::take,
+    path::PathBuf,
 };
 
 /// `dialback agent`.
@@ -112,23 +113,12 @@ struct Settings {
     overridden: Vec<NodeAddress>,
     policy: AgentPolicy,
     limits: Limits,
-    hosted: Hosted,
-    forwards: Forwards,
+    hosted: Vec<HostedConfig>,
     paths: PathsFile,
     audit: AuditFile,
     admin: Option<AdminConfig>,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
-}
-
-/// Forwards and demo services that the agent hosts.
-#[derive(PartialEq, Eq)]
-struct Hosted {
-    tcp: Vec<TcpForward>,
-    http: Vec<HttpForwardConfig>,
-    mcp: Vec<McpForwardConfig>,
-    demo: bool,
-    ledger: Option<PathBuf>,
 }
 
 pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
@@ -143,8 +133,6 @@ pub(crate) fn run(mut args: AgentArgs) -> Result<(), Failure> {
 /// Reads all that an agent needs, as at its start.
 pub(crate) fn check(args: &AgentFlags) -> Result<(), Failure> {
     let settings = Settings::read(args, &Locator::new(Role::Agent))?;
-    http_forwards::make(&settings.hosted.http)?;
-    mcp_forwards::make(&settings.hosted.mcp)?;
     paths::settings(&settings.paths).map(drop)
 }
 
@@ -160,6 +148,22 @@ impl AgentFlags {
         Ok(if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes })
     }
 
+    /// All that the agent hosts.
+    fn hosted(&self, file: &mut AgentConfig) -> Result<Vec<HostedConfig>, Failure> {
+        let bytes_max = file.limits.message_bytes_max;
+        let services = forwards::all(&self.forward, take(&mut file.forwards));
+        let tcp = merged("--tcp", &self.tcp, take(&mut file.tcp), TcpForward::name)?;
+        let http = merged("--http", &self.http, take(&mut file.http), |one| &one.name)?;
+        let mcp = merged("--mcp", &self.mcp, take(&mut file.mcp), |one| &one.name)?;
+        let ledger = self.ledger.clone().or_else(|| file.ledger.take());
+        let demo = HostedConfig::demo(self.demo.unwrap_or(file.demo), ledger)?;
+        let services = services.into_iter().map(|one| HostedConfig::service(one, bytes_max));
+        let tcp = tcp.into_iter().map(|one| Ok(HostedConfig::Tcp(one)));
+        let http = http.into_iter().map(HostedConfig::http);
+        let mcp = mcp.into_iter().map(|one| HostedConfig::mcp(one, bytes_max));
+        demo.into_iter().map(Ok).chain(services).chain(tcp).chain(http).chain(mcp).collect()
+    }
+
     /// The paths to the nodes and to the enroller.
     pub(crate) fn paths(&self, of_file: PathsFile) -> Result<PathsFile, Failure> {
         let mut paths = self.paths.read()?.or(of_file);
@@ -171,19 +175,16 @@ impl AgentFlags {
 impl Settings {
     fn read(args: &AgentFlags, locator: &Locator) -> Result<Self, Failure> {
         let mut file = args.file()?;
+        let hosted = args.hosted(&mut file)?;
         let of_file = file.nodes;
         let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == of_file);
         let overridden = if is_overridden { of_file.clone() } else { Vec::new() };
         let nodes = args.nodes(of_file)?;
-        let demo = args.demo.unwrap_or(file.demo);
-        let ledger = args.ledger.clone().or(file.ledger);
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
         file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
-        let message_bytes_max = file.limits.message_bytes_max;
-        let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
-        files.extend(forwards.files());
+        files.extend(hosted.iter().filter_map(HostedConfig::file).cloned());
         let enroller = args.enroll.clone().or(file.enroll);
         let paths = args.paths(file.paths)?;
         let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
@@ -192,14 +193,7 @@ impl Settings {
             None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
-            hosted: Hosted {
-                tcp: tcp_forwards(&args.tcp, file.tcp)?,
-                http: http_forwards::all(&args.http, file.http)?,
-                mcp: mcp_forwards::all(&args.mcp, file.mcp)?,
-                demo,
-                ledger,
-            },
-            forwards,
+            hosted,
             credentials,
             renewal,
             nodes,
@@ -214,67 +208,24 @@ impl Settings {
     }
 }
 
-/// TCP forwards of the flags, and those of the config file that have other names.
-fn tcp_forwards(
-    typed: &[TcpForward],
-    of_file: Vec<TcpForward>,
-) -> Result<Vec<TcpForward>, Failure> {
-    for (at, forward) in typed.iter().enumerate() {
-        if typed[..at].iter().any(|other| other.name() == forward.name()) {
-            return Err(Failure::usage(format!("--tcp names {} twice", forward.name())));
-        }
-    }
-    let is_typed = |name: &Name| typed.iter().any(|forward| forward.name() == name);
-    let others = of_file.into_iter().filter(|forward| !is_typed(forward.name()));
-    Ok(typed.iter().cloned().chain(others).collect())
-}
-
-fn services(has_demo: bool, ledger: Option<&Path>) -> Result<Vec<Service>, Failure> {
-    if let (false, Some(_)) = (has_demo, ledger) {
-        let text = "the ledger is only used by Demo/Append; add --demo, or `demo = true`";
-        return Err(Failure::usage(text));
-    }
-    let ledger = ledger.map(|path| {
-        Ledger::open(path).map_err(|error| {
-            Failure::usage(format!("cannot open the ledger {}: {error}", path.display()))
-        })
-    });
-    Ok(if has_demo { demo::services(ledger.transpose()?) } else { Vec::new() })
-}
-
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Start { settings, mut signals, reloads } = start;
-    let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
-    let overridden = settings.overridden;
+    let Settings { credentials, nodes, policy, limits, hosted, renewal, .. } = settings;
     let (audited, way, admin) = (settings.audit, settings.paths, settings.admin);
-    let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
-    let (forwarded, forwards) = forwards.host();
-    services.extend(forwarded);
     let has_rules = Cell::new(!policy.allow.is_empty());
+    let hosted = LiveServices::default().next(hosted)?;
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
-    let http = http_forwards::make(&hosted.http)?;
-    let mcp = mcp_forwards::make(&hosted.mcp)?;
-    let has_forwards = !(hosted.tcp.is_empty() && http.is_empty() && mcp.is_empty());
-    announce(&nodes, services.is_empty() && !has_forwards);
-    if !overridden.is_empty() {
-        tracing::warn!(
-            "`nodes` of the config file ({}) is not used: --node or DIALBACK_NODE names others",
-            joined(&overridden)
-        );
-    }
-    for forward in &hosted.tcp {
-        tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
-    }
+    let current = Current { nodes, overridden: settings.overridden, hosted };
+    current.announce(&Current::default());
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let to_nodes = paths::settings(&way)?;
     let to_enroller = to_nodes.clone().of_enroller(way.enroll_tunnel_url.clone());
     let builder = builder.paths(to_nodes);
-    let builder = nodes.iter().fold(builder, |builder, node| builder.node(node.to_string()));
-    let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
-    let builder = http.into_iter().fold(builder, dialback::AgentBuilder::http);
-    let builder = mcp.into_iter().fold(builder, dialback::AgentBuilder::mcp);
-    let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
+    let nodes = current.nodes.iter();
+    let agent = nodes.fold(builder, |builder, node| builder.node(node.to_string()));
+    let agent = agent.services(current.hosted.services());
+    let current = RefCell::new(current);
     let run = async {
         let agent = agent.start()?;
         let listener = match &admin {
@@ -288,9 +239,6 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         let check = |next: &Settings| {
             expect_rules(&has_rules, &next.policy)?;
             Ok(reload::restarts([
-                (next.nodes != nodes, "nodes"),
-                (next.hosted != hosted, "what the agent hosts"),
-                (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
                 (next.paths != way, "path, tunnel_url, enroll_tunnel_url, proxy or [tunnel]"),
@@ -302,22 +250,50 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         };
         let apply = async |next: Settings| {
             let credentials = next.credentials.clone();
-            agent
-                .apply(ConfigUpdate {
-                    credentials: Some(next.credentials),
-                    policy: Some(next.policy),
-                    limits: Some(next.limits),
-                })
-                .await?;
+            let hosted = current.borrow().hosted.next(next.hosted)?;
+            let is_hosted = hosted.is_same(&current.borrow().hosted);
+            let config = ConfigUpdate {
+                credentials: Some(next.credentials),
+                policy: Some(next.policy),
+                limits: Some(next.limits),
+            };
+            let services = (!is_hosted).then(|| hosted.services());
+            agent.apply(AgentUpdate { config, services, nodes: Some(next.nodes.clone()) }).await?;
             credentials::announce(&credentials);
-            next.forwards.replace(&forwards);
+            let next = Current { nodes: next.nodes, overridden: next.overridden, hosted };
+            next.announce(&current.borrow());
+            current.replace(next);
             Ok(())
         };
+        let status = || dialling(&current.borrow().nodes);
         let drain = admin::drain_requested(listener.as_ref(), admin.as_ref());
-        let first = signals.first_or(drain, reloads.run(&dialling(&nodes), check, apply)).await;
+        let first = signals.first_or(drain, reloads.run(status, check, apply)).await;
         signals.stop(first, |abort| agent.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?
+}
+
+/// What a reload has changed last.
+#[derive(Default)]
+struct Current {
+    nodes: Vec<NodeAddress>,
+    overridden: Vec<NodeAddress>,
+    hosted: LiveServices,
+}
+
+impl Current {
+    fn announce(&self, previous: &Self) {
+        if self.nodes != previous.nodes {
+            tracing::info!("{}", dialling(&self.nodes));
+        }
+        if self.overridden != previous.overridden && !self.overridden.is_empty() {
+            tracing::warn!(
+                "`nodes` of the config file ({}) is not used: --node or DIALBACK_NODE names others",
+                joined(&self.overridden)
+            );
+        }
+        self.hosted.announce(&previous.hosted);
+    }
 }
 
 /// Rejects an update without rules, which would open every hosted service: likely a truncated file.
@@ -337,13 +313,4 @@ fn joined(nodes: &[NodeAddress]) -> String {
 
 fn dialling(nodes: &[NodeAddress]) -> String {
     format!("dialling {}", joined(nodes))
-}
-
-fn announce(nodes: &[NodeAddress], is_idle: bool) {
-    tracing::info!("{}", dialling(nodes));
-    if is_idle {
-        tracing::warn!(
-            "this agent hosts no services; add --http NAME=URL for a local HTTP server, --mcp NAME=URL for an MCP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"
-        );
-    }
 }

@@ -136,7 +136,7 @@ async fn serve(builder: EnrollerBuilder, start: Start<TunnelCertificate>) -> Res
         Ok(())
     };
     let status = format!("listens on {}", enroller.local_addr());
-    let first = signals.first(reloads.run(&status, |_| Ok(Vec::new()), apply)).await;
+    let first = signals.first(reloads.run(|| status.clone(), |_| Ok(Vec::new()), apply)).await;
     signals.stop(first, |abort| enroller.shutdown_or_abort(abort.cancelled_owned())).await
 }
 

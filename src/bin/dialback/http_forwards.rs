@@ -1,6 +1,6 @@
 //! HTTP forwards of `dialback agent`: read from flags and the config file.
 
-use crate::{exit::Failure, forwards::read_cas};
+use crate::exit::Failure;
 use dialback::{HttpForward, config::HttpForwardConfig};
 use std::error::Error;
 
@@ -15,33 +15,15 @@ pub(crate) fn parse_http(text: &str) -> Result<HttpForwardConfig, Box<dyn Error 
     Ok(config)
 }
 
-/// Those of the flags, and those of the config file that have other names.
-pub(crate) fn all(
-    typed: &[HttpForwardConfig],
-    of_file: Vec<HttpForwardConfig>,
-) -> Result<Vec<HttpForwardConfig>, Failure> {
-    for (at, forward) in typed.iter().enumerate() {
-        if typed[..at].iter().any(|other| other.name == forward.name) {
-            return Err(Failure::usage(format!("--http names {} twice", forward.name)));
-        }
-    }
-    let is_typed = |one: &HttpForwardConfig| typed.iter().any(|forward| forward.name == one.name);
-    let others = of_file.into_iter().filter(|one| !is_typed(one));
-    Ok(typed.iter().cloned().chain(others).collect())
-}
-
-/// Makes the forwards, with the CAs that they name.
-pub(crate) fn make(configs: &[HttpForwardConfig]) -> Result<Vec<HttpForward>, Failure> {
-    configs.iter().map(forward).collect()
-}
-
-fn forward(config: &HttpForwardConfig) -> Result<HttpForward, Failure> {
-    let HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health, .. } = config;
-    let of = format!("http:{name}");
-    let ca_pem = upstream_ca.as_deref().map(|path| read_cas(path, &of)).transpose()?;
-    let forward = HttpForward::new(name.clone(), upstream.clone(), ca_pem.as_deref());
+/// Makes the forward, with the CAs of its upstream.
+pub(crate) fn make(
+    config: &HttpForwardConfig,
+    ca_pem: Option<&[u8]>,
+) -> Result<HttpForward, Failure> {
+    let HttpForwardConfig { name, upstream, host, idle, scope, health, .. } = config;
+    let forward = HttpForward::new(name.clone(), upstream.clone(), ca_pem);
     let mut forward =
-        forward.map_err(|fault| Failure::usage(format!("upstream of {of}: {fault}")))?;
+        forward.map_err(|fault| Failure::usage(format!("upstream of http:{name}: {fault}")))?;
     if let Some(host) = host {
         forward = forward.host(host);
     }
@@ -51,6 +33,5 @@ fn forward(config: &HttpForwardConfig) -> Result<HttpForward, Failure> {
     if let Some(check) = health {
         forward = forward.check(check.clone());
     }
-    tracing::info!("forwarding {of} to {upstream}");
     Ok(forward.scope(scope.clone()))
 }

@@ -18,6 +18,7 @@ mod environment;
 mod exit;
 mod forwards;
 mod gateway;
+mod hosted;
 mod http_forwards;
 mod mcp_forwards;
 mod input;

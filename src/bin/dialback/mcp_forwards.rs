@@ -1,6 +1,6 @@
 //! MCP servers of `dialback agent`: read from flags and the config file.
 
-use crate::{exit::Failure, forwards::read_cas};
+use crate::exit::Failure;
 use dialback::{
     McpForward,
     config::{McpForwardConfig, McpServerConfig},
@@ -29,41 +29,19 @@ pub(crate) fn parse_mcp(text: &str) -> Result<McpForwardConfig, Box<dyn Error + 
     Ok(McpForwardConfig::new(name.parse()?, server))
 }
 
-/// Those of the flags, and those of the config file that have other names.
-pub(crate) fn all(
-    typed: &[McpForwardConfig],
-    of_file: Vec<McpForwardConfig>,
-) -> Result<Vec<McpForwardConfig>, Failure> {
-    for (at, forward) in typed.iter().enumerate() {
-        if typed[..at].iter().any(|other| other.name == forward.name) {
-            return Err(Failure::usage(format!("--mcp names {} twice", forward.name)));
-        }
-    }
-    let is_typed = |one: &McpForwardConfig| typed.iter().any(|forward| forward.name == one.name);
-    let others = of_file.into_iter().filter(|one| !is_typed(one));
-    Ok(typed.iter().cloned().chain(others).collect())
-}
-
-/// Makes the forwards, with the CAs that they name.
-pub(crate) fn make(configs: &[McpForwardConfig]) -> Result<Vec<McpForward>, Failure> {
-    configs.iter().map(forward).collect()
-}
-
-fn forward(config: &McpForwardConfig) -> Result<McpForward, Failure> {
-    let McpForwardConfig { name, server, upstream_ca, host, idle, health, .. } = config;
-    let of = format!("mcp:{name}");
+/// Makes the forward, with the CAs of its upstream.
+pub(crate) fn make(
+    config: &McpForwardConfig,
+    ca_pem: Option<&[u8]>,
+) -> Result<McpForward, Failure> {
+    let McpForwardConfig { name, server, host, idle, health, .. } = config;
     let mut forward = match server {
-        McpServerConfig::Command(command) => {
-            tracing::info!("forwarding {of} to processes of {}", command.join(" "));
-            McpForward::command(name.clone(), command)
-        }
+        McpServerConfig::Command(command) => McpForward::command(name.clone(), command),
         McpServerConfig::Http(address) => {
-            let ca_pem = upstream_ca.as_deref().map(|path| read_cas(path, &of)).transpose()?;
-            tracing::info!("forwarding {of} to {address}");
-            McpForward::http(name.clone(), address.clone(), ca_pem.as_deref())
-                .map_err(|fault| Failure::usage(format!("upstream of {of}: {fault}")))?
+            McpForward::http(name.clone(), address.clone(), ca_pem)
+                .map_err(|fault| Failure::usage(format!("upstream of mcp:{name}: {fault}")))?
         }
-        _ => return Err(Failure::usage(format!("the server of {of} is of an unknown kind"))),
+        _ => return Err(Failure::usage(format!("the server of mcp:{name} is of an unknown kind"))),
     };
     if let Some(host) = host {
         forward = forward.host(host);

@@ -197,7 +197,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         };
         let status = format!("listens on {}", node.local_addr());
         let drain = admin::drain_requested(listener.as_ref(), admin.as_ref());
-        let first = signals.first_or(drain, reloads.run(&status, check, apply)).await;
+        let first = signals.first_or(drain, reloads.run(|| status.clone(), check, apply)).await;
         signals.stop(first, |abort| node.shutdown_or_abort(abort.cancelled_owned())).await
     };
     audit::kept(&audit, run).await?

@@ -9,7 +9,6 @@ use crate::{
     until_valid::until_valid,
 };
 use dialback::{
-    StartError,
     config::{Watch, read_aside},
     limits::{EXPIRY_WARNING_EVERY, RELOAD_CHECK_EVERY, RELOAD_RETRY_EVERY},
 };
@@ -106,11 +105,11 @@ impl<S: Send + 'static> Reloads<S> {
     /// that take a restart; `apply` applies and logs the others.
     pub(crate) async fn run(
         mut self,
-        status: &str,
+        status: impl Fn() -> String,
         check: impl Fn(&S) -> Result<Vec<&'static str>, Failure>,
-        apply: impl AsyncFn(S) -> Result<(), StartError>,
+        apply: impl AsyncFn(S) -> Result<(), Failure>,
     ) -> Infallible {
-        notify(&Notification::Ready(status));
+        notify(&Notification::Ready(&status()));
         let mut pending = Pending::default();
         loop {
             tokio::select! {
@@ -129,11 +128,12 @@ impl<S: Send + 'static> Reloads<S> {
             match self.reload(&check, &apply).await {
                 Ok(()) => {
                     pending = Pending::default();
-                    notify(&Notification::Ready(status));
+                    notify(&Notification::Ready(&status()));
                 }
                 Err(failure) => {
                     let lines = escape(&failure.lines().join("; "));
-                    notify(&Notification::Ready(&format!("{status}; reload failed: {lines}")));
+                    let text = format!("{}; reload failed: {lines}", status());
+                    notify(&Notification::Ready(&text));
                     for line in pending.due(failure.lines(), Instant::now()) {
                         // The log escapes its lines itself.
                         tracing::error!("reload failed, keeping the previous settings: {line}");
@@ -148,7 +148,7 @@ impl<S: Send + 'static> Reloads<S> {
     async fn reload(
         &mut self,
         check: impl Fn(&S) -> Result<Vec<&'static str>, Failure>,
-        apply: impl AsyncFn(S) -> Result<(), StartError>,
+        apply: impl AsyncFn(S) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut next = read_once(&self.reader).await?;
         let mut needs_restart = check(&next)?;

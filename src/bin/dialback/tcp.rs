@@ -137,7 +137,7 @@ impl Local {
             let background = async {
                 tokio::select! {
                     never = self.take(&callee, listener, &mut connections) => never,
-                    never = reloads.run(&status, |_| Ok(Vec::new()), apply) => never,
+                    never = reloads.run(|| status.clone(), |_| Ok(Vec::new()), apply) => never,
                 }
             };
             signals.first(background).await

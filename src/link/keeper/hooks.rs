@@ -1,7 +1,7 @@
 //! The interfaces between a keeper and its role: hooks, the link in use, and signals.
 
 use crate::{
-    drain::{Signal, Tasks},
+    drain::{Signal, SignalListener, Tasks},
     link::{connection::Link, fault::LinkFault},
     name::{NodeAddress, PeerName},
     wire::CloseCode,
@@ -22,6 +22,15 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
 
     /// The requests of the role's owner.
     fn signals(&self) -> &KeeperSignals;
+
+    /// Listens for the end of dialling: the role stops, or its address is not wanted any more.
+    fn stop(&self) -> SignalListener {
+        self.signals().stop.listen()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.signals().stop.is_notified()
+    }
 
     /// The tasks of the role. They finish the links that are not used any more.
     fn tasks(&self) -> &Tasks;
@@ -90,6 +99,8 @@ pub(crate) enum EndReason {
     Ended(LinkFault),
     /// The peer drains it. The link stays up for the calls that are on it.
     Draining(LinkFault),
+    /// Its address is not wanted any more. The link stays up for the calls that are on it.
+    Unwanted,
 }
 
 /// A link, as far as a keeper knows it, with the methods of [`Link`].

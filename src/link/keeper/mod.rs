@@ -37,7 +37,7 @@ struct Keeper<H: KeeperHooks> {
 
 impl<H: KeeperHooks> Keeper<H> {
     async fn run(mut self) {
-        let mut stop = self.hooks.signals().stop.listen();
+        let mut stop = self.hooks.stop();
         loop {
             self.reconnect.mark_unchanged();
             // Before the dial: for what is applied during it, the link is made once more.
@@ -60,14 +60,17 @@ impl<H: KeeperHooks> Keeper<H> {
             stop.done();
             let was_linked = established.is_ok();
             let fault = match established {
-                Ok(active) => self.use_link(active).await,
+                Ok(active) => match self.use_link(active).await {
+                    Some(fault) => fault,
+                    None => return,
+                },
                 Err(fault) => fault,
             };
             if !was_linked && fault.is_refusal() {
                 self.hooks.refused(&fault);
             }
-            stop = self.hooks.signals().stop.listen();
-            if self.hooks.signals().stop.is_notified() {
+            stop = self.hooks.stop();
+            if self.hooks.is_stopped() {
                 return;
             }
             let wait = self.failed(&fault, was_linked);
@@ -99,9 +102,9 @@ impl<H: KeeperHooks> Keeper<H> {
     }
 
     /// Uses a link and those that replace it. Returns when the link has ended, or when its peer
-    /// drains it and a successor must be dialled meanwhile. A second draining link right after the
-    /// first is not a restart; it is kept instead.
-    async fn use_link(&mut self, mut active: H::Active) -> LinkFault {
+    /// drains it and a successor must be dialled meanwhile; `None` if it is not wanted any more. A
+    /// second draining link right after the first is not a restart; it is kept instead.
+    async fn use_link(&mut self, mut active: H::Active) -> Option<LinkFault> {
         self.hooks.publish(&mut active);
         self.redial.linked(Instant::now());
         let mut retiring = RetiringLinks::new();
@@ -119,20 +122,24 @@ impl<H: KeeperHooks> Keeper<H> {
             }
         };
         let fault = match end {
-            EndReason::Ended(fault) => return fault,
+            EndReason::Ended(fault) => return Some(fault),
             EndReason::Draining(fault) => fault,
+            EndReason::Unwanted => {
+                self.hooks.tasks().spawn_until_stopped(active.drain_and_close());
+                return None;
+            }
         };
         self.hooks.down(&fault);
         if self.draining.is_open() {
             // Boxed: a link that ends in the usual way need not carry room for it.
-            return Box::pin(active.maintain_to_end()).await;
+            return Some(Box::pin(active.maintain_to_end()).await);
         }
         self.draining.0 = Some(active.link().clone());
         self.hooks.tasks().spawn_until_stopped(async move {
             let fault = active.maintain_to_end().await;
             active.log_drained(&fault);
         });
-        fault
+        Some(fault)
     }
 
     /// Publishes the next link in place of the active one, and returns the latter.

@@ -54,7 +54,7 @@ async fn dial<H: KeeperHooks>(
     hooks: &H,
     newer_than: Option<SystemTime>,
 ) -> Result<H::Dialled, LinkFault> {
-    let mut stop = hooks.signals().stop.listen();
+    let mut stop = hooks.stop();
     tokio::select! {
         biased;
         () = stop.notified() => {}

@@ -128,7 +128,7 @@ fn file(at: &str, service: &str, url: &str) -> String {
 }
 
 #[test]
-fn a_changed_upstream_is_reloaded_and_a_changed_service_needs_a_restart() {
+fn upstreams_and_services_that_change_are_reloaded() {
     let dir = WorkDir::new();
     let ((_one, first), (_other, second)) = (python("0", "one"), python("0", "other"));
     let (_node, at) = dir.node();
@@ -143,9 +143,41 @@ fn a_changed_upstream_is_reloaded_and_a_changed_service_needs_a_restart() {
     agent.wait_for_line(
         "reload failed, keeping the previous settings: agent.toml:4: `forward`: upstream",
     );
-    dir.write("agent.toml", file(&at, "Other", &first));
-    agent.wait_for_line("which services are forwarded has changed: restart to apply");
-    call(&dir, &at, "Hello", "\"x\"", &[]).expect_out("\"other:x\"\n");
+    let more = format!(
+        "{}\n[[tcp]]\nname = \"db\"\nupstream = \"127.0.0.1:1\"\n",
+        file(&at, "Other", &first)
+    );
+    dir.write("agent.toml", &more);
+    agent.wait_for_line(&format!("no longer forwarding HelloService to {second}"));
+    agent.wait_for_line(&format!("forwarding Other to {first}"));
+    agent.wait_for_line("forwarding tcp:db to 127.0.0.1:1");
+    let gone = "no service HelloService is hosted here";
+    call(&dir, &at, "Hello", "\"x\"", &[]).expect(76, &[gone]);
+    let listed = dir.run(&["services", "--node", &at, "warehouse"]);
+    listed.expect_out("Other/*  unary\nOther/*  server_stream\n");
+    dir.write("agent.toml", format!("{more}[[tcp]]\nname = \"db\"\nupstream = \"127.0.0.1:2\"\n"));
+    agent.wait_for_line("reload failed, keeping the previous settings: agent.toml:8: ");
+}
+
+#[test]
+fn nodes_that_change_are_dialled_or_left() {
+    let dir = WorkDir::new();
+    let (mut node, at) = dir.node();
+    let (mut other, there) = dir.node();
+    let nodes = |nodes: &[&String]| format!("nodes = {nodes:?}\ndemo = true\n");
+    dir.write("agent.toml", nodes(&[&at]));
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    node.wait_for_line("agent warehouse attached");
+    dir.write("agent.toml", nodes(&[&at, &there]));
+    other.wait_for_line("agent warehouse attached");
+    dir.write("agent.toml", nodes(&[&there]));
+    node.wait_for_line("agent warehouse detached");
+    agent.wait_for_line(&format!("dialling {there}"));
+    let call = |at: &str| {
+        dir.run(&["call", "--node", at, "warehouse", "HelloService/Hello", "-d", "\"x\""])
+    };
+    call(&there).expect_out("\"hello:x\"\n");
+    call(&at).expect(78, &["agent warehouse is not attached"]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::{
     world::{World, attached, check_status, soon, spawn},
 };
 use dialback::{
-    AgentPolicy, Caller, Code, Context, Forward, Limits, Node, NodePolicy, Outcome, Service,
-    StartError,
+    AgentPolicy, AgentUpdate, Caller, Code, Context, Forward, Limits, Node, NodePolicy, Outcome,
+    Service, ServiceSet, StartError,
     policy::{AgentRule, HostRule},
 };
 use std::time::Duration;
@@ -153,13 +153,15 @@ async fn a_replaced_upstream_gets_the_next_call_and_the_old_one_finishes_its_own
         HttpUpstream::start(|_| ServerAction::Hangs(vec![])).await,
         HttpUpstream::answering(json("2")).await,
     );
-    let (service, handle) = old.forward().replaceable("HelloService");
-    let _agent = attached(world.agent("warehouse", node.local_addr()).serve(service)).await;
+    let service = |upstream: &HttpUpstream| upstream.forward().service("HelloService");
+    let agent = world.agent("warehouse", node.local_addr()).serve(service(&old));
+    let agent = attached(agent).await;
     let callee = caller.agent("warehouse").expect("a name");
     let first = callee.call::<u64>("HelloService/Hello", "x").timeout(Duration::from_secs(60));
     let first = spawn(first.into_future());
     old.until("the first upstream gets the request", |audit_log| audit_log.seen.len() == 1).await;
-    handle.replace(new.forward());
+    let services = Some(ServiceSet::new().serve(service(&new)));
+    agent.apply(AgentUpdate { services, ..AgentUpdate::default() }).await.expect("it applies");
     assert_eq!(callee.call::<u64>("HelloService/Hello", "x").await, Ok(2));
     assert!(!first.is_finished(), "the call in flight was aborted");
     assert_eq!((old.seen().len(), new.seen().len()), (1, 1));

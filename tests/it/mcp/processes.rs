@@ -5,7 +5,7 @@ use crate::{
     http::client::{Http, HttpReply},
     world::{logged, soon, until},
 };
-use dialback::{AgentPolicy, McpForward};
+use dialback::{AgentPolicy, AgentUpdate, McpForward, ServiceSet, TcpForward};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 use tempfile::TempDir;
@@ -285,5 +285,25 @@ async fn processes_end_with_their_agent() {
     assert!(process.exists());
     let McpSetup { agent, .. } = setup;
     agent.shutdown().await;
+    until("the end", || !process.exists()).await;
+}
+
+#[tokio::test]
+async fn sessions_outlive_other_changes_of_what_the_agent_hosts_and_end_with_their_server() {
+    let [server, other] = [ProcessServer::new(), ProcessServer::new()];
+    let forward = server.forward();
+    let setup = McpSetup::to(forward.clone()).await;
+    let host = async |services: ServiceSet| {
+        let update = AgentUpdate { services: Some(services), ..AgentUpdate::default() };
+        soon("it applies", setup.agent.apply(update)).await.expect("an update");
+    };
+    let (id, pid) = setup.begin("ops").await;
+    let database: TcpForward = "db=127.0.0.1:1".parse().expect("a forward");
+    host(ServiceSet::new().mcp(forward).tcp(database.clone())).await;
+    let reply = setup.in_session("ops", &id, &call("pid")).await;
+    assert_eq!(answer(&reply)["result"]["pid"], pid);
+    host(ServiceSet::new().mcp(other.forward()).tcp(database)).await;
+    assert_eq!(setup.in_session("ops", &id, &call("pid")).await.status, 404);
+    let process = PathBuf::from(format!("/proc/{pid}"));
     until("the end", || !process.exists()).await;
 }

@@ -18,6 +18,7 @@ const STARTERS: &[&str] = &[
     "src/agent/forward/proxy/reply.rs",
     "src/agent/readiness.rs",
     "src/agent/registration.rs",
+    "src/agent/service_changes.rs",
     "src/audit/writer.rs",
     "src/bin/dialback/bench/links.rs",
     "src/bin/dialback/bench/load.rs",

@@ -20,13 +20,11 @@ use super::{
 use crate::{
     call::{Handler, Reply, Request},
     convert::Conversions,
-    drain::Tasks,
     health::{CheckFuture, HealthCheck},
     limits::Limits,
     printable::printable,
     rate_limit::LogLimits,
     serve::Service,
-    shared_value::SharedValue,
     status::{Code, Outcome, Status},
     wire::CallKind,
 };
@@ -140,24 +138,18 @@ impl Forward {
 
     /// The service, to be hosted under this name. Nothing else can be hosted under it.
     pub fn service(self, name: impl Into<String>) -> Service {
-        self.replaceable(name).0
-    }
-
-    /// The same, with a handle that replaces the upstream while the agent runs.
-    pub fn replaceable(self, name: impl Into<String>) -> (Service, ForwardHandle) {
-        let (name, tasks) = (name.into(), Tasks::default());
-        let is_active = self.settings.check.is_some();
-        let route = Arc::new(SharedValue::new(UpstreamRoute::new(self.settings, tasks.clone())));
-        let handle = ForwardHandle { route: route.clone(), tasks };
+        let (service, is_active) = (name.into(), self.settings.check.is_some());
+        let route = Arc::new(UpstreamRoute::new(self.settings));
         let checked = route.clone();
         let run = move || -> CheckFuture {
-            let route = checked.get();
+            let route = checked.clone();
             Box::pin(async move { route.check().await })
         };
         let check = HealthCheck { run: Box::new(run), is_active };
-        let forwarder = Forwarder { service: name.clone(), route, faults: LogLimits::default() };
         let kinds = [CallKind::Unary, CallKind::ServerStream];
-        (Service::fallback(name, kinds, self.methods, forwarder).checked_by(check), handle)
+        let (name, faults) = (service.clone(), LogLimits::default());
+        let forwarder = Forwarder { service, route, faults };
+        Service::fallback(name, kinds, self.methods, forwarder).checked_by(check)
     }
 }
 
@@ -173,41 +165,19 @@ impl fmt::Debug for Forward {
     }
 }
 
-/// Replaces the upstream of a service that is hosted.
-#[derive(Clone)]
-pub struct ForwardHandle {
-    route: Arc<SharedValue<UpstreamRoute>>,
-    tasks: Tasks,
-}
-
-impl ForwardHandle {
-    /// Forwards calls that come from now on to this upstream; those in flight continue with the
-    /// previous one. The registered methods do not change.
-    pub fn replace(&self, forward: Forward) {
-        self.route.set(UpstreamRoute::new(forward.settings, self.tasks.clone()));
-    }
-}
-
-impl fmt::Debug for ForwardHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.route.get().settings.address.to_string();
-        f.debug_struct("ForwardHandle").field("to", &address).finish_non_exhaustive()
-    }
-}
-
 /// Turns for converting large messages, shared by all services of the process.
 static CONVERSIONS: LazyLock<Conversions> = LazyLock::new(Conversions::default);
 
 struct Forwarder {
     service: String,
-    route: Arc<SharedValue<UpstreamRoute>>,
+    route: Arc<UpstreamRoute>,
     /// Limits the log lines about a failing upstream.
     faults: LogLimits<()>,
 }
 
 impl Handler for Forwarder {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        let (route, is_stream) = (self.route.get(), request.meta.kind == CallKind::ServerStream);
+        let (route, is_stream) = (&self.route, request.meta.kind == CallKind::ServerStream);
         if request.meta.kind != CallKind::Unary && !is_stream {
             let text = format!("{} calls are not forwarded", request.meta.kind);
             return Err(Status::not_executed(Code::Unimplemented, text));
@@ -221,25 +191,25 @@ impl Handler for Forwarder {
         let message = if is_stream { stream::envelope(message)? } else { message };
         let outgoing = route.request(&request, message, is_stream)?;
         let answered = route.send(outgoing, request.meta.deadline).await;
-        let answered = answered.map_err(|fault| self.failed(&route, fault))?;
+        let answered = answered.map_err(|fault| self.failed(fault))?;
         if is_stream {
-            stream::server_stream(&route, answered, converter).await
+            stream::server_stream(route, answered, converter).await
         } else {
-            reply::unary(&route, answered, &converter).await
+            reply::unary(route, answered, &converter).await
         }
     }
 }
 
 impl Forwarder {
     /// Status of a call without a reply. Details for the operator go to the log only.
-    fn failed(&self, route: &UpstreamRoute, fault: Fault) -> Status {
+    fn failed(&self, fault: Fault) -> Status {
         let service = &self.service;
         let status = fault.to_status(service);
         if matches!(fault, Fault::Request(_)) || status.code() == Code::DeadlineExceeded {
             return status;
         }
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
-            let (address, why) = (&route.settings.address, printable(&fault.to_string()));
+            let (address, why) = (&self.route.settings.address, printable(&fault.to_string()));
             tracing::warn!("the upstream {address} of {service} {why}{suppressed}");
         }
         status

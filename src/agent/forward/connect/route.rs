@@ -30,7 +30,7 @@ const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 /// Connect has ten digits for it.
 const TIMEOUT_MS_MAX: u128 = 9_999_999_999;
 
-/// Settings of a route, which can be replaced while the agent runs.
+/// Settings of a route.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) address: UpstreamAddress,
@@ -50,9 +50,9 @@ pub(super) struct UpstreamRoute {
 }
 
 impl UpstreamRoute {
-    pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         let Settings { address, tls, keep_alive, .. } = settings.clone();
-        Self { settings, client: UpstreamClient::new(address, tls, tasks, keep_alive) }
+        Self { settings, client: UpstreamClient::new(address, tls, Tasks::default(), keep_alive) }
     }
 
     /// Checks the upstream as the settings say; by a connection if they do not.

@@ -39,9 +39,15 @@ use stdio::StdioServer;
 /// It is a local HTTP server ("streamable HTTP"), or a command that speaks MCP on its standard
 /// input and output, of which each session of a client gets a process of its own. Clients reach it
 /// over the gateway of a node. `docs/mcp.md` describes rules, sessions and failures.
+///
+/// A clone is the same forward: an agent that hosts it already keeps its sessions when it is given
+/// the clone.
 #[derive(Clone)]
 #[must_use = "a forward answers once it is hosted"]
-pub struct McpForward {
+pub struct McpForward(Arc<McpSettings>);
+
+#[derive(Clone)]
+struct McpSettings {
     name: Name,
     upstream: McpUpstream,
     host: Option<String>,
@@ -67,44 +73,48 @@ impl McpForward {
         ca_pem: Option<&[u8]>,
     ) -> Result<Self, UpstreamError> {
         let tls = address.tls(ca_pem, true)?;
-        Ok(Self {
-            name,
-            upstream: McpUpstream::Http(address, tls),
-            host: None,
-            idle: None,
-            check: None,
-        })
+        Ok(Self::new(name, McpUpstream::Http(address, tls)))
     }
 
     /// Forwards `mcp:NAME/TOOL` to processes of a command: a program and its arguments.
     pub fn command(name: Name, command: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let command = command.into_iter().map(Into::into).collect();
-        Self { name, upstream: McpUpstream::Command(command), host: None, idle: None, check: None }
+        Self::new(name, McpUpstream::Command(command.into_iter().map(Into::into).collect()))
+    }
+
+    fn new(name: Name, upstream: McpUpstream) -> Self {
+        Self(Arc::new(McpSettings { name, upstream, host: None, idle: None, check: None }))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut McpSettings)) -> Self {
+        set(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// Sets the `Host` that an HTTP server gets. Default: its address.
-    pub fn host(mut self, host: impl Into<String>) -> Self {
-        self.host = Some(host.into());
-        self
+    pub fn host(self, host: impl Into<String>) -> Self {
+        self.with(|settings| settings.host = Some(host.into()))
     }
 
     /// Sets after how long without a byte in either direction a request to an HTTP server ends, by
     /// default 5 min while the response is awaited and an hour once it has begun; and after how
     /// long without a request the process of a session ends, by default an hour.
-    pub const fn idle_max(mut self, idle_max: Duration) -> Self {
-        self.idle = Some(idle_max);
-        self
+    pub fn idle_max(self, idle_max: Duration) -> Self {
+        self.with(|settings| settings.idle = Some(idle_max))
     }
 
     /// Sets the check of an HTTP server. Default: none but after a failure.
-    pub fn check(mut self, check: UpstreamCheck) -> Self {
-        self.check = Some(check);
-        self
+    pub fn check(self, check: UpstreamCheck) -> Self {
+        self.with(|settings| settings.check = Some(check))
     }
 
     /// Its name: its tools are called as `mcp:NAME/TOOL`.
-    pub const fn name(&self) -> &Name {
-        &self.name
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// True if one is a clone of the other.
+    pub(in crate::agent) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(in crate::agent) fn into_service(
@@ -113,7 +123,7 @@ impl McpForward {
         (message_bytes_max, memory): (usize, MessageMemory),
         (tasks, drain): (Tasks, Arc<Signal>),
     ) -> Service {
-        let Self { name, upstream, host, idle, check } = self;
+        let McpSettings { name, upstream, host, idle, check } = Arc::unwrap_or_clone(self.0);
         let check = match &upstream {
             McpUpstream::Http(address, tls) => Some(of_http(address, tls.as_ref(), check)),
             McpUpstream::Command(_) => None,
@@ -156,6 +166,6 @@ impl McpForward {
 
 impl fmt::Debug for McpForward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpForward").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("McpForward").field("name", &self.0.name).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! A link without a network, and the log of what happens to it.
 
 use crate::{
+    drain::SignalListener,
     link::{
         fault::LinkFault,
         keeper::hooks::{ActiveLink, EndReason, KeptLink},
@@ -121,17 +122,20 @@ impl KeptLink for FakeLink {
 }
 
 /// The link in use. It logs its end.
-pub(in crate::link::keeper) struct FakeActive(pub(super) FakeLink);
+pub(in crate::link::keeper) struct FakeActive {
+    pub(super) link: FakeLink,
+    pub(super) unwanted: SignalListener,
+}
 
 impl ActiveLink for FakeActive {
     type Link = FakeLink;
 
     fn link(&self) -> &FakeLink {
-        &self.0
+        &self.link
     }
 
     async fn maintain(&mut self) -> EndReason {
-        let state = &self.0.0;
+        let (state, unwanted) = (&self.link.0, &mut self.unwanted);
         let mut ended = state.ended.subscribe();
         tokio::select! {
             biased;
@@ -139,11 +143,15 @@ impl ActiveLink for FakeActive {
                 EndReason::Ended(ended.ok().and_then(|fault| fault.clone()).expect("a fault"))
             }
             () = state.drained.notified() => EndReason::Draining(LinkFault::draining("maintenance")),
+            () = unwanted.notified() => {
+                unwanted.done();
+                EndReason::Unwanted
+            }
         }
     }
 
     async fn drain_and_close(mut self) {
-        let link = self.0.clone();
+        let link = self.link.clone();
         tokio::select! {
             _fault = self.maintain_to_end() => {}
             () = link.0.calls_finished.notified() => {}
@@ -151,13 +159,13 @@ impl ActiveLink for FakeActive {
     }
 
     fn log_drained(&self, _: &LinkFault) {
-        self.0.log("drained");
+        self.link.log("drained");
     }
 }
 
 impl Drop for FakeActive {
     fn drop(&mut self) {
-        self.0.close(CloseCode::Goodbye, "");
-        self.0.log("closed");
+        self.link.close(CloseCode::Goodbye, "");
+        self.link.log("closed");
     }
 }

@@ -3,7 +3,12 @@
 mod link;
 
 use super::hooks::{KeeperHooks, KeeperSignals};
-use crate::{drain::Tasks, link::fault::LinkFault, name::NodeAddress, wire::CloseCode};
+use crate::{
+    drain::{Signal, SignalListener, Tasks},
+    link::fault::LinkFault,
+    name::NodeAddress,
+    wire::CloseCode,
+};
 use link::FakeActive;
 pub(super) use link::{EventLog, FakeLink};
 use std::{
@@ -45,6 +50,7 @@ pub(super) struct FakeRole(Arc<FakeRoleState>);
 struct FakeRoleState {
     address: NodeAddress,
     signals: KeeperSignals,
+    unwanted: Signal,
     tasks: Tasks,
     log: EventLog,
     dials: Script,
@@ -63,6 +69,7 @@ impl FakeRole {
         let role = Self(Arc::new(FakeRoleState {
             address: "edge:4433".parse().expect("an address"),
             signals: KeeperSignals::default(),
+            unwanted: Signal::default(),
             tasks: Tasks::default(),
             log: EventLog::default(),
             dials: Script::default(),
@@ -105,6 +112,12 @@ impl FakeRole {
 
     pub(super) fn signals(&self) -> &KeeperSignals {
         &self.0.signals
+    }
+
+    /// The address is not wanted any more.
+    pub(super) async fn is_unwanted(&self) {
+        self.0.unwanted.notify();
+        self.settle().await;
     }
 
     /// Ends the role at once.
@@ -190,6 +203,14 @@ impl KeeperHooks for FakeRole {
         &self.0.signals
     }
 
+    fn stop(&self) -> SignalListener {
+        self.0.signals.stop.listen().or(self.0.unwanted.listen())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.signals.stop.is_notified() || self.0.unwanted.is_notified()
+    }
+
     fn tasks(&self) -> &Tasks {
         &self.0.tasks
     }
@@ -221,7 +242,7 @@ impl KeeperHooks for FakeRole {
     async fn establish(&self, link: FakeLink) -> Result<FakeActive, LinkFault> {
         let Self(state) = self;
         state.log.push("register");
-        let active = FakeActive(link);
+        let active = FakeActive { link, unwanted: state.unwanted.listen() };
         let mut abandoned = Abandoned(Some("registration"), &state.log);
         let answer = state.registrations.next().await;
         abandoned.0 = None;
@@ -229,7 +250,7 @@ impl KeeperHooks for FakeRole {
     }
 
     fn publish(&self, active: &mut FakeActive) {
-        active.0.log("publish");
+        active.link.log("publish");
     }
 
     fn down(&self, fault: &LinkFault) {

@@ -147,3 +147,40 @@ async fn the_end_of_the_role_closes_a_link_that_is_being_registered() {
     role.stop_tasks();
     role.expect(&["registration given up", "closed 1"]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_not_wanted_any_more_is_dialled_no_more_and_its_calls_finish() {
+    let role = FakeRole::linked().await;
+    role.is_unwanted().await;
+    role.check(&["stopped"]);
+    role.pass(60 * MINUTE).await;
+    role.check(&[]);
+    role.link(1).finish_calls();
+    role.expect(&["closed 1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_to_an_address_that_is_not_wanted_any_more_is_given_up() {
+    let role = FakeRole::start().await;
+    role.is_unwanted().await;
+    role.check(&["dial given up", "stopped"]);
+    let role = FakeRole::start().await;
+    role.answer_dial(Err(silence()));
+    role.expect(&["retry", "down: silence"]).await;
+    role.is_unwanted().await;
+    role.check(&["stopped"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_successor_of_an_unwanted_link_registers_to_the_end_and_finishes_its_calls_too() {
+    let role = replacing().await;
+    role.answer_dial(Ok(()));
+    role.expect(&["register"]).await;
+    role.is_unwanted().await;
+    role.check(&[]);
+    role.answer_registration(Ok(()));
+    role.expect(&["replace 1", "publish 2", "stopped"]).await;
+    role.link(1).finish_calls();
+    role.link(2).finish_calls();
+    role.expect_in_any_order(&["closed 1", "closed 2"]).await;
+}
