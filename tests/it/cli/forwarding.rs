@@ -156,7 +156,9 @@ fn upstreams_and_services_that_change_are_reloaded() {
     let listed = dir.run(&["services", "--node", &at, "warehouse"]);
     listed.expect_out("Other/*  unary\nOther/*  server_stream\n");
     dir.write("agent.toml", format!("{more}[[tcp]]\nname = \"db\"\nupstream = \"127.0.0.1:2\"\n"));
-    agent.wait_for_line("reload failed, keeping the previous settings: agent.toml:8: ");
+    agent.wait_for_line(
+        "reload failed, keeping the previous settings: agent.toml:10: `name`: duplicate [[tcp]] db",
+    );
 }
 
 #[test]

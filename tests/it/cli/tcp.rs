@@ -283,7 +283,7 @@ fn a_forward_is_listed_and_rules_are_tried_for_it() {
 }
 
 #[test]
-fn a_flag_replaces_a_forward_of_the_file_and_a_changed_file_needs_a_restart() {
+fn a_flag_replaces_a_forward_of_the_file_and_a_changed_file_is_reloaded() {
     let mut setup = TcpSetup::open();
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = other.local_addr().expect("an address");
@@ -293,5 +293,6 @@ fn a_flag_replaces_a_forward_of_the_file_and_a_changed_file_needs_a_restart() {
     drop(second);
     let text = setup.dir.read("agent.toml").replace("\"db\"", "\"base\"");
     setup.dir.write("agent.toml", text);
-    setup.agent.wait_for_line("what the agent hosts");
+    setup.agent.wait_for_line("no longer forwarding tcp:db");
+    setup.agent.wait_for_line("forwarding tcp:base");
 }
