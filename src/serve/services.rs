@@ -223,6 +223,7 @@ mod tests {
     use super::*;
     use crate::{
         call::{Context, DynHandler},
+        health::{CheckFuture, HealthCheck},
         status::Outcome,
         wire::{decode_value, encode_value},
     };
@@ -407,6 +408,28 @@ mod tests {
         let services = Services::new(vec![methods]).expect("good for a node");
         let text = services.expect_registrable().expect_err("too much").to_string();
         assert!(text.contains("one registration"), "{text}");
+    }
+
+    #[test]
+    fn what_is_known_of_a_service_stays_while_it_is_checked_in_the_same_way() {
+        let forward = |name: &str| {
+            let run = || -> CheckFuture { Box::pin(async { Ok(()) }) };
+            let check = HealthCheck { run: Box::new(run), is_active: false };
+            Service::new("tcp").raw_method_of(CallKind::Tcp, name, Silent).checked_by(check)
+        };
+        let (same, other) = (forward("same"), forward("other"));
+        let services = |all: Vec<Service>| Services::new(all).expect("services");
+        let before = services(vec![same.clone(), other, hello()]);
+        let mut next = services(vec![same, forward("other"), forward("new"), hello()]);
+        next.keep_health_of(&before);
+        let is_kept = |path: &str| {
+            let path = path.parse().expect("a method");
+            let known = before.health_of(&path);
+            known
+                .is_some_and(|known| next.health_of(&path).is_some_and(|it| Arc::ptr_eq(it, known)))
+        };
+        assert!(is_kept("tcp:same") && is_kept("HelloService/Hello"));
+        assert!(!is_kept("tcp:other") && !is_kept("tcp:new"));
     }
 
     #[test]
