@@ -75,6 +75,18 @@ impl TcpForward {
         &self.upstream
     }
 
+    /// How long a connection may be silent, and how long the upstream may take to accept one.
+    #[cfg(feature = "config")]
+    pub(crate) const fn times(&self) -> [Duration; 2] {
+        [self.idle_max, self.connect_wait_max]
+    }
+
+    /// True if the upstream is connected to whenever readiness is asked for.
+    #[cfg(feature = "config")]
+    pub(crate) const fn is_checked(&self) -> bool {
+        self.is_checked
+    }
+
     pub(in crate::agent) fn into_service(self) -> Service {
         let (kind, name) = (CallKind::Tcp, self.name.to_string());
         let check = check::of_tcp(&self.upstream, self.is_checked);

@@ -6,7 +6,7 @@ use crate::{
     audit::{self, AuditArgs},
     credentials::{self, Locator},
     exit::Failure,
-    forwards::{Forwards, parse_forward},
+    forwards::{self, Forwards, parse_forward},
     http_forwards::{self, parse_http},
     join::{self, JoinCommand, parse_enroller},
     mcp_forwards::{self, parse_mcp},
@@ -49,7 +49,7 @@ pub(crate) struct AgentArgs {
     pub(crate) command: Option<JoinCommand>,
 }
 
-/// Flags of `dialback agent`, which `dialback doctor agent` reads too.
+/// Flags of `dialback agent`, which `doctor agent` and `config print agent` read too.
 #[derive(Debug, Args)]
 pub(crate) struct AgentFlags {
     /// Config file of the agent
@@ -166,49 +166,61 @@ impl AgentFlags {
         paths.enroll_tunnel_url = self.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
         Ok(paths)
     }
+
+    /// The settings that an agent runs with: of the flags, of its file, and defaults. Credentials
+    /// are located later.
+    pub(crate) fn merge(&self, mut file: AgentConfig) -> Result<AgentConfig, Failure> {
+        file.nodes = self.nodes(file.nodes)?;
+        file.demo = self.demo.unwrap_or(file.demo);
+        file.ledger = self.ledger.clone().or(file.ledger);
+        file.limits.memory_max = self.memory_max.or(file.limits.memory_max);
+        file.tcp = tcp_forwards(&self.tcp, file.tcp)?;
+        file.http = http_forwards::all(&self.http, file.http)?;
+        file.mcp = mcp_forwards::all(&self.mcp, file.mcp)?;
+        file.forwards = forwards::all(&self.forward, file.forwards);
+        file.enroll = self.enroll.clone().or(file.enroll);
+        file.paths = self.paths(file.paths)?;
+        file.audit = AuditFile::from(self.audit.clone()).or(file.audit);
+        file.admin = admin::settings(self.admin.clone(), file.admin);
+        Ok(file)
+    }
 }
 
 impl Settings {
     fn read(args: &AgentFlags, locator: &Locator) -> Result<Self, Failure> {
-        let mut file = args.file()?;
-        let of_file = file.nodes;
-        let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == of_file);
+        let file = args.file()?;
+        let of_file = &file.nodes;
+        let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == *of_file);
         let overridden = if is_overridden { of_file.clone() } else { Vec::new() };
-        let nodes = args.nodes(of_file)?;
-        let demo = args.demo.unwrap_or(file.demo);
-        let ledger = args.ledger.clone().or(file.ledger);
+        let file = args.merge(file)?;
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
-        file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
-        let message_bytes_max = file.limits.message_bytes_max;
-        let forwards = Forwards::read(&args.forward, file.forwards, message_bytes_max)?;
+        let forwards = Forwards::read(file.forwards, file.limits.message_bytes_max)?;
         files.extend(forwards.files());
-        let enroller = args.enroll.clone().or(file.enroll);
-        let paths = args.paths(file.paths)?;
-        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
+        let renewal = file.enroll.map(|enroller| Renewal::new(enroller, located.clone()));
         let credentials = match &renewal {
             Some(renewal) => join::present(renewal, Role::Agent)?,
             None => credentials::load_from(Role::Agent, &located)?,
         };
         Ok(Self {
             hosted: Hosted {
-                tcp: tcp_forwards(&args.tcp, file.tcp)?,
-                http: http_forwards::all(&args.http, file.http)?,
-                mcp: mcp_forwards::all(&args.mcp, file.mcp)?,
-                demo,
-                ledger,
+                tcp: file.tcp,
+                http: file.http,
+                mcp: file.mcp,
+                demo: file.demo,
+                ledger: file.ledger,
             },
             forwards,
             credentials,
             renewal,
-            nodes,
+            nodes: file.nodes,
             overridden,
             policy: file.policy,
             limits: file.limits,
-            paths,
-            audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: admin::settings(args.admin.clone(), file.admin),
+            paths: file.paths,
+            audit: file.audit,
+            admin: file.admin,
             files,
         })
     }

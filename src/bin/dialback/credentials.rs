@@ -121,6 +121,14 @@ pub(crate) fn locate(
     Ok(found)
 }
 
+/// The settings that name located files.
+pub(crate) fn named(located: CredentialFiles, is_without_list: bool) -> TlsFiles {
+    let CredentialFiles { cert, key, ca, node_ca, crl, crl_scope } = located;
+    let crl = if is_without_list { Some(TlsFiles::NO_LIST.into()) } else { crl };
+    let [cert, key, ca] = [cert, key, ca].map(Some);
+    TlsFiles { cert, key, ca, node_ca, crl, crl_scope: Some(crl_scope) }
+}
+
 fn with_key(mut files: TlsFiles) -> TlsFiles {
     let sibling_key = files.cert.as_ref().map(|cert| cert.with_extension("key"));
     files.key = files.key.or(sibling_key);

@@ -26,16 +26,12 @@ pub(crate) fn parse_forward(text: &str) -> Result<ForwardConfig, Box<dyn Error +
 pub(crate) struct Forwards(Vec<(ForwardConfig, Forward)>);
 
 impl Forwards {
-    /// Those of the config file and those of the flags, which replace the file's of the same name.
+    /// Reads what the settings name.
     pub(crate) fn read(
-        flags: &[ForwardConfig],
-        file: Vec<ForwardConfig>,
+        configs: Vec<ForwardConfig>,
         message_bytes_max: usize,
     ) -> Result<Self, Failure> {
-        let is_replaced =
-            |of_file: &ForwardConfig| flags.iter().any(|flag| flag.service == of_file.service);
-        let of_file = file.into_iter().filter(|of_file| !is_replaced(of_file));
-        let made = of_file.chain(flags.iter().cloned()).map(|config| {
+        let made = configs.into_iter().map(|config| {
             let forward = forward(&config)?.message_bytes_max(message_bytes_max);
             Ok((config, forward))
         });
@@ -67,6 +63,14 @@ impl Forwards {
             }
         }
     }
+}
+
+/// Those of the config file and those of the flags, which replace the file's of the same name.
+pub(crate) fn all(flags: &[ForwardConfig], file: Vec<ForwardConfig>) -> Vec<ForwardConfig> {
+    let is_replaced =
+        |of_file: &ForwardConfig| flags.iter().any(|flag| flag.service == of_file.service);
+    let of_file = file.into_iter().filter(|of_file| !is_replaced(of_file));
+    of_file.chain(flags.iter().cloned()).collect()
 }
 
 fn announce(config: &ForwardConfig) {
