@@ -204,6 +204,9 @@ impl HeldBytes {
                 if let Some(suppressed) = memory.0.refusals.admit(caller.clone(), Instant::now()) {
                     let message = self.bytes.saturating_add(bytes);
                     tracing::warn!(
+                        %caller,
+                        bytes = message,
+                        reason = %why,
                         "refused a message of {message} bytes of {caller}: {why}{suppressed}"
                     );
                 }

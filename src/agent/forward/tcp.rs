@@ -129,7 +129,12 @@ impl Hosted {
         };
         // Only the agent's log has the address: callers must not learn the network behind it.
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
-            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
+            tracing::warn!(
+                method = %path,
+                address = %upstream,
+                reason = why,
+                "{path}: the upstream {upstream} cannot be reached: {why}{suppressed}"
+            );
         }
         let text = format!("the upstream of {path} cannot be reached: {cause}");
         Err(Status::not_executed(Code::Unavailable, text))

@@ -270,13 +270,16 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let has_forwards = !(hosted.tcp.is_empty() && http.is_empty() && mcp.is_empty());
     announce(&nodes, services.is_empty() && !has_forwards);
     if !overridden.is_empty() {
+        let nodes = joined(&overridden);
         tracing::warn!(
-            "`nodes` of the config file ({}) is not used: --node or DIALBACK_NODE names others",
-            joined(&overridden)
+            nodes,
+            "`nodes` of the config file ({nodes}) is not used: --node or DIALBACK_NODE names others"
         );
     }
     for forward in &hosted.tcp {
-        tracing::info!("forwarding tcp:{} to {}", forward.name(), forward.upstream());
+        let (name, address) = (forward.name(), forward.upstream());
+        let method = format!("tcp:{name}");
+        tracing::info!(method, %address, "forwarding {method} to {address}");
     }
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let to_nodes = paths::settings(&way)?;
@@ -352,7 +355,7 @@ fn dialling(nodes: &[NodeAddress]) -> String {
 }
 
 fn announce(nodes: &[NodeAddress], is_idle: bool) {
-    tracing::info!("{}", dialling(nodes));
+    tracing::info!(nodes = joined(nodes), "{}", dialling(nodes));
     if is_idle {
         tracing::warn!(
             "this agent hosts no services; add --http NAME=URL for a local HTTP server, --mcp NAME=URL for an MCP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"

@@ -74,7 +74,8 @@ pub(crate) fn all(flags: &[ForwardConfig], file: Vec<ForwardConfig>) -> Vec<Forw
 }
 
 fn announce(config: &ForwardConfig) {
-    tracing::info!("forwarding {} to {}", config.service, config.upstream);
+    let ForwardConfig { service, upstream, .. } = config;
+    tracing::info!(%service, address = %upstream, "forwarding {service} to {upstream}");
 }
 
 pub(crate) struct Live(Vec<(ForwardConfig, ForwardHandle)>);

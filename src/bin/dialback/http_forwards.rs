@@ -51,6 +51,6 @@ fn forward(config: &HttpForwardConfig) -> Result<HttpForward, Failure> {
     if let Some(check) = health {
         forward = forward.check(check.clone());
     }
-    tracing::info!("forwarding {of} to {upstream}");
+    tracing::info!(method = of, address = %upstream, "forwarding {of} to {upstream}");
     Ok(forward.scope(scope.clone()))
 }

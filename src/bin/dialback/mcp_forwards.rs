@@ -54,12 +54,14 @@ fn forward(config: &McpForwardConfig) -> Result<McpForward, Failure> {
     let of = format!("mcp:{name}");
     let mut forward = match server {
         McpServerConfig::Command(command) => {
-            tracing::info!("forwarding {of} to processes of {}", command.join(" "));
+            let program = command.first().map_or("", String::as_str);
+            // Arguments may be secrets.
+            tracing::info!(method = of, program, "forwarding {of} to processes of {program}");
             McpForward::command(name.clone(), command)
         }
         McpServerConfig::Http(address) => {
             let ca_pem = upstream_ca.as_deref().map(|path| read_cas(path, &of)).transpose()?;
-            tracing::info!("forwarding {of} to {address}");
+            tracing::info!(method = of, %address, "forwarding {of} to {address}");
             McpForward::http(name.clone(), address.clone(), ca_pem.as_deref())
                 .map_err(|fault| Failure::usage(format!("upstream of {of}: {fault}")))?
         }

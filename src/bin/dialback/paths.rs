@@ -149,6 +149,8 @@ pub(crate) fn proxy_of_environment(paths: &PathsFile) -> Option<HttpProxy> {
     let url = if value.contains("://") { value } else { format!("http://{value}") };
     let parsed = url.parse();
     parsed
-        .inspect_err(|error| tracing::info!("HTTPS_PROXY in the environment is ignored: {error}"))
+        .inspect_err(|error| {
+            tracing::info!(reason = %error, "HTTPS_PROXY in the environment is ignored: {error}");
+        })
         .ok()
 }

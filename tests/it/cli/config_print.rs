@@ -109,10 +109,9 @@ fn a_node_runs_with_the_printed_file() {
     let flags = ["--listen", "127.0.0.1:0", "--tunnel", "127.0.0.1:0", "--state", "state"];
     let text = output(&dir, &[&["node", "--audit", "audit.log"], &flags[..]].concat(), &[]);
     dir.write("node.toml", text.expect(0, &[]).stdout);
-    let (node, address) = dir.listening(&["node", "--config", "node.toml"]);
+    let (_node, address) = dir.listening(&["node", "--config", "node.toml"]);
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     assert!(dir.path("state").is_dir() && dir.path("audit.log").is_file());
-    node.stop();
 }
 
 /// Keys of the table in docs/operations.md, of one role: `limits.idle_max`.
