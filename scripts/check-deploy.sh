@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the files in deploy: settings with `dialback config check`, units with systemd-analyze, manifests with kubernetes-validate, which is
-# installed once with pip in the target directory. It prints what it cannot check because a program is missing.
+# Checks the files in deploy: settings with `dialback config check`, units with systemd-analyze, alerting rules with promtool, manifests with
+# kubernetes-validate, which is installed once with pip in the target directory. It prints what it cannot check because a program is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,6 +24,13 @@ if command -v systemd-analyze >/dev/null; then
     echo "systemd-analyze verify: the units pass"
 else
     echo "the units were NOT verified: systemd-analyze is not installed"
+fi
+
+if command -v promtool >/dev/null; then
+    promtool check rules deploy/prometheus/alerts.yml
+    promtool test rules deploy/prometheus/alerts-test.yml
+else
+    echo "the alerting rules were NOT checked: promtool (prometheus) is not installed"
 fi
 
 validator=$target/kubernetes-validate

@@ -881,6 +881,17 @@ pub enum Congestion {
 #[error("must be rate, cubic or bbr")]
 pub struct CongestionError;
 
+impl Congestion {
+    /// The word in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+}
+
 impl std::str::FromStr for Congestion {
     type Err = CongestionError;
 

@@ -121,8 +121,7 @@ impl MessageMemory {
 
     /// Sets the limits. Bytes that are held stay counted.
     pub(crate) fn apply(&self, limits: &Limits) {
-        let half = || system::memory_bytes().map_or(usize::MAX, |bytes| bytes / 2);
-        let max = limits.memory_max.unwrap_or_else(half);
+        let max = limits.memory_max.or_else(max_default).unwrap_or(usize::MAX);
         self.counter().max = max;
         if let Some(why) = misfit(max, limits.message_bytes_max) {
             tracing::warn!("{why}");
@@ -143,6 +142,11 @@ impl MessageMemory {
     fn counter(&self) -> MutexGuard<'_, Counter<PeerName>> {
         self.0.counter.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Half of what the process may use; `None` if that is not known.
+pub(crate) fn max_default() -> Option<usize> {
+    system::memory_bytes().map(|bytes| bytes / 2)
 }
 
 /// Describes a share of one caller that the largest message would exceed even alone.
@@ -200,6 +204,9 @@ impl HeldBytes {
                 if let Some(suppressed) = memory.0.refusals.admit(caller.clone(), Instant::now()) {
                     let message = self.bytes.saturating_add(bytes);
                     tracing::warn!(
+                        %caller,
+                        bytes = message,
+                        reason = %why,
                         "refused a message of {message} bytes of {caller}: {why}{suppressed}"
                     );
                 }

@@ -82,9 +82,11 @@ impl Admin {
         let scheme = if listen.has_tls() { "https" } else { "http" };
         match &address {
             AdminAddress::Tcp(at) => {
-                tracing::info!("status at {scheme}://{at}/, metrics at {scheme}://{at}/metrics");
+                tracing::info!(%address, "status at {scheme}://{at}/, metrics at {scheme}://{at}/metrics");
             }
-            AdminAddress::Unix(_) => tracing::info!("status and metrics at {address}"),
+            AdminAddress::Unix(_) => {
+                tracing::info!(%address, "status and metrics at {address}");
+            }
         }
         Ok(Self { address, drains })
     }

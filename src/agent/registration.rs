@@ -12,7 +12,7 @@ use crate::{
     limits::{CLOSE_WAIT_MAX, GOODBYE_WAIT_MAX, HELLO_WAIT_MAX},
     link::{
         ActiveLink, CloseSequence, ControlStream, EndReason, KeeperHooks, KeeperSignals, Link,
-        LinkFault, keep,
+        LinkFault, Retry, keep,
     },
     name::{Name, NodeAddress},
     observe::Event,
@@ -21,7 +21,6 @@ use crate::{
 };
 use std::{
     collections::{BTreeSet, btree_map::Entry},
-    fmt,
     sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -109,8 +108,9 @@ impl KeeperHooks for NodeRegistration {
         self.state.observer.report(Event::DialRefused { address: &self.address, reason: fault });
     }
 
-    fn log_retry(&self, line: fmt::Arguments<'_>) {
-        tracing::warn!("{line}");
+    fn log_retry(&self, retry: &Retry<'_>) {
+        let Retry { address, fault: reason, .. } = retry;
+        tracing::warn!(%address, %reason, retry_s = retry.seconds(), "{retry}");
     }
 }
 
@@ -427,14 +427,15 @@ impl ActiveLink for Attachment {
         };
         let node = self.node.clone();
         tokio::select! {
-            fault = self.maintain_to_end() => tracing::debug!("the retiring link to node {node} has ended: {fault}"),
+            fault = self.maintain_to_end() => tracing::debug!(%node, reason = %fault, "the retiring link to node {node} has ended: {fault}"),
             // Dropping the attachment closes the link.
-            () = finish => tracing::debug!("closed the retiring link to node {node}: the node did not close it in time"),
+            () = finish => tracing::debug!(%node, "closed the retiring link to node {node}: the node did not close it in time"),
         }
     }
 
     fn log_drained(&self, fault: &LinkFault) {
-        tracing::info!("no longer linked to node {}, which was draining: {fault}", self.node);
+        let node = &self.node;
+        tracing::info!(%node, reason = %fault, "no longer linked to node {node}, which was draining: {fault}");
     }
 }
 

@@ -121,6 +121,7 @@ impl AuditWriter {
             && let Err(error) = self.sink.reopen()
         {
             tracing::error!(
+                reason = %error,
                 "the audit log cannot be opened again, the old file is written on: {error}"
             );
         }
@@ -140,6 +141,7 @@ impl AuditWriter {
             self.flags.lose(missing as u64);
             if let Some(suppressed) = self.faults.admit(Instant::now()) {
                 tracing::error!(
+                    reason = %error,
                     "the audit log cannot be written, lines are missing: {error}{suppressed}"
                 );
             }

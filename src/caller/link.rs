@@ -5,13 +5,12 @@ use crate::{
     drain::Tasks,
     link::{
         ActiveLink, CloseSequence, ControlStream, EndReason, KeeperHooks, KeeperSignals, Link,
-        LinkFault, REPLACED,
+        LinkFault, REPLACED, Retry,
     },
     name::NodeAddress,
     wire::{CloseCode, Control},
 };
 use std::{
-    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -60,8 +59,9 @@ impl KeeperHooks for CallerHooks {
         self.0.link.send_replace(LinkState::Down(Some(fault.clone())));
     }
 
-    fn log_retry(&self, line: fmt::Arguments<'_>) {
-        tracing::debug!("{line}");
+    fn log_retry(&self, retry: &Retry<'_>) {
+        let Retry { address, fault: reason, .. } = retry;
+        tracing::debug!(%address, %reason, retry_s = retry.seconds(), "{retry}");
     }
 }
 

@@ -1,8 +1,9 @@
 //! `[[tcp]]` of an agent's file: TCP forwards.
 
 use super::{
+    setting::SettingTable,
     table::Table,
-    value::{duration, text},
+    value::{duration, show_duration, text},
 };
 use crate::{
     agent::{TcpForward, Upstream, UpstreamCheck},
@@ -40,6 +41,19 @@ pub(super) fn read_tcp(file: &mut Table<'_>) -> Vec<TcpForward> {
         forwards.push(forward);
     }
     forwards
+}
+
+/// Lists `[[tcp]]`.
+pub(super) fn list_tcp(forwards: &[TcpForward]) -> impl Iterator<Item = SettingTable> {
+    forwards.iter().map(|forward| {
+        let [idle, connect] = forward.times().map(|time| Some(show_duration(time)));
+        SettingTable::one_of("tcp")
+            .set_text("name", Some(forward.name()))
+            .set_text("upstream", Some(forward.upstream()))
+            .set_text("idle", idle)
+            .set_text("connect_timeout", connect)
+            .set_text("health", forward.is_checked().then_some(UpstreamCheck::Connect))
+    })
 }
 
 /// The check of a TCP upstream, which answers no GET.

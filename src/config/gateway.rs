@@ -1,7 +1,8 @@
 //! `[gateway]` of a node's file: address, authentication, proxies and origins.
 
 use super::{
-    shared::read_certificate,
+    setting::{SettingTable, SettingValue},
+    shared::{list_certificate, read_certificate},
     table::Table,
     value::{flag, listen, path, text},
 };
@@ -51,6 +52,21 @@ pub(super) fn read_gateway(file: &mut Table<'_>) -> Option<GatewayFile> {
     table.refuse(&["cert", "key"], "belongs under [gateway.tls]");
     table.finish();
     Some(gateway)
+}
+
+/// Lists `[gateway]` and `[gateway.tls]`.
+pub(super) fn list_gateway(gateway: &GatewayFile) -> Vec<SettingTable> {
+    let GatewayFile { listen, tokens, anonymous, trusted_proxy, cors_origins, tls } = gateway;
+    let table = SettingTable::new("gateway")
+        .set_text("listen", *listen)
+        .set_path("tokens", tokens.as_deref())
+        .set_text("anonymous", anonymous.as_ref())
+        .set("trusted_proxy", SettingValue::all(trusted_proxy))
+        .set("cors_origins", SettingValue::all(cors_origins));
+    match tls.as_ref().and_then(|tls| tls.certificate.as_ref()) {
+        None => vec![table.set_flag("tls", tls.is_some())],
+        files => vec![table, list_certificate(SettingTable::new("gateway.tls"), files)],
+    }
 }
 
 fn read_tls(table: &mut Table<'_>) -> Option<GatewayTls> {

@@ -1,9 +1,10 @@
 //! `[[http]]` of an agent's file: HTTP forwards.
 
 use super::{
-    rules::read_http_scope,
+    rules::{list_http_scope, read_http_scope},
+    setting::SettingTable,
     table::Table,
-    value::{duration, path, text},
+    value::{duration, path, show_duration, text},
 };
 use crate::{
     agent::{UpstreamAddress, UpstreamCheck},
@@ -67,6 +68,18 @@ fn read_forward(table: &mut Table<'_>) -> Option<HttpForwardConfig> {
     table.refuse(&["forward"], "belongs in [[service]]; here it is `upstream`");
     let (name, upstream) = (name?, upstream?);
     Some(HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health })
+}
+
+/// Lists one `[[http]]`.
+pub(super) fn list_http(forward: &HttpForwardConfig) -> SettingTable {
+    let HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health } = forward;
+    let table = SettingTable::one_of("http")
+        .set_text("name", Some(name))
+        .set_text("upstream", Some(upstream))
+        .set_path("upstream_ca", upstream_ca.as_deref())
+        .set_text("host", host.as_ref())
+        .set_text("idle", idle.map(show_duration));
+    list_http_scope(table, scope).set_url("health", health.as_ref())
 }
 
 pub(super) fn host_header(value: &toml::de::DeValue<'_>) -> Result<String, String> {

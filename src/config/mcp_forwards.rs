@@ -2,8 +2,9 @@
 
 use super::{
     http_forwards::{check_trust, host_header},
+    setting::{MASK, SettingTable, SettingValue},
     table::Table,
-    value::{duration, path, text},
+    value::{duration, path, show_duration, text},
 };
 use crate::{
     agent::{UpstreamAddress, UpstreamCheck},
@@ -88,6 +89,27 @@ fn read_forward(table: &mut Table<'_>) -> Option<McpForwardConfig> {
         ),
     }
     Some(McpForwardConfig { name: name?, server, upstream_ca, host, idle, health })
+}
+
+/// Lists one `[[mcp]]`. Arguments of a command may be secrets, and do not tell.
+pub(super) fn list_mcp(forward: &McpForwardConfig) -> SettingTable {
+    let McpForwardConfig { name, server, upstream_ca, host, idle, health } = forward;
+    let (upstream, command) = match server {
+        McpServerConfig::Http(upstream) => (Some(upstream), None),
+        McpServerConfig::Command(words) => (None, Some(words)),
+    };
+    let masked = command.map(|words| {
+        let masked = words.iter().enumerate().map(|(at, word)| if at == 0 { word } else { MASK });
+        SettingValue::all(&masked.collect::<Vec<_>>())
+    });
+    let table = SettingTable::one_of("mcp")
+        .set_text("name", Some(name))
+        .set_text("upstream", upstream)
+        .set_masked("command", command.map(|words| SettingValue::all(words)), masked)
+        .set_path("upstream_ca", upstream_ca.as_deref())
+        .set_text("host", host.as_ref())
+        .set_text("idle", idle.map(show_duration));
+    table.set_url("health", health.as_ref())
 }
 
 fn server(

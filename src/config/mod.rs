@@ -12,9 +12,11 @@ mod http_forwards;
 mod mcp_forwards;
 #[cfg(feature = "tunnel")]
 mod paths;
+mod places;
 mod rules;
 #[cfg(feature = "forward")]
 mod services;
+mod setting;
 mod shared;
 #[cfg(feature = "gateway")]
 mod sites;
@@ -31,8 +33,10 @@ pub use http_forwards::HttpForwardConfig;
 pub use mcp_forwards::{McpForwardConfig, McpServerConfig};
 #[cfg(feature = "tunnel")]
 pub use paths::{PathsFile, TunnelFile};
+pub use places::KeyPlaces;
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
+pub use setting::{MASK, Setting, SettingTable, SettingValue};
 pub use shared::{AdminConfig, AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 #[cfg(feature = "gateway")]
 pub use sites::{SiteFile, SiteForward};
@@ -46,9 +50,11 @@ use crate::{
     policy::{AgentPolicy, NodePolicy},
     tls::open_regular,
 };
-use forwards::read_tcp;
-use rules::{read_agent_policy, read_node_policy};
-use shared::{read_admin, read_audit, read_limits, read_tls};
+use forwards::{list_tcp, read_tcp};
+use rules::{list_agent_policy, list_node_policy, read_agent_policy, read_node_policy};
+use shared::{
+    list_admin, list_audit, list_limits, list_tls, read_admin, read_audit, read_limits, read_tls,
+};
 use std::{io::Read as _, net::SocketAddr, path::Path, path::PathBuf};
 use table::{Table, read_document};
 
@@ -82,6 +88,8 @@ pub struct NodeConfig {
     /// The tunnels that the node accepts.
     #[cfg(feature = "tunnel")]
     pub tunnel: Option<TunnelFile>,
+    /// The places of the keys of the file.
+    pub places: KeyPlaces,
 }
 
 impl NodeConfig {
@@ -92,7 +100,7 @@ impl NodeConfig {
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
-        read_document(text, file_name, |file| {
+        let (config, places) = read_document(text, file_name, |file| {
             let of_agents =
                 ["nodes", "node", "demo", "ledger", "enroll", "service", "tcp", "http", "mcp"];
             file.refuse(&of_agents, "belongs in an agent's file");
@@ -114,8 +122,53 @@ impl NodeConfig {
                 sites: sites::read_sites(file),
                 #[cfg(feature = "tunnel")]
                 tunnel: paths::read_tunnel(file),
+                places: KeyPlaces::default(),
             }
-        })
+        })?;
+        Ok(Self { places, ..config })
+    }
+
+    /// Takes the rules of a file of rules in place of its own.
+    pub fn replace_rules(&mut self, rules: PolicyFile) {
+        self.policy = rules.policy;
+        self.places.replace_rules(rules.places);
+    }
+
+    /// All settings, in the order of a file that has the same effect.
+    pub fn settings(&self) -> Vec<SettingTable> {
+        let mut top = SettingTable::new("")
+            .set_text("listen", self.listen)
+            .set_path("state", self.state.as_deref());
+        let mut tables = vec![list_tls(&self.tls), list_audit(&self.audit)];
+        list_optional(&mut top, &mut tables, "admin", self.admin.as_ref().map(list_admin));
+        #[cfg(feature = "gateway")]
+        {
+            let gateway = self.gateway.as_ref().map(gateway::list_gateway);
+            list_optional(&mut top, &mut tables, "gateway", gateway);
+            tables.extend(self.sites.iter().map(sites::list_site));
+        }
+        #[cfg(feature = "tunnel")]
+        {
+            let tunnel = self.tunnel.as_ref().map(|tunnel| vec![paths::list_tunnel(tunnel)]);
+            list_optional(&mut top, &mut tables, "tunnel", tunnel);
+        }
+        tables.extend(list_limits(&self.limits));
+        tables.extend(list_node_policy(&self.policy));
+        tables.insert(0, top);
+        tables
+    }
+}
+
+/// Adds tables that a file may lack as a whole.
+fn list_optional(
+    top: &mut SettingTable,
+    tables: &mut Vec<SettingTable>,
+    name: &'static str,
+    found: Option<Vec<SettingTable>>,
+) {
+    match found {
+        Some(found) => tables.extend(found),
+        None => *top = std::mem::take(top).set(name, None),
     }
 }
 
@@ -155,6 +208,8 @@ pub struct AgentConfig {
     /// The paths to its nodes.
     #[cfg(feature = "tunnel")]
     pub paths: PathsFile,
+    /// The places of the keys of the file.
+    pub places: KeyPlaces,
 }
 
 impl AgentConfig {
@@ -165,7 +220,7 @@ impl AgentConfig {
 
     /// Reads a text; `file_name` is for the faults and for the origins of rules.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
-        read_document(text, file_name, |file| {
+        let (config, places) = read_document(text, file_name, |file| {
             let of_node = ["listen", "state", "deny", "host", "gateway", "tokens", "site"];
             file.refuse(&of_node, "belongs in a node's file");
             #[cfg(not(feature = "forward"))]
@@ -194,8 +249,44 @@ impl AgentConfig {
                 http: http_forwards::read_http(file),
                 #[cfg(feature = "forward")]
                 mcp: mcp_forwards::read_mcp(file),
+                places: KeyPlaces::default(),
             }
-        })
+        })?;
+        Ok(Self { places, ..config })
+    }
+
+    /// All settings, in the order of a file that has the same effect.
+    pub fn settings(&self) -> Vec<SettingTable> {
+        #[cfg(feature = "tunnel")]
+        let is_listed = |node: &&NodeAddress| self.paths.url_of(node).is_none();
+        #[cfg(not(feature = "tunnel"))]
+        let is_listed = |_: &&NodeAddress| true;
+        let nodes: Vec<_> = self.nodes.iter().filter(is_listed).collect();
+        let mut top = SettingTable::new("")
+            .set("nodes", SettingValue::texts(&nodes))
+            .set_flag("demo", self.demo)
+            .set_path("ledger", self.ledger.as_deref())
+            .set_text("enroll", self.enroll.as_ref());
+        let mut tables = Vec::new();
+        #[cfg(feature = "tunnel")]
+        {
+            top = paths::list_paths(&self.paths, top);
+            tables.extend(paths::list_nodes(&self.paths, &self.nodes));
+            tables.push(paths::list_tunnel_of_agent(&self.paths));
+        }
+        tables.extend([list_tls(&self.tls), list_audit(&self.audit)]);
+        list_optional(&mut top, &mut tables, "admin", self.admin.as_ref().map(list_admin));
+        tables.extend(list_limits(&self.limits));
+        tables.extend(list_tcp(&self.tcp));
+        #[cfg(feature = "forward")]
+        {
+            tables.extend(self.http.iter().map(http_forwards::list_http));
+            tables.extend(self.mcp.iter().map(mcp_forwards::list_mcp));
+            tables.extend(self.forwards.iter().map(services::list_service));
+        }
+        tables.extend(list_agent_policy(&self.policy));
+        tables.insert(0, top);
+        tables
     }
 }
 
@@ -227,6 +318,8 @@ fn refuse_unimplemented(file: &mut Table<'_>) {
 pub struct PolicyFile {
     /// The rules, at least one.
     pub policy: NodePolicy,
+    /// The places of the keys of the file.
+    pub places: KeyPlaces,
 }
 
 impl PolicyFile {
@@ -238,7 +331,7 @@ impl PolicyFile {
     /// Reads a text; `file_name` is for the faults and for the origins of rules. A file without
     /// rules is refused: it was more likely truncated than intended.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
-        let policy = read_document(text, file_name, |file| {
+        let (policy, places) = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
             let others =
                 ["listen", "state", "tls", "limits", "link", "audit", "nodes", "gateway", "site"];
@@ -252,7 +345,7 @@ impl PolicyFile {
             let text = "holds no rules; add at least one [[allow]], [[deny]] or [[host]]";
             return Err(LineFaults::one(file_name, 0, text));
         }
-        Ok(Self { policy })
+        Ok(Self { policy, places })
     }
 }
 

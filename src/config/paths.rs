@@ -2,14 +2,15 @@
 //! node's.
 
 use super::{
-    shared::read_certificate,
+    setting::{MASK, SettingTable, SettingValue},
+    shared::{list_certificate, read_certificate},
     table::Table,
     value::{flag, listen, path, text},
 };
 use crate::{
     httpd::IpRange,
     name::NodeAddress,
-    path::{HttpProxy, PathChoice, TunnelUrl},
+    path::{HttpProxy, PathChoice, TUNNEL_PATH, TunnelUrl},
 };
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -53,6 +54,11 @@ impl PathsFile {
             verify: self.verify.or(weaker.verify),
             ca: self.ca.or(weaker.ca),
         }
+    }
+
+    /// The URL that a node has for itself.
+    pub(super) fn url_of(&self, node: &NodeAddress) -> Option<&TunnelUrl> {
+        self.tunnel_urls.iter().find(|(of, _)| of == node).map(|(_, url)| url)
     }
 }
 
@@ -119,6 +125,36 @@ pub(super) fn read_paths(file: &mut Table<'_>) -> (PathsFile, Vec<NodeAddress>) 
     (paths, nodes)
 }
 
+/// Lists the settings of an agent that stand at the top of its file.
+pub(super) fn list_paths(paths: &PathsFile, top: SettingTable) -> SettingTable {
+    let PathsFile { path, tunnel_url, enroll_tunnel_url, proxy, proxy_password_file, .. } = paths;
+    let top = top
+        .set_text("path", Some(path.unwrap_or_default().as_str()))
+        .set_url("tunnel_url", tunnel_url.as_ref())
+        .set_url("enroll_tunnel_url", enroll_tunnel_url.as_ref());
+    let [url, masked] = [None, Some(MASK)]
+        .map(|mask| proxy.as_ref().map(|proxy| SettingValue::Text(proxy.url(mask))));
+    top.set_masked("proxy", url, masked)
+        .set_path("proxy_password_file", proxy_password_file.as_deref())
+}
+
+/// Lists `[[node]]`: the nodes that have a URL of their own.
+pub(super) fn list_nodes(
+    paths: &PathsFile,
+    nodes: &[NodeAddress],
+) -> impl Iterator<Item = SettingTable> {
+    nodes.iter().filter_map(|node| {
+        let table = SettingTable::one_of("node").set_text("address", Some(node));
+        Some(table.set_url("tunnel_url", Some(paths.url_of(node)?)))
+    })
+}
+
+/// Lists `[tunnel]` of an agent.
+pub(super) fn list_tunnel_of_agent(paths: &PathsFile) -> SettingTable {
+    let table = SettingTable::new("tunnel").set_flag("verify", paths.verify.unwrap_or(false));
+    table.set_path("ca", paths.ca.as_deref())
+}
+
 /// Reads `[tunnel]` of a node.
 pub(super) fn read_tunnel(file: &mut Table<'_>) -> Option<TunnelFile> {
     file.refuse(&["on_gateway"], "belongs under [tunnel]");
@@ -136,6 +172,19 @@ pub(super) fn read_tunnel(file: &mut Table<'_>) -> Option<TunnelFile> {
     table.refuse(&["verify", "ca"], "belongs in an agent's file");
     table.finish();
     Some(tunnel)
+}
+
+/// Lists `[tunnel]` of a node. Keys of the listener are not set without one.
+pub(super) fn list_tunnel(tunnel: &TunnelFile) -> SettingTable {
+    let TunnelFile { listen, path, certificate, on_gateway, tls, trusted_proxy } = tunnel;
+    let of_listener = |value| listen.map(|_| value);
+    let table = SettingTable::new("tunnel")
+        .set_text("listen", *listen)
+        .set_text("path", Some(path.as_deref().unwrap_or(TUNNEL_PATH)))
+        .set_flag("on_gateway", *on_gateway)
+        .set("tls", of_listener(SettingValue::Flag(tls.unwrap_or(true))))
+        .set("trusted_proxy", of_listener(SettingValue::all(trusted_proxy)));
+    list_certificate(table, certificate.as_ref())
 }
 
 /// Records settings that the node would reject, with their lines.

@@ -1,9 +1,10 @@
 //! Rules in files: `[[allow]]`, `[[deny]]` and `[[host]]` of a node, `[[allow]]` of an agent.
 
 use super::{
+    setting::{SettingTable, SettingValue},
     shared::MESSAGE_RANGE,
     table::Table,
-    value::{bytes, count, duration, flag, text},
+    value::{bytes, count, duration, flag, show_bytes, show_duration, text},
 };
 use crate::{
     limits::{TIMEOUT_CEILING, TIMEOUT_MIN},
@@ -13,7 +14,7 @@ use crate::{
         PathGlob, Rate, RequesterGlob, TargetGlob,
     },
 };
-use std::ops::RangeInclusive;
+use std::{fmt::Display, ops::RangeInclusive};
 
 /// A caller may have many links; a higher value would have no effect on any of them.
 const IN_FLIGHT_RANGE: RangeInclusive<usize> = 1..=100_000;
@@ -27,6 +28,59 @@ pub(super) fn read_node_policy(file: &mut Table<'_>) -> NodePolicy {
         deny: deny.into_iter().filter_map(read_deny).collect(),
         host: host.into_iter().filter_map(read_host).collect(),
     }
+}
+
+/// Lists the rules of a node.
+pub(super) fn list_node_policy(policy: &NodePolicy) -> impl Iterator<Item = SettingTable> {
+    let NodePolicy { allow, deny, host } = policy;
+    let hosts = host.iter().map(|rule| {
+        SettingTable::one_of("host")
+            .set_text("agent", Some(&rule.agent))
+            .set_text("service", Some(&rule.service))
+    });
+    let denied = deny.iter().map(|DenyRule { caller, agent, method, http, origin: _ }| {
+        let table = list_matchers(SettingTable::one_of("deny"), caller, ("agent", agent), method);
+        list_http_scope(table, http)
+    });
+    allow.iter().map(list_allow).chain(denied).chain(hosts)
+}
+
+fn list_allow(rule: &AllowRule) -> SettingTable {
+    let AllowRule { caller, agent, method, http, timeout_max, .. } = rule;
+    let AllowRule { idempotent, message_bytes_max, rate, in_flight, .. } = rule;
+    let table = list_matchers(SettingTable::one_of("allow"), caller, ("agent", agent), method);
+    list_http_scope(table, http)
+        .set_text("timeout_max", timeout_max.map(show_duration))
+        .set_flag("idempotent", *idempotent)
+        .set_text("message_max", message_bytes_max.map(show_bytes))
+        .set_text("rate", *rate)
+        .set("in_flight", in_flight.map(|calls| SettingValue::Count(calls as usize)))
+}
+
+fn list_matchers(
+    table: SettingTable,
+    caller: &RequesterGlob,
+    (key, target): (&'static str, &dyn Display),
+    method: &MethodGlob,
+) -> SettingTable {
+    table
+        .set_text("caller", Some(caller))
+        .set_text(key, Some(target))
+        .set_text("method", Some(method))
+}
+
+/// Lists `verbs` and `paths`.
+pub(super) fn list_http_scope(table: SettingTable, scope: &HttpScope) -> SettingTable {
+    let HttpScope { verbs, paths } = scope;
+    table.set("verbs", SettingValue::texts(verbs)).set("paths", SettingValue::texts(paths))
+}
+
+/// Lists the rules of an agent.
+pub(super) fn list_agent_policy(policy: &AgentPolicy) -> impl Iterator<Item = SettingTable> {
+    policy.allow.iter().map(|AgentRule { node, caller, method, http, origin: _ }| {
+        let table = list_matchers(SettingTable::one_of("allow"), caller, ("node", node), method);
+        list_http_scope(table, http)
+    })
 }
 
 pub(super) fn read_agent_policy(file: &mut Table<'_>) -> AgentPolicy {

@@ -1,6 +1,7 @@
 //! `[[service]]` of an agent's file: services that a local HTTP server answers.
 
 use super::{
+    setting::{SettingTable, SettingValue},
     shared::refuse_misplaced,
     table::Table,
     value::{flag, path, text},
@@ -81,6 +82,29 @@ fn read_forward(table: &mut Table<'_>) -> Option<ForwardConfig> {
         metadata,
         health,
     })
+}
+
+/// Lists one `[[service]]`.
+pub(super) fn list_service(forward: &ForwardConfig) -> SettingTable {
+    let ForwardConfig {
+        service,
+        upstream,
+        upstream_ca,
+        format,
+        methods,
+        keep_alive,
+        metadata,
+        health,
+    } = forward;
+    let table = SettingTable::one_of("service")
+        .set_text("name", Some(service))
+        .set_text("forward", Some(upstream))
+        .set_path("upstream_ca", upstream_ca.as_deref())
+        .set_text("format", Some(format.as_str()))
+        .set("methods", methods.as_deref().and_then(SettingValue::texts))
+        .set_flag("keep_alive", *keep_alive)
+        .set("metadata", metadata.as_deref().map(SettingValue::all));
+    table.set_url("health", health.as_ref())
 }
 
 fn metadata_name(value: &DeValue<'_>) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! The tables that both files share: `[tls]` names files, `[limits]` sets limits.
 
 use super::{
+    setting::{SettingTable, SettingValue},
     table::Table,
     value::{
         bytes, count, duration, flag, parse_bytes, path, show_bytes, show_duration, text, within,
@@ -17,9 +18,6 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-
-/// Value in place of a file: no revocation list.
-const NO_LIST: &str = "none";
 
 /// The files of a peer's credentials as one source (file, flags) names them. Relative paths start
 /// at the working directory and stay as they are written.
@@ -47,6 +45,9 @@ pub struct TlsFilesError {
 }
 
 impl TlsFiles {
+    /// Value of `crl` in place of a file: no revocation list.
+    pub const NO_LIST: &str = "none";
+
     /// Fills missing settings from a source of lower precedence: `flags.or(file)`.
     #[must_use]
     pub fn or(self, weaker: Self) -> Self {
@@ -62,7 +63,7 @@ impl TlsFiles {
 
     /// True if the configuration excludes a revocation list.
     pub fn is_without_list(&self) -> bool {
-        self.crl.as_deref() == Some(Path::new(NO_LIST))
+        self.crl.as_deref() == Some(Path::new(Self::NO_LIST))
     }
 
     /// The files after all sources are merged: all three, `None` if none is named, or the gap.
@@ -115,6 +116,13 @@ pub(super) fn read_audit(file: &mut Table<'_>) -> AuditFile {
     AuditFile { file, calls }
 }
 
+/// Lists `[audit]`.
+pub(super) fn list_audit(audit: &AuditFile) -> SettingTable {
+    let AuditFile { file, calls } = audit;
+    let table = SettingTable::new("audit").set_path("file", file.as_deref());
+    table.set_flag("calls", calls.unwrap_or(false))
+}
+
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -158,6 +166,17 @@ pub(super) fn read_admin(file: &mut Table<'_>) -> Option<AdminConfig> {
     Some(AdminConfig { callers, drain, peer_labels, ..AdminConfig::new(listen?) })
 }
 
+/// Lists `[admin]`.
+pub(super) fn list_admin(admin: &AdminConfig) -> Vec<SettingTable> {
+    let AdminConfig { listen, callers, drain, peer_labels } = admin;
+    let table = SettingTable::new("admin")
+        .set_text("listen", Some(listen))
+        .set("callers", SettingValue::texts(callers))
+        .set_flag("drain", *drain)
+        .set_flag("peer_labels", *peer_labels);
+    vec![table]
+}
+
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub(super) fn read_certificate(table: &mut Table<'_>) -> Option<[PathBuf; 2]> {
@@ -171,6 +190,16 @@ pub(super) fn read_certificate(table: &mut Table<'_>) -> Option<[PathBuf; 2]> {
     cert.zip(key).map(|(cert, key)| [cert, key])
 }
 
+/// Lists `cert` and `key` of a table.
+#[cfg(any(feature = "gateway", feature = "tunnel"))]
+pub(super) fn list_certificate(
+    table: SettingTable,
+    certificate: Option<&[PathBuf; 2]>,
+) -> SettingTable {
+    let [cert, key] = [0, 1].map(|at| certificate.map(|files| files[at].as_path()));
+    table.set_path("cert", cert).set_path("key", key)
+}
+
 /// Reads `[tls]`. Missing keys may come from elsewhere and are checked later.
 pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     let paths = ["cert", "key", "ca", "node_ca", "crl"];
@@ -181,6 +210,18 @@ pub(super) fn read_tls(file: &mut Table<'_>) -> TlsFiles {
     refuse_misplaced(&mut tls);
     tls.finish();
     TlsFiles { cert, key, ca, node_ca, crl, crl_scope }
+}
+
+/// Lists `[tls]`.
+pub(super) fn list_tls(files: &TlsFiles) -> SettingTable {
+    let TlsFiles { cert, key, ca, node_ca, crl, crl_scope } = files;
+    let table = SettingTable::new("tls")
+        .set_path("cert", cert.as_deref())
+        .set_path("key", key.as_deref())
+        .set_path("ca", ca.as_deref())
+        .set_path("node_ca", node_ca.as_deref())
+        .set_path("crl", crl.as_deref());
+    table.set_text("crl_scope", Some(crl_scope.unwrap_or_default().as_str()))
 }
 
 /// In TOML a key after a header belongs to that header, which surprises people.
@@ -271,6 +312,59 @@ fn read_durations(table: &mut Table<'_>, limits: &mut Limits) {
     table.set("heartbeat_every", &mut limits.heartbeat_every, duration(secs(1..=300)));
     table.set("heartbeat_lost", &mut limits.heartbeat_lost, duration(secs(1..=600)));
     table.set("drain_max", &mut limits.drain_max, to(Duration::from_secs(3_600)));
+}
+
+/// Lists `[link]` and `[limits]`.
+pub(super) fn list_limits(limits: &Limits) -> [SettingTable; 2] {
+    let bytes = |bytes: usize| SettingValue::text(show_bytes(bytes));
+    let time = |time: Duration| SettingValue::text(show_duration(time));
+    let count = SettingValue::Count;
+    // Destructured, so that a new limit is not forgotten.
+    let Limits {
+        message_bytes_max,
+        memory_max,
+        calls_in_flight_max,
+        caller_calls_in_flight_max,
+        agent_asks_in_flight_max: _,
+        queue_max,
+        queue_wait_max,
+        timeout_default,
+        stream_timeout_default,
+        stream_idle_max,
+        idle_max,
+        heartbeat_every,
+        heartbeat_lost,
+        send_buffer_bytes,
+        caller_links_max,
+        handshakes_per_address,
+        handshakes_burst,
+        resets_max,
+        drain_max,
+        congestion,
+    } = limits;
+    let table = SettingTable::new("limits").set("message_bytes_max", bytes(*message_bytes_max));
+    let table = match memory_max {
+        Some(memory_max) => table.set("memory_max", bytes(*memory_max)),
+        None => table.set_implied("memory_max", memory::max_default().map(bytes)),
+    };
+    let table = table
+        .set("calls_in_flight_max", count(*calls_in_flight_max))
+        .set("caller_calls_in_flight_max", count(*caller_calls_in_flight_max))
+        .set("queue_max", count(*queue_max))
+        .set("queue_wait_max", time(*queue_wait_max))
+        .set("timeout_default", time(*timeout_default))
+        .set("stream_timeout_default", time(*stream_timeout_default))
+        .set("stream_idle_max", time(*stream_idle_max))
+        .set("idle_max", time(*idle_max))
+        .set("heartbeat_every", time(*heartbeat_every))
+        .set("heartbeat_lost", time(*heartbeat_lost))
+        .set("send_buffer_bytes", bytes(*send_buffer_bytes))
+        .set("caller_links_max", count(*caller_links_max))
+        .set("handshakes_per_address", count(*handshakes_per_address))
+        .set("handshakes_burst", count(*handshakes_burst))
+        .set("resets_max", count(*resets_max))
+        .set("drain_max", time(*drain_max));
+    [SettingTable::new("link").set_text("congestion", Some(congestion.as_str())), table]
 }
 
 /// A link that is given up before its next PING would be lost without a fault.

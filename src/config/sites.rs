@@ -1,7 +1,8 @@
 //! `[[site]]` of a node's file: host names of the gateway that lead to forwards of agents.
 
 use super::{
-    shared::read_certificate,
+    setting::SettingTable,
+    shared::{list_certificate, read_certificate},
     table::Table,
     value::{flag, text},
 };
@@ -72,6 +73,26 @@ pub(super) fn read_sites(file: &mut Table<'_>) -> Vec<SiteFile> {
         table.finish();
     }
     sites
+}
+
+/// Lists one `[[site]]`.
+pub(super) fn list_site(site: &SiteFile) -> SettingTable {
+    let SiteFile { host, agent, forward, public, certificate } = site;
+    let of_any = agent.is_none().then_some(forward);
+    let [http, mcp] = match forward {
+        _ if agent.is_none() => [None, None],
+        SiteForward::Http(name) => [Some(name), None],
+        SiteForward::Mcp(name) => [None, Some(name)],
+    };
+    let table = SettingTable::one_of("site")
+        .set_text("host", Some(host))
+        .set_text("agent", agent.as_ref())
+        .set_text("service", of_any)
+        .set_text("http", http)
+        .set_text("mcp", mcp)
+        .set_text("anonymous", public.as_ref())
+        .set_flag("public", public.is_some());
+    list_certificate(table, certificate.as_ref())
 }
 
 fn read_site(table: &mut Table<'_>) -> Option<SiteFile> {

@@ -1,6 +1,9 @@
 //! Reads a TOML table key by key: each fault is recorded with its line, and reading continues.
 
-use super::value::{not_a_type, text};
+use super::{
+    places::KeyPlaces,
+    value::{not_a_type, text},
+};
 use crate::{
     line_faults::{LineFault, LineFaults},
     policy::Origin,
@@ -17,26 +20,28 @@ use toml::{
 /// Longer keys are truncated when they are shown, and get no suggestion.
 const SHOWN_KEY_CHARS_MAX: usize = 40;
 
-/// Reads a text. `read` takes the known keys; the remaining ones are reported as faults.
+/// Reads a text, and the places of its keys. `read` takes the known keys; the remaining ones are
+/// reported as faults.
 pub(super) fn read_document<T>(
     text: &str,
     file: &str,
     read: impl FnOnce(&mut Table<'_>) -> T,
-) -> Result<T, LineFaults> {
+) -> Result<(T, KeyPlaces), LineFaults> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let page = SourceFile::new(text, file, &errors);
     let mut table = Table::new(&page, "", 0..0, document.get_ref());
     let settings = read(&mut table);
     table.finish();
     let faults = page.all_faults(text, &errors);
-    LineFaults::found(faults).map_or(Ok(settings), Err)
+    LineFaults::found(faults).map_or_else(|| Ok((settings, page.places.take())), Err)
 }
 
-/// One file while it is read: the offsets of its lines, and the faults so far.
+/// One file while it is read: the offsets of its lines, and the faults and places so far.
 struct SourceFile {
     file: Arc<str>,
     line_starts: Vec<usize>,
     faults: RefCell<Vec<LineFault>>,
+    places: RefCell<KeyPlaces>,
     /// Invalid TOML is read as far as it parses: missing keys may be in the broken part.
     is_broken: bool,
 }
@@ -46,12 +51,17 @@ impl SourceFile {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
         let is_broken = !errors.is_empty();
-        Self { file: file.into(), line_starts, faults: RefCell::default(), is_broken }
+        let (faults, places) = (RefCell::default(), RefCell::default());
+        Self { file: file.into(), line_starts, faults, places, is_broken }
     }
 
     fn line(&self, offset: usize) -> u32 {
         let line = self.line_starts.partition_point(|start| *start <= offset);
         u32::try_from(line).unwrap_or(u32::MAX)
+    }
+
+    fn place(&self, offset: usize) -> Origin {
+        Origin::at(self.file.clone(), self.line(offset))
     }
 
     fn note(&self, offset: usize, text: String) {
@@ -110,6 +120,8 @@ pub(super) struct Table<'a> {
     page: &'a SourceFile,
     /// `[tls]`, `[[allow]]`, or nothing for the file itself.
     title: &'static str,
+    /// Its number among the places.
+    number: usize,
     header: Range<usize>,
     entries: &'a DeTable<'a>,
     known: Vec<&'static str>,
@@ -123,7 +135,8 @@ impl<'a> Table<'a> {
         header: Range<usize>,
         entries: &'a DeTable<'a>,
     ) -> Self {
-        Self { page, title, header, entries, known: Vec::new(), refused: Vec::new() }
+        let number = page.places.borrow_mut().begin(title);
+        Self { page, title, number, header, entries, known: Vec::new(), refused: Vec::new() }
     }
 
     /// Reads the value of a key, if the key is there.
@@ -268,7 +281,7 @@ impl<'a> Table<'a> {
                 self.page.note(key.span().start, self.unknown(name));
             }
         }
-        Origin::at(self.page.file.clone(), self.page.line(self.header.start))
+        self.page.place(self.header.start)
     }
 
     fn unknown(&self, key: &str) -> String {
@@ -282,7 +295,10 @@ impl<'a> Table<'a> {
 
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.known.push(key);
-        self.entries.get(key)
+        let found = self.entries.get_key_value(key);
+        let place = found.map(|(name, _)| self.page.place(name.span().start));
+        self.page.places.borrow_mut().add(self.number, key, place);
+        found.map(|(_, value)| value)
     }
 
     fn read_value<T>(
@@ -337,6 +353,7 @@ mod tests {
             }
             file.refuse(&["gateway", "http", "rate"], "is not supported");
         })
+        .map(drop)
     }
 
     #[track_caller]

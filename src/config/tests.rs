@@ -751,3 +751,110 @@ fn a_nodes_file_among_rules_is_pointed_to_the_check_that_fits() {
     let refused = PolicyFile::parse("listen = '[::]:4433'\n", "f").expect_err("no rules");
     assert!(refused.to_string().contains("`dialback config check`"), "{refused}");
 }
+
+const EVERY_NODE_KEY: [&str; 2] = [
+    include_str!("../../tests/data/every-key-node.toml"),
+    include_str!("../../tests/data/every-key-node-other.toml"),
+];
+const EVERY_AGENT_KEY: &str = include_str!("../../tests/data/every-key-agent.toml");
+
+/// The keys of tables, and whether some table has a value for them.
+type HasValue<'a> = std::collections::BTreeMap<(&'a str, &'a str), bool>;
+
+fn has_values(tables: &[SettingTable]) -> HasValue<'_> {
+    let mut found = HasValue::new();
+    for table in tables {
+        for setting in &table.settings {
+            let has = setting.value.is_some() && !setting.is_implied;
+            *found.entry((table.name, setting.key)).or_default() |= has;
+        }
+    }
+    found
+}
+
+/// The files have every key that is read, each key is listed with its value, and the value is not
+/// the default.
+#[track_caller]
+fn check_listed(places: &[&KeyPlaces], listed: &[SettingTable], defaults: &[SettingTable]) {
+    let (listed_keys, mut read) = (has_values(listed), HasValue::new());
+    for (table, key, has) in places.iter().flat_map(|places| places.keys()) {
+        let is_table = |name: &str| listed.iter().any(|table| table.name == name);
+        if !(table.is_empty() && is_table(key)) {
+            *read.entry((table, key)).or_default() |= has;
+        }
+    }
+    let lacking: Vec<_> = read.iter().filter(|(_, has)| !**has).collect();
+    assert!(lacking.is_empty(), "the files of every key lack {lacking:?}");
+    let unlisted: Vec<_> = read.keys().filter(|key| listed_keys.get(*key) != Some(&true)).collect();
+    assert!(unlisted.is_empty(), "`config print` would not print {unlisted:?}");
+    for default in defaults {
+        let other = listed.iter().find(|table| table.name == default.name).expect("a table");
+        let is_same = |setting: &&Setting| {
+            setting.value.is_some() && other.get(setting.key) == Some(*setting)
+        };
+        let same: Vec<_> = default.settings.iter().filter(is_same).collect();
+        assert!(same.is_empty(), "the files of every key have the defaults {same:?}");
+    }
+}
+
+#[test]
+fn every_key_that_is_read_is_listed_with_its_value() {
+    let node = EVERY_NODE_KEY.map(|text| NodeConfig::parse(text, "f").expect("a config"));
+    let listed: Vec<_> = node.iter().flat_map(NodeConfig::settings).collect();
+    let places = node.each_ref().map(|config| &config.places);
+    let first = &node[0].settings();
+    assert!(listed.len() > first.len());
+    check_listed(&places, &listed, &[]);
+    check_listed(&[], first, &NodeConfig::default().settings());
+    let agent = AgentConfig::parse(EVERY_AGENT_KEY, "f").expect("a config");
+    check_listed(&[&agent.places], &agent.settings(), &AgentConfig::default().settings());
+}
+
+#[test]
+fn places_are_those_of_the_keys_and_not_of_their_tables() {
+    let text = "\nnodes = ['a']\n[[node]]\naddress = 'b'\n[[node]]\naddress = 'c'\ntunnel_url = 'wss://c'\n[limits]\nidle_max =\n";
+    let text = text.replace("idle_max =", "idle_max = '20s'");
+    let places = AgentConfig::parse(&text, "f").expect("a config").places;
+    let of = |table: &str, key: &str| places.of(table, 0, key).map(ToString::to_string);
+    assert_eq!(of("", "nodes"), Some("f:2".into()));
+    assert_eq!(of("limits", "idle_max"), Some("f:9".into()));
+    assert_eq!(of("node", "tunnel_url"), Some("f:7".into()), "the first with a URL of its own");
+    assert_eq!((of("", "demo"), of("gateway", "listen")), (None, None));
+    let places =
+        AgentConfig::parse(&text.replace("nodes = ['a']", ""), "f").expect("a config").places;
+    let nodes = places.of("", 0, "nodes").map(ToString::to_string);
+    assert_eq!(nodes, Some("f:4".into()), "a node without a URL of its own is one of `nodes`");
+}
+
+#[test]
+fn a_masked_value_is_refused() {
+    for (text, key) in [
+        ("proxy = 'http://a:<masked>@p:1'", "proxy"),
+        ("[[mcp]]\nname = 'a'\ncommand = ['a', '<masked>']", "command"),
+        ("tunnel_url = 'wss://a/t?<masked>'", "tunnel_url"),
+        ("[[http]]\nname = 'a'\nupstream = 'http://a'\nhealth = 'GET /h?<masked>'", "health"),
+    ] {
+        let faults = AgentConfig::parse(text, "f").expect_err("a fault").to_string();
+        let fault = format!("`{key}`: has <masked> in place of a secret");
+        assert!(faults.contains(&fault), "{faults}");
+    }
+}
+
+#[test]
+fn a_proxys_url_is_listed_as_it_is_parsed_and_without_its_password_where_it_is_masked() {
+    for (text, masked) in [
+        ("http://p:3128", None),
+        ("http://a@p:3128", None),
+        ("http://a%40b:s%3Acret%25@[::1]:80", Some("http://a%40b:<masked>@[::1]:80")),
+    ] {
+        let file = format!("proxy = '{text}'");
+        let settings = AgentConfig::parse(&file, "f").expect("a config").settings();
+        let setting = settings[0].get("proxy").expect("a setting");
+        let shown = |value: &Option<SettingValue>| match value {
+            Some(SettingValue::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        assert_eq!(shown(&setting.value).as_deref(), Some(text));
+        assert_eq!(shown(&setting.masked).as_deref(), masked);
+    }
+}

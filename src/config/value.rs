@@ -1,5 +1,6 @@
 //! Values as people write them in files or flags: durations, sizes, counts, addresses.
 
+use super::setting::MASK;
 use crate::name::NodeAddress;
 use std::{
     fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
@@ -86,9 +87,15 @@ pub(super) fn not_a_type(value: &DeValue<'_>) -> String {
 
 /// A text that the value is, or the fault.
 fn as_text<'v>(value: &'v DeValue<'_>, example: &str) -> Result<&'v str, String> {
-    value
-        .as_str()
-        .ok_or_else(|| format!("must be a text in quotes, as \"{example}\", {}", not_a_type(value)))
+    let text = value.as_str().ok_or_else(|| {
+        format!("must be a text in quotes, as \"{example}\", {}", not_a_type(value))
+    })?;
+    match text.contains(MASK) {
+        true => Err(format!(
+            "has {MASK} in place of a secret, as `dialback config print` writes it; write the value itself"
+        )),
+        false => Ok(text),
+    }
 }
 
 /// Reads a text by a function that knows its grammar. `example` is one such text.

@@ -119,7 +119,8 @@ impl EnrollerBuilder {
             _ => None,
         };
         tasks.spawn_until_stopped(accept_loop.take_all());
-        tracing::info!("enroller listens on {}", listener.local_addr());
+        let address = listener.local_addr();
+        tracing::info!(%address, "enroller listens on {address}");
         #[cfg(feature = "tunnel")]
         tunnel.iter().for_each(ListeningTunnels::announce);
         Ok(Enroller {
@@ -251,7 +252,7 @@ impl AcceptLoop {
         match shown {
             Ok(()) => self.shown_since = now,
             Err(error) => {
-                tracing::error!("the enroller's own certificate cannot be renewed: {error}")
+                tracing::error!(reason = %error, "the enroller's own certificate cannot be renewed: {error}");
             }
         }
     }
@@ -281,7 +282,7 @@ async fn serve(
     let reply =
         drain::blocking(move || answering.answer(&requester, &request, Clocks::read())).await;
     let Some(reply) = reply.as_ref().map(JoinReply::encode).and_then(Result::ok) else {
-        return tracing::error!("internal error while answering a request from {from}");
+        return tracing::error!(address = %from, "internal error while answering a request from {from}");
     };
     if let Err(fault) = received.answer(&reply).await {
         service.note_silent(from, &fault.to_string(), Instant::now());

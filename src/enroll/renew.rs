@@ -160,7 +160,8 @@ impl Renewal {
         if let Some(path) = &self.files.crl
             && lists::take(path, &reply.crl)?
         {
-            tracing::info!("{} has a newer revocation list now", path.display());
+            let file = path.display();
+            tracing::info!(%file, "{file} has a newer revocation list now");
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Renewal {
                 }
                 Err(error) => {
                     if logged.admits(error.to_string(), Instant::now(), RENEWAL_FAULT_LOG_EVERY) {
-                        tracing::warn!("cannot renew: {error}");
+                        tracing::warn!(reason = %error, "cannot renew: {error}");
                     }
                     self.after_fault(&error, now)
                 }
@@ -197,6 +198,8 @@ impl Renewal {
             Renewed::Renewed { peer, serial, not_after } => {
                 let until = Utc(*not_after);
                 tracing::info!(
+                    %peer,
+                    %serial,
                     "renewed the certificate of {peer}: serial {serial}, holds until {until}"
                 );
                 self.credentials().map_or(now, |present| due_of(&present))

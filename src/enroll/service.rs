@@ -136,9 +136,12 @@ impl EnrolmentService {
         let GrantedLeaf { is_new, peer, serial, not_after, leaf_pem } = granted;
         let until = Utc(*not_after);
         let done = if *is_new { "signed" } else { "handed out again, for the same key," };
+        let address = requester.from;
         tracing::info!(
-            "{done} {peer} for {} {why}: serial {serial}, holds until {until}",
-            requester.from
+            %peer,
+            %address,
+            %serial,
+            "{done} {peer} for {address} {why}: serial {serial}, holds until {until}"
         );
         Ok(JoinReply::granted(leaf_pem.clone(), self.issuer.ca_pem().into(), self.list()?))
     }
@@ -156,14 +159,14 @@ impl EnrolmentService {
 
     fn note_refusal(&self, from: SocketAddr, why: JoinRefusal, text: &str, now: Instant) {
         if let Some(suppressed) = self.refused.admit(Prefix::host(from.ip()), now) {
-            tracing::warn!("rejected a request from {from}: {why}: {text}{suppressed}");
+            tracing::warn!(address = %from, reason = %why, "rejected a request from {from}: {why}: {text}{suppressed}");
         }
     }
 
     /// Logs a client that sent no valid request, or did not read the answer.
     pub(super) fn note_silent(&self, from: SocketAddr, why: &str, now: Instant) {
         if let Some(suppressed) = self.refused.admit(Prefix::host(from.ip()), now) {
-            tracing::warn!("request from {from} failed: {why}{suppressed}");
+            tracing::warn!(address = %from, reason = why, "request from {from} failed: {why}{suppressed}");
         }
     }
 }
@@ -186,7 +189,7 @@ fn refusal(fault: IssueError) -> Rejection {
         IssueError::TooEarly => JoinRefusal::TooEarly,
         // A local fault, which is not shown to clients.
         IssueError::Broken(_) => {
-            tracing::error!("cannot sign: {fault}");
+            tracing::error!(reason = %fault, "cannot sign: {fault}");
             return (JoinRefusal::Internal, "the enroller cannot sign at the moment".into());
         }
     };

@@ -213,12 +213,12 @@ impl GatewayBuilder {
         let serve = httpd::serve(listener, state.clone(), tasks.clone());
         tasks.spawn_until_stopped(serve);
         node_tasks.clone().spawn(end_with(node_tasks, tasks.clone()));
-        tracing::info!("the gateway listens on {scheme}://{address}");
+        tracing::info!(%address, "the gateway listens on {scheme}://{address}");
         state.sites.get().iter().for_each(|site| site.announce(scheme, address.port()));
         #[cfg(feature = "tunnel")]
         if let Some(path) = &state.tunnel_path {
             let scheme = if self.has_tls { "wss" } else { "ws" };
-            tracing::info!("tunnels are accepted at {scheme}://{address}{path}");
+            tracing::info!(%address, "tunnels are accepted at {scheme}://{address}{path}");
         }
         Ok(Gateway { state, address, tasks })
     }

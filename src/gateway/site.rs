@@ -135,9 +135,12 @@ impl Site {
             Target::Service | Target::Here => "any agent that may host it".to_owned(),
         };
         let path = if forward.kind == ForwardKind::Mcp { "/mcp" } else { "" };
-        tracing::info!("the site {scheme}://{host}:{port}{path} goes to {forward} of {to}");
+        tracing::info!(%host, method = %forward, "the site {scheme}://{host}:{port}{path} goes to {forward} of {to}");
         if let Some(caller) = &self.public {
             tracing::warn!(
+                %host,
+                method = %forward,
+                %caller,
                 "the site {host} is PUBLIC: everybody who reaches this gateway may call {forward} as {caller}, without any credential"
             );
         }

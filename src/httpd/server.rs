@@ -37,7 +37,12 @@ impl<A: Answers> Server<A> {
     fn log_closed(&self, address: IpAddr, why: impl fmt::Display) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = closed.admit(Instant::now()) {
-            tracing::warn!("closed a connection of {address} to {}: {why}{suppressed}", A::NAME);
+            tracing::warn!(
+                %address,
+                reason = %why,
+                "closed a connection of {address} to {}: {why}{suppressed}",
+                A::NAME
+            );
         }
     }
 }
@@ -59,7 +64,10 @@ pub(crate) async fn serve<L: Listening, A: Answers>(listener: L, answers: Arc<A>
             Err(fault) => {
                 if let Some(suppressed) = failed.admit(Instant::now()) {
                     let fault = system::explain(&fault);
-                    tracing::warn!("a connection could not be accepted: {fault}{suppressed}");
+                    tracing::warn!(
+                        reason = fault,
+                        "a connection could not be accepted: {fault}{suppressed}"
+                    );
                 }
                 tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
                 continue;

@@ -106,6 +106,8 @@ impl Accept for EnrolmentListener {
 
     fn ignored(&self, last: SocketAddr, count: u64) {
         tracing::warn!(
+            address = %last,
+            count,
             "ignored {count} handshakes, the last from {last}: too many waited for their turn"
         );
     }

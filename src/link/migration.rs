@@ -98,7 +98,9 @@ impl Dialler {
                         by_udp.filter_map(|link| link.path_change([LinkPath::Udp; 2], cause));
                     changes.for_each(|change| report(&change));
                 }
-                Err(error) => tracing::warn!("{cause}, and there is no new socket: {error}"),
+                Err(error) => {
+                    tracing::warn!(reason = %error, "{cause}, and there is no new socket: {error}");
+                }
             }
         }
     }

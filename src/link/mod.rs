@@ -54,7 +54,7 @@ pub use fault::LinkFault;
 #[cfg(all(feature = "certs", feature = "tunnel"))]
 pub(crate) use fault::sentence;
 pub(crate) use greet::{Greeted, NotGreeted};
-pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, keep};
+pub(crate) use keeper::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, Retry, keep};
 #[cfg(feature = "admin")]
 pub(crate) use link_stats::LinkStats;
 pub(crate) use listener::{IncomingLink, LinkListener};

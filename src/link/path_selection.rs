@@ -5,6 +5,7 @@ use super::{
     endpoint::DiallingConfig,
     fault::LinkFault,
     link_socket::LinkSocket,
+    path_change::LinkPath,
 };
 use crate::{
     limits::{DATAGRAM_BYTES_MIN, TUNNEL_HEAD_START, UDP_SILENT_REMEMBERED},
@@ -150,6 +151,9 @@ impl Connector {
         if is_tunnel {
             let why = no_udp.map(|fault| format!(": {fault}")).unwrap_or_default();
             tracing::info!(
+                %address,
+                path = %LinkPath::Tunnel,
+                reason = no_udp.map(tracing::field::display),
                 "{address} answers through a tunnel over TCP, and has not answered by UDP until then{why}"
             );
         }

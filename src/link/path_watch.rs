@@ -131,9 +131,11 @@ impl Dialler {
                 let is_first = state
                     .with_policy(|policy| policy.no_tunnel(Instant::now(), chance, is_refusal));
                 if is_first && was_tunnel {
-                    tracing::warn!("the tunnel to {address} cannot be opened again: {fault}");
+                    tracing::warn!(%address, reason = %fault, "the tunnel to {address} cannot be opened again: {fault}");
                 } else if is_first {
                     tracing::warn!(
+                        %address,
+                        reason = %fault,
                         "{address} does not acknowledge anything by UDP, and a tunnel cannot be opened: {fault}"
                     );
                 }
@@ -173,7 +175,7 @@ impl Dialler {
                 Some((link.path_change([LinkPath::Tunnel, LinkPath::Udp], cause)?, left))
             }
             Err(fault) => {
-                tracing::debug!("{address} does not answer by UDP: {fault}");
+                tracing::debug!(%address, reason = %fault, "{address} does not answer by UDP: {fault}");
                 let chance = self.net().chance();
                 socket.path.with_policy(|policy| policy.no_udp(Instant::now(), chance));
                 None

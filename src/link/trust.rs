@@ -184,7 +184,8 @@ impl Link {
             RevalidationError::Expired(_) => CloseCode::Expired,
             RevalidationError::Untrusted(_) => CloseCode::TrustChanged,
         };
-        tracing::warn!("closed the link of {}: {error}", self.peer());
+        let peer = self.peer();
+        tracing::warn!(%peer, reason = %error, "closed the link of {peer}: {error}");
         self.end(LinkFault::Closed { code, text: error.to_string(), by_peer: false });
     }
 }

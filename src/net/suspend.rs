@@ -201,6 +201,7 @@ impl Suspend {
 
 fn log_pause(pause: &Pause) {
     tracing::warn!(
+        duration_ms = pause.gap,
         "process was suspended for {:.1} s: calls whose deadline passed are not started",
         Duration::from_millis(pause.gap).as_secs_f64()
     );

@@ -161,6 +161,7 @@ fn tell_of_small_buffers(receive_bytes: usize) {
     if receive_bytes < UDP_RECEIVE_BUFFER_BYTES {
         TOLD.call_once(|| {
             tracing::info!(
+                bytes = receive_bytes,
                 "UDP sockets have receive buffers of {} KiB, where {} KiB are asked for; under load packets may be lost: {}",
                 receive_bytes / 1024,
                 UDP_RECEIVE_BUFFER_BYTES / 1024,

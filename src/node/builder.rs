@@ -160,7 +160,8 @@ impl NodeBuilder {
             let warn = |text: &str| watching.observer.report(Event::CredentialsWarning { text });
             trust.watch_expiry(warn).await;
         });
-        tracing::info!("node {} listens on {}", shared.name, listener.local_addr());
+        let (node, address) = (&shared.name, listener.local_addr());
+        tracing::info!(%node, %address, "node {node} listens on {address}");
         #[cfg(feature = "tunnel")]
         tunnel.iter().for_each(tunnel::ListeningTunnels::announce);
         Ok(Node {

@@ -94,7 +94,8 @@ fn expect_private(file: &File, path: &Path) -> Result<(), StateError> {
     }
     let is_of_the_group_alone = mode & 0o006 == 0;
     if is_of_the_group_alone && file.set_permissions(fs::Permissions::from_mode(0o600)).is_ok() {
-        tracing::warn!("{} was writable by its group; changed its mode to 0600", path.display());
+        let file = path.display();
+        tracing::warn!(%file, "{file} was writable by its group; changed its mode to 0600");
         return Ok(());
     }
     Err(StateError::Exposed { path: path.into(), mode: mode & 0o777 })

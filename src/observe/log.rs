@@ -88,7 +88,11 @@ pub(super) fn log(event: &Event<'_>, own: &PeerName, suppressed: Suppressed) {
             tracing::warn!(%address, %reason, "refused HTTP request from {address}: {reason}{suppressed}");
         }
         Event::CallsAborted { after } => {
-            tracing::warn!("aborted the calls still in flight after {after:?} (drain_max)");
+            let duration_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                duration_ms,
+                "aborted the calls still in flight after {after:?} (drain_max)"
+            );
         }
         Event::CredentialsWarning { text } => tracing::warn!("{text}"),
         Event::ConfigApplied { config_version, changed, closed } => tracing::info!(

@@ -67,6 +67,17 @@ pub enum PathChoice {
     Tunnel,
 }
 
+impl PathChoice {
+    /// The word in files and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Udp => "udp",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// A text that names no paths.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a path; write auto, udp or tunnel")]

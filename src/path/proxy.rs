@@ -49,6 +49,21 @@ impl HttpProxy {
         Ok(self.with_password(read_password(path.as_ref())?))
     }
 
+    /// The URL, with a text in place of the password that it has.
+    #[cfg(feature = "config")]
+    pub(crate) fn url(&self, mask: Option<&str>) -> String {
+        let Self { host, port, user, password } = self;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let encoded = |text: &str| text.bytes().map(encode_byte).collect::<String>();
+        let password = match mask {
+            _ if password.is_empty() => String::new(),
+            Some(mask) => format!(":{mask}"),
+            None => format!(":{}", encoded(password)),
+        };
+        let user = user.as_ref().map(|user| format!("{}{password}@", encoded(user)));
+        format!("http://{}{host}:{port}", user.unwrap_or_default())
+    }
+
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -122,6 +137,17 @@ impl FromStr for HttpProxy {
                 None => (None, String::new()),
             };
         Ok(Self { host, port, user, password })
+    }
+}
+
+/// A byte of user information as a URL has it (RFC 3986 sections 2.1 and 2.3).
+#[cfg(feature = "config")]
+fn encode_byte(byte: u8) -> String {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
     }
 }
 

@@ -43,6 +43,16 @@ pub enum CrlScope {
     Chain,
 }
 
+impl CrlScope {
+    /// The word in files and flags.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaf => "leaf",
+            Self::Chain => "chain",
+        }
+    }
+}
+
 impl FromStr for CrlScope {
     type Err = CrlScopeError;
 

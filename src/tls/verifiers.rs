@@ -133,6 +133,9 @@ fn log_rejected(refusals: &LogLimits<()>, chain: &[CertificateDer<'_>], error: &
     let (peer, serial) = (identity.peer_name(), identity.serial());
     let why = chain::blamed(error, chain).unwrap_or_else(|| error.to_string());
     tracing::warn!(
+        %peer,
+        serial = %serial,
+        reason = why,
         "rejected the certificate that names {peer}, serial {serial}: {why}{suppressed}"
     );
 }

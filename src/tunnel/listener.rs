@@ -83,7 +83,7 @@ impl ListeningTunnels {
     pub(crate) fn announce(&self) {
         let scheme = if self.state.has_tls { "wss" } else { "ws" };
         let (address, path) = (self.address, &self.state.path);
-        tracing::info!("tunnels are accepted at {scheme}://{address}{path}");
+        tracing::info!(%address, "tunnels are accepted at {scheme}://{address}{path}");
     }
 
     /// Shows this certificate to later connections; `None`: the owner's own.
@@ -149,7 +149,7 @@ impl TunnelServer {
     fn log(&self, from: IpAddr, why: &dyn std::fmt::Display) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = failed.admit(Instant::now()) {
-            tracing::warn!("refused a tunnel of {from}: {why}{suppressed}");
+            tracing::warn!(address = %from, reason = %why, "refused a tunnel of {from}: {why}{suppressed}");
         }
     }
 }

@@ -452,3 +452,42 @@ async fn names_of_peers_are_labels_only_where_that_is_asked_for() {
         }
     }
 }
+
+/// Names of metrics in the expressions of alerting rules, without the part of a histogram.
+fn metrics_of(rules: &str) -> std::collections::BTreeSet<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    // Texts for people, and names of alerts, are no metrics.
+    let lines = rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let words = lines.flat_map(|line| line.split(move |c| !is_word(c)));
+    words
+        .filter(|word| word.starts_with("dialback_") || word.starts_with("process_"))
+        .map(|name| name.trim_end_matches("_bucket"))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerting_rules_is_exposed_and_every_alert_has_a_remedy() {
+    let rules = include_str!("../../deploy/prometheus/alerts.yml");
+    let Watched { setup, node, agent } = Watched::open().await;
+    setup.by_caller().call::<String>("Stage/Note", "a").await.expect("a reply");
+    let mut exposed = String::new();
+    for at in [node, agent] {
+        exposed += get(at, "/metrics", &[]).await.text();
+    }
+    let is_exposed = |name: &&&str| {
+        exposed.lines().any(|line| {
+            line.strip_prefix("# TYPE ").is_some_and(|rest| rest.split(' ').next() == Some(**name))
+        })
+    };
+    let names = metrics_of(rules);
+    assert!(names.len() > 10, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !is_exposed(name)).collect();
+    // A process without a revocation list has no end of one.
+    assert_eq!(missing, [&"dialback_crl_expiry_timestamp_seconds"]);
+    let remedies = include_str!("../../docs/operations.md").split("\n## Alerts").nth(1);
+    let remedies = remedies.expect("a section").split("\n## ").next().expect("its end");
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let named: Vec<_> =
+        alerts.filter(|alert| !remedies.contains(&format!("| `{alert}` |"))).collect();
+    assert!(named.is_empty(), "docs/operations.md, Alerts, lacks {named:?}");
+}

@@ -8,6 +8,7 @@ mod calls;
 mod secrets;
 mod certificates;
 mod clock;
+mod config_print;
 mod connect;
 mod doctor;
 mod draining;

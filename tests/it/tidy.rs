@@ -662,3 +662,10 @@ fn every_config_key_is_in_the_reference() {
     let code = "t.optional(\"a\", x); t.each(\n  \"b\", y)";
     assert_eq!(config_keys(code), ["a", "b"].map(str::to_owned).into());
 }
+
+#[test]
+fn the_changelog_of_the_debian_package_is_of_this_version() {
+    let changelog = include_str!("../../deploy/debian/changelog");
+    let expected = concat!("dialback (", env!("CARGO_PKG_VERSION"), "-1) ");
+    assert!(changelog.starts_with(expected), "deploy/debian/changelog does not begin {expected:?}");
+}

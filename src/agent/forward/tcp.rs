@@ -75,6 +75,18 @@ impl TcpForward {
         &self.upstream
     }
 
+    /// How long a connection may be silent, and how long the upstream may take to accept one.
+    #[cfg(feature = "config")]
+    pub(crate) const fn times(&self) -> [Duration; 2] {
+        [self.idle_max, self.connect_wait_max]
+    }
+
+    /// True if the upstream is connected to whenever readiness is asked for.
+    #[cfg(feature = "config")]
+    pub(crate) const fn is_checked(&self) -> bool {
+        self.is_checked
+    }
+
     pub(in crate::agent) fn into_service(self) -> Service {
         let (kind, name) = (CallKind::Tcp, self.name.to_string());
         let check = check::of_tcp(&self.upstream, self.is_checked);
@@ -117,7 +129,12 @@ impl Hosted {
         };
         // Only the agent's log has the address: callers must not learn the network behind it.
         if let Some(suppressed) = self.unreached.admit(requester.clone(), Instant::now()) {
-            tracing::warn!("{path}: the upstream {upstream} cannot be reached: {why}{suppressed}");
+            tracing::warn!(
+                method = %path,
+                address = %upstream,
+                reason = why,
+                "{path}: the upstream {upstream} cannot be reached: {why}{suppressed}"
+            );
         }
         let text = format!("the upstream of {path} cannot be reached: {cause}");
         Err(Status::not_executed(Code::Unavailable, text))

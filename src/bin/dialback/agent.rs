@@ -26,7 +26,6 @@ use dialback::{
 };
 use std::{
     cell::{Cell, RefCell},
-    mem::take,
     path::PathBuf,
 };
 
@@ -50,7 +49,7 @@ pub(crate) struct AgentArgs {
     pub(crate) command: Option<JoinCommand>,
 }
 
-/// Flags of `dialback agent`, which `dialback doctor agent` reads too.
+/// Flags of `dialback agent`, which `doctor agent` and `config print agent` read too.
 #[derive(Debug, Args)]
 pub(crate) struct AgentFlags {
     /// Config file of the agent
@@ -148,46 +147,45 @@ impl AgentFlags {
         Ok(if nodes.is_empty() { vec!["localhost".parse()?] } else { nodes })
     }
 
-    /// All that the agent hosts.
-    fn hosted(&self, file: &mut AgentConfig) -> Result<Vec<HostedConfig>, Failure> {
-        let bytes_max = file.limits.message_bytes_max;
-        let services = forwards::all(&self.forward, take(&mut file.forwards));
-        let tcp = merged("--tcp", &self.tcp, take(&mut file.tcp), TcpForward::name)?;
-        let http = merged("--http", &self.http, take(&mut file.http), |one| &one.name)?;
-        let mcp = merged("--mcp", &self.mcp, take(&mut file.mcp), |one| &one.name)?;
-        let ledger = self.ledger.clone().or_else(|| file.ledger.take());
-        let demo = HostedConfig::demo(self.demo.unwrap_or(file.demo), ledger)?;
-        let services = services.into_iter().map(|one| HostedConfig::service(one, bytes_max));
-        let tcp = tcp.into_iter().map(|one| Ok(HostedConfig::Tcp(one)));
-        let http = http.into_iter().map(HostedConfig::http);
-        let mcp = mcp.into_iter().map(|one| HostedConfig::mcp(one, bytes_max));
-        demo.into_iter().map(Ok).chain(services).chain(tcp).chain(http).chain(mcp).collect()
-    }
-
     /// The paths to the nodes and to the enroller.
     pub(crate) fn paths(&self, of_file: PathsFile) -> Result<PathsFile, Failure> {
         let mut paths = self.paths.read()?.or(of_file);
         paths.enroll_tunnel_url = self.enroll_tunnel_url.clone().or(paths.enroll_tunnel_url);
         Ok(paths)
     }
+
+    /// The settings that an agent runs with: of the flags, of its file, and defaults. Credentials
+    /// are located later.
+    pub(crate) fn merge(&self, mut file: AgentConfig) -> Result<AgentConfig, Failure> {
+        file.nodes = self.nodes(file.nodes)?;
+        file.demo = self.demo.unwrap_or(file.demo);
+        file.ledger = self.ledger.clone().or(file.ledger);
+        file.limits.memory_max = self.memory_max.or(file.limits.memory_max);
+        file.tcp = merged("--tcp", &self.tcp, file.tcp, TcpForward::name)?;
+        file.http = merged("--http", &self.http, file.http, |one| &one.name)?;
+        file.mcp = merged("--mcp", &self.mcp, file.mcp, |one| &one.name)?;
+        file.forwards = forwards::all(&self.forward, file.forwards);
+        file.enroll = self.enroll.clone().or(file.enroll);
+        file.paths = self.paths(file.paths)?;
+        file.audit = AuditFile::from(self.audit.clone()).or(file.audit);
+        file.admin = admin::settings(self.admin.clone(), file.admin);
+        Ok(file)
+    }
 }
 
 impl Settings {
     fn read(args: &AgentFlags, locator: &Locator) -> Result<Self, Failure> {
-        let mut file = args.file()?;
-        let hosted = args.hosted(&mut file)?;
-        let of_file = file.nodes;
-        let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == of_file);
+        let file = args.file()?;
+        let of_file = &file.nodes;
+        let is_overridden = !(args.node.is_empty() || of_file.is_empty() || args.node == *of_file);
         let overridden = if is_overridden { of_file.clone() } else { Vec::new() };
-        let nodes = args.nodes(of_file)?;
+        let mut file = args.merge(file)?;
+        let hosted = HostedConfig::all(&mut file)?;
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.clone());
-        file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
         files.extend(hosted.iter().filter_map(HostedConfig::file).cloned());
-        let enroller = args.enroll.clone().or(file.enroll);
-        let paths = args.paths(file.paths)?;
-        let renewal = enroller.map(|enroller| Renewal::new(enroller, located.clone()));
+        let renewal = file.enroll.map(|enroller| Renewal::new(enroller, located.clone()));
         let credentials = match &renewal {
             Some(renewal) => join::present(renewal, Role::Agent)?,
             None => credentials::load_from(Role::Agent, &located)?,
@@ -196,13 +194,13 @@ impl Settings {
             hosted,
             credentials,
             renewal,
-            nodes,
+            nodes: file.nodes,
             overridden,
             policy: file.policy,
             limits: file.limits,
-            paths,
-            audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: admin::settings(args.admin.clone(), file.admin),
+            paths: file.paths,
+            audit: file.audit,
+            admin: file.admin,
             files,
         })
     }
@@ -284,12 +282,14 @@ struct Current {
 impl Current {
     fn announce(&self, previous: &Self) {
         if self.nodes != previous.nodes {
-            tracing::info!("{}", dialling(&self.nodes));
+            let nodes = joined(&self.nodes);
+            tracing::info!(nodes, "dialling {nodes}");
         }
         if self.overridden != previous.overridden && !self.overridden.is_empty() {
+            let nodes = joined(&self.overridden);
             tracing::warn!(
-                "`nodes` of the config file ({}) is not used: --node or DIALBACK_NODE names others",
-                joined(&self.overridden)
+                nodes,
+                "`nodes` of the config file ({nodes}) is not used: --node or DIALBACK_NODE names others"
             );
         }
         self.hosted.announce(&previous.hosted);

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     /// Check and test policy rules
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Check config files
+    /// Check config files, and print settings with their sources
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print completions for a shell
@@ -149,11 +149,11 @@ pub(crate) fn parse() -> Cli {
     read.unwrap_or_else(|error| error.exit())
 }
 
-/// Gives every flag its environment variable, hidden in help. `config` is excluded: its flags name
-/// files to check, and `DIALBACK_NODE` is the address of a node.
+/// Gives every flag its environment variable, hidden in help. `config check` is excluded: its flags
+/// name files to check, and `DIALBACK_NODE` is the address of a node.
 fn with_environment(command: clap::Command) -> clap::Command {
     if command.get_name() == "config" {
-        return command;
+        return command.mut_subcommand("print", with_environment);
     }
     command
         .mut_args(|arg| match variable(&arg) {
@@ -177,7 +177,12 @@ pub(crate) fn variables() -> BTreeSet<String> {
 /// None for `--force`: a variable left behind must not replace a CA.
 fn variable(arg: &clap::Arg) -> Option<String> {
     let flag = arg.get_long().filter(|flag| !["help", "version", "force"].contains(flag))?;
-    Some(format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_")))
+    Some(variable_of(flag))
+}
+
+/// The variable of a flag.
+pub(crate) fn variable_of(flag: &str) -> String {
+    format!("DIALBACK_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
 pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -209,7 +214,7 @@ mod tests {
                 let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
                 assert_eq!(found, expected, "{arg}");
             }
-            let others = command.get_subcommands().filter(|inner| inner.get_name() != "config");
+            let others = command.get_subcommands().filter(|inner| inner.get_name() != "check");
             others.for_each(check);
         }
         check(&with_environment(Cli::command()));

@@ -55,6 +55,7 @@ pub(crate) async fn kept<T>(audit: &Audit, work: impl Future<Output = T>) -> Res
     };
     if !audit.flush(AUDIT_FLUSH_WAIT_MAX) {
         tracing::warn!(
+            wait_s = AUDIT_FLUSH_WAIT_MAX.as_secs(),
             "audit log not flushed within {AUDIT_FLUSH_WAIT_MAX:?}: its last lines are lost"
         );
     }

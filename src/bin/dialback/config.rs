@@ -1,8 +1,9 @@
-//! `dialback config check`: checks config files before anything runs with them.
+//! `dialback config`: checks config files before anything runs with them, and prints settings.
 
 use crate::{
     agent,
     args::{self, Command},
+    config_print::{self, PrintCommand},
     exit::Failure,
     node,
     output::{count, escape, print},
@@ -34,11 +35,29 @@ lists, tokens and CAs that they name: what passes can start, unless its address 
         #[arg(long)]
         text_only: bool,
     },
+    /// Print the settings that a node or an agent would run with, and the source of each value
+    #[command(
+        subcommand,
+        after_help = "\
+The output is a config file of the same effect. Behind each value stands its source: a line of a
+file, a flag, a variable of the environment, or the default. Files that are named are not read,
+except those of rules (--policy). Secrets are masked, and a file with masked secrets is refused.
+Exit codes: 0 printed; 2 bad usage or config file, or credentials that are not found."
+    )]
+    Print(PrintCommand),
 }
 
-/// Runs the command. Checks every named file and reports all errors together.
 pub(crate) fn run(command: ConfigCommand) -> Result<(), Failure> {
-    let ConfigCommand::Check { file, node, agent, text_only } = command;
+    match command {
+        ConfigCommand::Check { file, node, agent, text_only } => {
+            check([file, node, agent], text_only)
+        }
+        ConfigCommand::Print(command) => config_print::run(command),
+    }
+}
+
+/// Checks every named file and reports all errors together.
+fn check([file, node, agent]: [Option<PathBuf>; 3], text_only: bool) -> Result<(), Failure> {
     let checked = [
         node.map(|path| (check_node(&path), path)),
         agent.map(|path| (check_agent(&path), path)),

@@ -39,15 +39,15 @@ fn mend(files: &CredentialFiles) {
     let key = files.key.display();
     match mend_pair(&files.cert, &files.key) {
         Ok(Mended::Request) => {
-            tracing::info!("certificate for the requested key found: the key has replaced {key}")
+            tracing::info!(file = %key, "certificate for the requested key found: the key has replaced {key}")
         }
         Ok(Mended::Replacement) => {
-            tracing::warn!("completed an interrupted replacement of certificate and key")
+            tracing::warn!(file = %key, "completed an interrupted replacement of certificate and key")
         }
         Ok(_) => {}
         Err(error) => {
             let error = Failure::local(&error).lines().join("; ");
-            tracing::warn!("cannot replace {key} with the requested key: {error}");
+            tracing::warn!(file = %key, reason = error, "cannot replace {key} with the requested key: {error}");
         }
     }
 }
@@ -121,6 +121,14 @@ pub(crate) fn locate(
     Ok(found)
 }
 
+/// The settings that name located files.
+pub(crate) fn named(located: CredentialFiles, is_without_list: bool) -> TlsFiles {
+    let CredentialFiles { cert, key, ca, node_ca, crl, crl_scope } = located;
+    let crl = if is_without_list { Some(TlsFiles::NO_LIST.into()) } else { crl };
+    let [cert, key, ca] = [cert, key, ca].map(Some);
+    TlsFiles { cert, key, ca, node_ca, crl, crl_scope: Some(crl_scope) }
+}
+
 fn with_key(mut files: TlsFiles) -> TlsFiles {
     let sibling_key = files.cert.as_ref().map(|cert| cert.with_extension("key"));
     files.key = files.key.or(sibling_key);
@@ -145,18 +153,19 @@ fn sibling(cert: &Path, name: &str) -> Option<PathBuf> {
 /// Logs the certificate in use and its expiry, and the expiry of the revocation list.
 pub(crate) fn announce(credentials: &Credentials) {
     let identity = credentials.identity();
-    tracing::info!(
-        "certificate {} of {}, expires {}",
-        identity.peer_name(),
-        identity.trust_domain(),
-        credentials.validity().ends
-    );
+    let (peer, domain) = (identity.peer_name(), identity.trust_domain());
+    let ends = &credentials.validity().ends;
+    let expires = Utc(ends.at());
+    tracing::info!(%peer, %expires, "certificate {peer} of {domain}, expires {ends}");
     match credentials.crl_next_update() {
         Some(until) if until < SystemTime::now() => tracing::warn!(
+            expires = %Utc(until),
             "revocation list expired at {}: every new link is refused; sign a new list with `dialback certs crl`",
             Utc(until)
         ),
-        Some(until) => tracing::info!("revocation list expires {}", Utc(until)),
+        Some(until) => {
+            tracing::info!(expires = %Utc(until), "revocation list expires {}", Utc(until));
+        }
         None => tracing::warn!("{NO_LIST}"),
     }
 }

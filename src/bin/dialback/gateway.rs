@@ -7,10 +7,12 @@ use dialback::{
     tokens::Tokens,
 };
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
+
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 pub(crate) struct GatewaySettings {
     listen: SocketAddr,
@@ -21,26 +23,12 @@ pub(crate) struct GatewaySettings {
 }
 
 impl GatewaySettings {
+    /// Reads what merged settings name.
     pub(crate) fn read(
-        args: &NodeFlags,
-        file: Option<GatewayFile>,
+        config: Option<GatewayFile>,
         sites: Vec<SiteFile>,
     ) -> Result<Option<Self>, Failure> {
-        let mut config = match (file, args.gateway) {
-            (Some(config), _) => config,
-            (None, Some(_)) => GatewayFile::default(),
-            (None, None) if args.tokens.is_some() => {
-                let text = "--tokens requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file";
-                return Err(Failure::Local(vec![text.into()]));
-            }
-            (None, None) if !sites.is_empty() => {
-                let text = "[[site]] requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file";
-                return Err(Failure::Local(vec![text.into()]));
-            }
-            (None, None) => return Ok(None),
-        };
-        config.tokens = args.tokens.clone().or(config.tokens);
-        let listen = args.gateway.or(config.listen);
+        let Some(config) = config else { return Ok(None) };
         let tokens = config.tokens.as_ref().map(|path| read_tokens(path)).transpose()?;
         let certificate = match &config.tls {
             Some(GatewayTls { certificate: Some([cert, key]) }) => {
@@ -48,7 +36,7 @@ impl GatewaySettings {
             }
             _ => None,
         };
-        let listen = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
+        let listen = config.listen.unwrap_or(LISTEN_DEFAULT);
         let sites = read_sites(sites, config.tls.is_some())?;
         Ok(Some(Self { listen, config, tokens, certificate, sites }))
     }
@@ -63,6 +51,30 @@ impl GatewaySettings {
         let of_sites = self.sites.iter().filter_map(|(site, _)| site.certificate.clone()).flatten();
         self.config.tokens.iter().cloned().chain(certificate).chain(of_sites).collect()
     }
+}
+
+/// The settings of flags, file and defaults; `None` without a gateway.
+pub(crate) fn merge(
+    args: &NodeFlags,
+    file: Option<GatewayFile>,
+    has_sites: bool,
+) -> Result<Option<GatewayFile>, Failure> {
+    let required = |by: &str| {
+        let text = format!(
+            "{by} requires the HTTP gateway; set its address with --gateway IP:PORT, or in [gateway] of the config file"
+        );
+        Err(Failure::Local(vec![text]))
+    };
+    let mut config = match (file, args.gateway) {
+        (Some(config), _) => config,
+        (None, Some(_)) => GatewayFile::default(),
+        (None, None) if args.tokens.is_some() => return required("--tokens"),
+        (None, None) if has_sites => return required("[[site]]"),
+        (None, None) => return Ok(None),
+    };
+    config.tokens = args.tokens.clone().or(config.tokens);
+    config.listen = Some(args.gateway.or(config.listen).unwrap_or(LISTEN_DEFAULT));
+    Ok(Some(config))
 }
 
 fn read_sites(files: Vec<SiteFile>, has_tls: bool) -> Result<Vec<(SiteFile, Site)>, Failure> {

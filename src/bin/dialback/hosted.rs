@@ -4,14 +4,14 @@
 use crate::{exit::Failure, forwards, http_forwards, mcp_forwards};
 use dialback::{
     Name, ServiceSet, TcpForward,
-    config::{ForwardConfig, HttpForwardConfig, McpForwardConfig, McpServerConfig},
+    config::{AgentConfig, ForwardConfig, HttpForwardConfig, McpForwardConfig, McpServerConfig},
     demo::{self, Ledger},
     limits::CONFIG_BYTES_MAX,
 };
 use std::{
-    fmt,
     fs::File,
     io::{self, Read as _},
+    mem::take,
     path::{Path, PathBuf},
 };
 
@@ -32,22 +32,38 @@ pub(crate) type UpstreamCas = Option<Vec<u8>>;
 type MessageBytesMax = usize;
 
 impl HostedConfig {
-    pub(crate) fn service(config: ForwardConfig, bytes_max: usize) -> Result<Self, Failure> {
+    /// All that an agent hosts, taken from its settings.
+    pub(crate) fn all(settings: &mut AgentConfig) -> Result<Vec<Self>, Failure> {
+        let bytes_max = settings.limits.message_bytes_max;
+        let demo = Self::demo(settings.demo, settings.ledger.take())?;
+        let services = take(&mut settings.forwards).into_iter();
+        let tcp = take(&mut settings.tcp).into_iter();
+        let http = take(&mut settings.http).into_iter();
+        let mcp = take(&mut settings.mcp).into_iter();
+        let demo = demo.into_iter().map(Ok);
+        demo.chain(services.map(|config| Self::service(config, bytes_max)))
+            .chain(tcp.map(|forward| Ok(Self::Tcp(forward))))
+            .chain(http.map(Self::http))
+            .chain(mcp.map(|config| Self::mcp(config, bytes_max)))
+            .collect()
+    }
+
+    fn service(config: ForwardConfig, bytes_max: usize) -> Result<Self, Failure> {
         let cas = read_cas(config.upstream_ca.as_deref(), config.service.as_str())?;
         Self::Service(config, cas, bytes_max).expect_makeable()
     }
 
-    pub(crate) fn http(config: HttpForwardConfig) -> Result<Self, Failure> {
+    fn http(config: HttpForwardConfig) -> Result<Self, Failure> {
         let cas = read_cas(config.upstream_ca.as_deref(), &format!("http:{}", config.name))?;
         Self::Http(config, cas).expect_makeable()
     }
 
-    pub(crate) fn mcp(config: McpForwardConfig, bytes_max: usize) -> Result<Self, Failure> {
+    fn mcp(config: McpForwardConfig, bytes_max: usize) -> Result<Self, Failure> {
         let cas = read_cas(config.upstream_ca.as_deref(), &format!("mcp:{}", config.name))?;
         Self::Mcp(config, cas, bytes_max).expect_makeable()
     }
 
-    pub(crate) fn demo(has_demo: bool, ledger: Option<PathBuf>) -> Result<Option<Self>, Failure> {
+    fn demo(has_demo: bool, ledger: Option<PathBuf>) -> Result<Option<Self>, Failure> {
         match (has_demo, ledger) {
             (true, ledger) => Ok(Some(Self::Demo(ledger))),
             (false, None) => Ok(None),
@@ -64,6 +80,29 @@ impl HostedConfig {
             Self::Http(config, _) => config.upstream_ca.as_ref(),
             Self::Mcp(config, ..) => config.upstream_ca.as_ref(),
             Self::Tcp(_) | Self::Demo(_) => None,
+        }
+    }
+
+    /// What is called, and what answers, for the log.
+    fn route(&self) -> [String; 2] {
+        match self {
+            Self::Service(config, ..) => [config.service.to_string(), config.upstream.to_string()],
+            Self::Tcp(forward) => {
+                [format!("tcp:{}", forward.name()), forward.upstream().to_string()]
+            }
+            Self::Http(config, _) => [format!("http:{}", config.name), config.upstream.to_string()],
+            Self::Mcp(McpForwardConfig { name, server, .. }, ..) => {
+                let server = match server {
+                    McpServerConfig::Http(address) => address.to_string(),
+                    // The arguments may be secrets.
+                    McpServerConfig::Command(command) => {
+                        format!("processes of {}", command.first().map_or("", String::as_str))
+                    }
+                    _ => String::new(),
+                };
+                [format!("mcp:{name}"), server]
+            }
+            Self::Demo(_) => ["HelloService and Demo", "the demo services"].map(str::to_owned),
         }
     }
 
@@ -92,24 +131,6 @@ fn open_ledger(path: &Path) -> Result<Ledger, Failure> {
     Ledger::open(path).map_err(|error| {
         Failure::usage(format!("cannot open the ledger {}: {error}", path.display()))
     })
-}
-
-impl fmt::Display for HostedConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service(config, ..) => write!(f, "{} to {}", config.service, config.upstream),
-            Self::Tcp(forward) => write!(f, "tcp:{} to {}", forward.name(), forward.upstream()),
-            Self::Http(config, _) => write!(f, "http:{} to {}", config.name, config.upstream),
-            Self::Mcp(McpForwardConfig { name, server, .. }, ..) => match server {
-                McpServerConfig::Http(address) => write!(f, "mcp:{name} to {address}"),
-                McpServerConfig::Command(command) => {
-                    write!(f, "mcp:{name} to processes of {}", command.join(" "))
-                }
-                _ => write!(f, "mcp:{name}"),
-            },
-            Self::Demo(_) => f.write_str("calls of HelloService and Demo to the demo services"),
-        }
-    }
 }
 
 /// What is hosted, with its services.
@@ -141,17 +162,18 @@ impl LiveServices {
         self.0.len() == other.0.len() && has_all(self, other)
     }
 
+    fn beyond(&self, other: &Self) -> impl Iterator<Item = [String; 2]> {
+        let own = self.0.iter().filter(|(config, _)| other.set_of(config).is_none());
+        own.map(|(config, _)| config.route())
+    }
+
     /// Logs what it forwards that the previous one did not, and the reverse.
     pub(crate) fn announce(&self, previous: &Self) {
-        let beyond = |one: &Self, other: &Self| {
-            let has_no = |(config, _): &&(HostedConfig, ServiceSet)| other.set_of(config).is_none();
-            one.0.iter().filter(has_no).map(|(config, _)| config.clone()).collect::<Vec<_>>()
-        };
-        for config in beyond(previous, self) {
-            tracing::info!("no longer forwarding {config}");
+        for [method, address] in previous.beyond(self) {
+            tracing::info!(method, address, "no longer forwarding {method} to {address}");
         }
-        for config in beyond(self, previous) {
-            tracing::info!("forwarding {config}");
+        for [method, address] in self.beyond(previous) {
+            tracing::info!(method, address, "forwarding {method} to {address}");
         }
         if self.0.is_empty() {
             tracing::warn!(

@@ -23,6 +23,13 @@ impl fmt::Display for Listen {
 /// Peer address as the end of a sentence: ` from 127.0.0.1:40000`, or nothing for a Unix socket.
 pub(crate) struct From(Option<SocketAddr>);
 
+impl From {
+    /// The address as a field of a log line.
+    pub(crate) fn address(&self) -> Option<impl tracing::Value> {
+        self.0.map(tracing::field::display)
+    }
+}
+
 impl fmt::Display for From {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |address| write!(f, " from {address}"))

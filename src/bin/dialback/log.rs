@@ -67,8 +67,10 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no text");
     match panic.location() {
-        Some(location) => tracing::error!("panic at {location}: {text}"),
-        None => tracing::error!("panic: {text}"),
+        Some(location) => {
+            tracing::error!(%location, reason = text, "panic at {location}: {text}");
+        }
+        None => tracing::error!(reason = text, "panic: {text}"),
     }
 }
 
@@ -139,6 +141,7 @@ impl EventText {
             let shown = match value.as_str() {
                 Some(value) if self.message.contains(value) => continue,
                 Some(value) => value.to_owned(),
+                None if self.has_number(&value.to_string()) => continue,
                 None => value.to_string(),
             };
             let is_word = !shown.contains([' ', '"', '=']);
@@ -146,6 +149,12 @@ impl EventText {
             text.push_str(&format!(" {key}={shown}"));
         }
         text
+    }
+
+    /// True if the message has this number as a whole.
+    fn has_number(&self, number: &str) -> bool {
+        let mut words = self.message.split(|c: char| !(c.is_alphanumeric() || c == '.'));
+        words.any(|word| word.trim_end_matches('.') == number)
     }
 
     fn as_json(&self, timestamp: &str, level: Level) -> String {
@@ -179,6 +188,10 @@ impl Visit for EventText {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
+        self.fields.insert(field.name().into(), value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.fields.insert(field.name().into(), value.into());
     }
 
@@ -218,6 +231,11 @@ mod tests {
         let message = "caller/ops linked".to_owned();
         let event_text = EventText { message, fields: fields.into_iter().collect() };
         assert_eq!(event_text.as_text(), "caller/ops linked count=2 why=\"a b\"");
+        let fields = [("count", 2.into()), ("retry_s", 1.5.into()), ("limit", 12.into())];
+        let fields = fields.map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value));
+        let message = "ignored 2 of 120; retrying in 1.5 s".to_owned();
+        let event_text = EventText { message, fields: fields.into_iter().collect() };
+        assert_eq!(event_text.as_text(), "ignored 2 of 120; retrying in 1.5 s limit=12");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use crate::{
     credentials::{self, Locator},
     exit::Failure,
     gateway::{self, GatewaySettings},
-    policy::{count_rules, rules_of},
+    policy::count_rules,
     reload::{self, Start},
     tunnel::{self, TunnelSettings},
 };
 use clap::Args;
 use dialback::{
     Admin, AdminAddress, ConfigUpdate, Credentials, Limits, Node, NodePolicy, Role,
-    config::{AdminConfig, AuditFile, NodeConfig, parse_listen, parse_memory_max},
+    config::{AdminConfig, AuditFile, NodeConfig, PolicyFile, parse_listen, parse_memory_max},
 };
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -33,7 +33,7 @@ pub(crate) struct NodeArgs {
     pub(crate) flags: NodeFlags,
 }
 
-/// Flags of `dialback node`, which `dialback doctor node` reads too.
+/// Flags of `dialback node`, which `doctor node` and `config print node` read too.
 #[derive(Debug, Args)]
 pub(crate) struct NodeFlags {
     /// Config file of the node
@@ -102,31 +102,44 @@ impl NodeFlags {
     pub(crate) fn listen(&self, of_file: Option<SocketAddr>) -> SocketAddr {
         self.listen.or(of_file).unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, 4433).into())
     }
+
+    /// The settings that a node runs with: of the flags, of its file, and defaults. Credentials are
+    /// located later.
+    pub(crate) fn merge(&self, mut file: NodeConfig) -> Result<NodeConfig, Failure> {
+        if let Some(path) = &self.policy {
+            file.replace_rules(PolicyFile::read(path)?);
+        }
+        file.listen = Some(self.listen(file.listen));
+        file.limits.memory_max = self.memory_max.or(file.limits.memory_max);
+        file.state = self.state.clone().or(file.state);
+        file.audit = AuditFile::from(self.audit.clone()).or(file.audit);
+        file.admin = admin::settings(self.admin.clone(), file.admin);
+        file.gateway = gateway::merge(self, file.gateway, !file.sites.is_empty())?;
+        file.tunnel = tunnel::merge(self.tunnel, file.tunnel, file.gateway.is_some())?;
+        Ok(file)
+    }
 }
 
 impl Settings {
     fn read(args: &NodeFlags, locator: &Locator) -> Result<Self, Failure> {
-        let mut file = args.file()?;
-        file.limits.memory_max = args.memory_max.or(file.limits.memory_max);
-        let listen = args.listen(file.listen);
-        let policy = rules_of(args.policy.as_deref(), file.policy)?;
+        let file = args.merge(args.file()?)?;
         let located = locator.locate(args.tls.clone().into(), file.tls)?;
         let mut files = credentials::paths(&located);
         files.extend(args.config.iter().chain(&args.policy).cloned());
-        let gateway = GatewaySettings::read(args, file.gateway, file.sites)?;
+        let gateway = GatewaySettings::read(file.gateway, file.sites)?;
         files.extend(gateway.iter().flat_map(GatewaySettings::files));
-        let tunnel = TunnelSettings::read(args.tunnel, file.tunnel, gateway.is_some())?;
+        let tunnel = TunnelSettings::read(file.tunnel)?;
         files.extend(tunnel.iter().flat_map(TunnelSettings::files));
         Ok(Self {
             gateway,
             tunnel,
-            policy,
+            policy: file.policy,
             credentials: credentials::load_from(Role::Node, &located)?,
-            listen,
+            listen: args.listen(file.listen),
             limits: file.limits,
-            state: args.state.clone().or(file.state),
-            audit: AuditFile::from(args.audit.clone()).or(file.audit),
-            admin: admin::settings(args.admin.clone(), file.admin),
+            state: file.state,
+            audit: file.audit,
+            admin: file.admin,
             files,
         })
     }

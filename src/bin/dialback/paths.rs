@@ -102,12 +102,11 @@ pub(crate) fn settings(paths: &PathsFile) -> Result<PathSettings, Failure> {
             let text = "--proxy-password-file needs --proxy http://USER@HOST:PORT beside it";
             return Err(Failure::usage(text));
         }
-        (None, None) if settings.uses_tunnels() => {
-            if let Some(proxy) = proxy_of_environment() {
+        (None, None) => {
+            if let Some(proxy) = proxy_of_environment(paths) {
                 settings = settings.proxy(proxy, variable("NO_PROXY").unwrap_or_default());
             }
         }
-        (None, None) => {}
     }
     if paths.verify == Some(true) {
         let ca = paths.ca.as_ref().map(|path| read(path, "the CAs of tunnels")).transpose()?;
@@ -139,13 +138,19 @@ fn variable(name: &str) -> Option<String> {
     value.filter(|value| !value.is_empty())
 }
 
-/// The proxy of `HTTPS_PROXY`. Without a scheme it is an HTTP proxy, as other tools take it. One of
-/// another kind is ignored: it may be meant for other programs.
-fn proxy_of_environment() -> Option<HttpProxy> {
+/// The proxy of `HTTPS_PROXY`, if tunnels may be opened and the settings name no proxy. Without a
+/// scheme it is an HTTP proxy, as other tools take it. One of another kind is ignored: it may be
+/// meant for other programs.
+pub(crate) fn proxy_of_environment(paths: &PathsFile) -> Option<HttpProxy> {
+    if paths.proxy.is_some() || paths.path == Some(PathChoice::Udp) {
+        return None;
+    }
     let value = variable("HTTPS_PROXY")?;
     let url = if value.contains("://") { value } else { format!("http://{value}") };
     let parsed = url.parse();
     parsed
-        .inspect_err(|error| tracing::info!("HTTPS_PROXY in the environment is ignored: {error}"))
+        .inspect_err(|error| {
+            tracing::info!(reason = %error, "HTTPS_PROXY in the environment is ignored: {error}");
+        })
         .ok()
 }

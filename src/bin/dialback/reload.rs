@@ -121,7 +121,7 @@ impl<S: Send + 'static> Reloads<S> {
                     notify(&Notification::Reloading);
                     pending = Pending::default();
                     self.watch.take().await;
-                    tracing::info!("SIGHUP received: reloading all files");
+                    tracing::info!(signal = "SIGHUP", "SIGHUP received: reloading all files");
                 }
                 () = pending.again() => {}
             }
@@ -136,7 +136,10 @@ impl<S: Send + 'static> Reloads<S> {
                     notify(&Notification::Ready(&text));
                     for line in pending.due(failure.lines(), Instant::now()) {
                         // The log escapes its lines itself.
-                        tracing::error!("reload failed, keeping the previous settings: {line}");
+                        tracing::error!(
+                            reason = line,
+                            "reload failed, keeping the previous settings: {line}"
+                        );
                     }
                 }
             }
@@ -158,7 +161,7 @@ impl<S: Send + 'static> Reloads<S> {
         }
         apply(next).await?;
         for setting in needs_restart {
-            tracing::warn!("{setting} has changed: restart to apply");
+            tracing::warn!(setting, "{setting} has changed: restart to apply");
         }
         Ok(())
     }

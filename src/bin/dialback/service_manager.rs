@@ -35,7 +35,7 @@ pub(crate) fn notify(notification: &Notification<'_>) {
         Notification::Alive => vec![State::Watchdog],
     };
     if let Err(error) = sd_notify::notify(&states) {
-        tracing::warn!("cannot notify systemd at NOTIFY_SOCKET: {error}");
+        tracing::warn!(reason = %error, "cannot notify systemd at NOTIFY_SOCKET: {error}");
     }
 }
 

@@ -188,6 +188,7 @@ impl Signals {
         let mut shutdown = pin!(shutdown(abort.clone()));
         notify(&Notification::Stopping);
         tracing::info!(
+            signal = first.as_str(),
             "{} received: shutting down, calls in flight may finish; a second signal aborts them",
             first.as_str()
         );

@@ -146,7 +146,7 @@ impl Local {
             let ended = async { while connections.join_next().await.is_some() {} };
             if tokio::time::timeout(Limits::default().drain_max, ended).await.is_err() {
                 let count = connections.len();
-                tracing::warn!("drain time is over: closing {count} connections");
+                tracing::warn!(count, "drain time is over: closing {count} connections");
             }
         };
         let finish_unless = async |abort: CancellationToken| {
@@ -166,9 +166,14 @@ impl Local {
         let (way, address) = (&self.way, &listener.address);
         look(caller, way).await;
         print(&format!("listening on {address}"))?;
-        tracing::info!("listening on {address}; forwarding connections to {way}");
+        let agent = &way.agent;
+        let method = format!("tcp:{}", way.name);
+        tracing::info!(%address, %agent, method, "listening on {address}; forwarding connections to {way}");
         if listener.is_remote() {
             tracing::warn!(
+                %address,
+                %agent,
+                method,
                 "{address} is not a loopback address: anyone who can connect to it uses {way} in the name of this caller"
             );
         }
@@ -189,6 +194,7 @@ impl Local {
                 Some(_ended) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((_refused, from)) if connections.len() >= self.connections_max => tracing::warn!(
+                        address = from.address(),
                         "refused connection{from}: limit of {} connections reached (--connections-max)",
                         self.connections_max
                     ),
@@ -199,7 +205,7 @@ impl Local {
                     Err(error) => {
                         let hint = files_hint(&error);
                         if !std::mem::replace(&mut is_failing, true) {
-                            tracing::warn!("cannot accept connection: {error}{hint}");
+                            tracing::warn!(reason = %error, "cannot accept connection: {error}{hint}");
                         }
                         tokio::time::sleep(ACCEPT_RETRY_AFTER).await;
                     }
@@ -219,13 +225,17 @@ async fn look(caller: &Caller, way: &Way) {
                 service.methods.iter().map(|method| method.path(&service.name))
             });
             if !hosted.any(|hosted| hosted == path) {
+                let agent = &way.agent;
                 tracing::warn!(
-                    "connections will be refused: agent {} hosts no {path} that this caller may use; check [[tcp]] of the agent and the [[allow]] rules for {path}",
-                    way.agent
+                    %agent,
+                    method = path,
+                    "connections will be refused: agent {agent} hosts no {path} that this caller may use; check [[tcp]] of the agent and the [[allow]] rules for {path}"
                 );
             }
         }
-        Ok(Err(status)) => tracing::warn!("connections will be refused for now: {status}"),
+        Ok(Err(status)) => {
+            tracing::warn!(agent = %way.agent, reason = %status, "connections will be refused for now: {status}");
+        }
         Err(_elapsed) => {}
     }
 }
@@ -241,7 +251,13 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
     let stream = match call.await {
         Ok(stream) => stream,
         Err(status) => {
-            return tracing::warn!("connection{from} to {way} failed: {status} (call {call_id})");
+            return tracing::warn!(
+                address = from.address(),
+                %call_id,
+                agent = %way.agent,
+                code = status.code().as_str(),
+                "connection{from} to {way} failed: {status} (call {call_id})"
+            );
         }
     };
     match stream.relay(socket).await {
@@ -252,7 +268,13 @@ async fn lead(callee: Callee, way: Way, socket: Socket, from: From) {
             tracing::debug!("connection{from} to {way} reset: {status}");
         }
         Err(status) => {
-            tracing::warn!("connection{from} to {way} aborted: {status} (call {call_id})");
+            tracing::warn!(
+                address = from.address(),
+                %call_id,
+                agent = %way.agent,
+                code = status.code().as_str(),
+                "connection{from} to {way} aborted: {status} (call {call_id})"
+            );
         }
     }
 }

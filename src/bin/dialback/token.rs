@@ -78,9 +78,11 @@ pub(crate) fn run(args: TokenArgs) -> Result<(), Failure> {
             shown(print_all(token.as_str())).inspect_err(|_| {
                 // A token that was not shown must not stay valid.
                 if let Err(error) = file.revoke(&name, Some(&token.id())) {
+                    let id = token.id();
                     tracing::error!(
-                        "cannot revoke token {} of {name}, it stays valid: {error}",
-                        token.id()
+                        caller = %name,
+                        reason = %error,
+                        "cannot revoke token {id} of {name}, it stays valid: {error}"
                     );
                 }
             })

@@ -10,28 +10,9 @@ pub(crate) struct TunnelSettings {
 }
 
 impl TunnelSettings {
-    pub(crate) fn read(
-        listen: Option<SocketAddr>,
-        file: Option<TunnelFile>,
-        has_gateway: bool,
-    ) -> Result<Option<Self>, Failure> {
-        let mut config = match (file, listen) {
-            (Some(config), _) => config,
-            (None, Some(_)) => TunnelFile::default(),
-            (None, None) => return Ok(None),
-        };
-        config.listen = listen.or(config.listen);
-        let usage = |text: &str| Err(Failure::Local(vec![text.into()]));
-        if config.on_gateway && !has_gateway {
-            return usage(
-                "[tunnel] on_gateway needs the HTTP gateway; add [gateway] to the config file, or --gateway IP:PORT",
-            );
-        }
-        if config.listen.is_none() && !config.on_gateway {
-            return usage(
-                "[tunnel] has no address; set listen, as listen = \"[::]:443\", or on_gateway = true",
-            );
-        }
+    /// Reads what merged settings name.
+    pub(crate) fn read(config: Option<TunnelFile>) -> Result<Option<Self>, Failure> {
+        let Some(config) = config else { return Ok(None) };
         let certificate = match &config.certificate {
             Some([cert, key]) => Some(ServerCertificate::from_files(cert, key)?),
             None => None,
@@ -68,6 +49,32 @@ impl TunnelSettings {
         }
         Some(self.config.trusted_proxy.iter().copied().fold(listener, TunnelListen::trusted_proxy))
     }
+}
+
+/// The settings of the flag and the file; `None` without tunnels.
+pub(crate) fn merge(
+    listen: Option<SocketAddr>,
+    file: Option<TunnelFile>,
+    has_gateway: bool,
+) -> Result<Option<TunnelFile>, Failure> {
+    let mut config = match (file, listen) {
+        (Some(config), _) => config,
+        (None, Some(_)) => TunnelFile::default(),
+        (None, None) => return Ok(None),
+    };
+    config.listen = listen.or(config.listen);
+    let usage = |text: &str| Err(Failure::Local(vec![text.into()]));
+    if config.on_gateway && !has_gateway {
+        return usage(
+            "[tunnel] on_gateway needs the HTTP gateway; add [gateway] to the config file, or --gateway IP:PORT",
+        );
+    }
+    if config.listen.is_none() && !config.on_gateway {
+        return usage(
+            "[tunnel] has no address; set listen, as listen = \"[::]:443\", or on_gateway = true",
+        );
+    }
+    Ok(Some(config))
 }
 
 /// Returns `true` if other settings than the certificate have changed, which takes a restart.

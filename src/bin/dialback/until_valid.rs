@@ -35,7 +35,7 @@ pub(crate) async fn until_valid<T>(
     loop {
         notify(&Notification::NotReady(&escape(&failure.lines().join("; "))));
         for line in pending.due(failure.lines(), Instant::now()) {
-            tracing::warn!("not started yet, retrying: {}", escape(&line));
+            tracing::warn!(reason = line, "not started yet, retrying: {line}");
         }
         let next = async {
             tokio::select! {

@@ -7,6 +7,7 @@ use crate::{
     wire::CloseCode,
 };
 use std::{
+    fmt,
     future::Future,
     time::{Duration, SystemTime},
 };
@@ -64,7 +65,29 @@ pub(crate) trait KeeperHooks: Send + Sync + 'static {
     fn refused(&self, _fault: &LinkFault) {}
 
     /// Logs the reason why no link is up, and the time of the next dial.
-    fn log_retry(&self, line: std::fmt::Arguments<'_>);
+    fn log_retry(&self, retry: &Retry<'_>);
+}
+
+/// A dial that failed or a link that was lost, and the time until the next dial.
+pub(crate) struct Retry<'a> {
+    pub(crate) address: &'a NodeAddress,
+    pub(crate) fault: &'a LinkFault,
+    pub(crate) wait: Duration,
+}
+
+impl Retry<'_> {
+    /// The wait in seconds, as precise as the line.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.wait.as_secs_f64() * 10.0).round() / 10.0
+    }
+}
+
+impl fmt::Display for Retry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, fault, .. } = self;
+        let what = if fault.is_refusal() { "refused" } else { "not linked" };
+        write!(f, "{what}: node {address}: {fault}; retrying in {:.1} s", self.seconds())
+    }
 }
 
 /// A link in use, with what its role holds for it. Dropping it closes the link.

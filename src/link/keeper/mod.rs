@@ -10,7 +10,7 @@ mod retiring;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink};
+pub(crate) use hooks::{ActiveLink, EndReason, KeeperHooks, KeeperSignals, KeptLink, Retry};
 
 use super::fault::LinkFault;
 use redial::Redial;
@@ -87,12 +87,8 @@ impl<H: KeeperHooks> Keeper<H> {
     fn failed(&mut self, fault: &LinkFault, was_linked: bool) -> Duration {
         let wait = self.redial.failed(fault, Instant::now(), self.hooks.chance());
         if wait.should_log {
-            self.hooks.log_retry(format_args!(
-                "{}: node {}: {fault}; retrying in {:.1} s",
-                if fault.is_refusal() { "refused" } else { "not linked" },
-                self.hooks.address(),
-                wait.duration.as_secs_f64()
-            ));
+            let address = self.hooks.address();
+            self.hooks.log_retry(&Retry { address, fault, wait: wait.duration });
         }
         // A peer that still drains takes no new link; this is not logged.
         if was_linked || !self.draining.is_open() {

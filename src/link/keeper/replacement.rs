@@ -2,7 +2,7 @@
 //! own credentials or limits, or because the peer's certificate is near expiry.
 
 use super::{
-    hooks::{ActiveLink, EndReason, KeeperHooks},
+    hooks::{ActiveLink, EndReason, KeeperHooks, Retry},
     redial::Redial,
 };
 use crate::link::fault::LinkFault;
@@ -34,10 +34,14 @@ pub(super) async fn replacement<H: KeeperHooks>(
         };
         let wait = redial.failed(&fault, Instant::now(), hooks.chance());
         if wait.should_log {
+            let retry = Retry { address: hooks.address(), fault: &fault, wait: wait.duration };
+            let Retry { address, fault: reason, .. } = retry;
+            let retry_s = retry.seconds();
             tracing::warn!(
-                "no newer link to node {} yet, the active one stays: {fault}; retrying in {:.1} s",
-                hooks.address(),
-                wait.duration.as_secs_f64()
+                %address,
+                %reason,
+                retry_s,
+                "no newer link to node {address} yet, the active one stays: {reason}; retrying in {retry_s:.1} s"
             );
         }
         tokio::select! {

@@ -32,9 +32,10 @@ impl<L: KeptLink> RetiringLinks<L> {
             return slot.ok();
         }
         if let Some(oldest) = self.links.pop_front() {
+            let peer = oldest.peer();
             tracing::warn!(
-                "closed the oldest retiring link to {}: {RETIRING_LINKS_MAX} more replacements while calls were on it",
-                oldest.peer()
+                %peer,
+                "closed the oldest retiring link to {peer}: {RETIRING_LINKS_MAX} more replacements while calls were on it"
             );
             oldest.close(CloseCode::Drained, "it was replaced too often");
         }

@@ -1,6 +1,6 @@
 //! Long-running nodes and agents: their logs, how they stop, and which peers they reject.
 
-use super::process::{WorkDir, until_has};
+use super::process::{DialbackProcess, WorkDir, until_has};
 use dialback::Role;
 use rustix::process::Signal;
 use std::time::Instant;
@@ -136,7 +136,7 @@ fn a_node_keeps_its_keys_in_the_state_directory_of_flag_environment_or_file() {
     let start = |args: &[&str], variable: Option<&str>| {
         let mut command = work_dir.command(&[&["node", "--listen", "127.0.0.1:0"], args].concat());
         command.envs(variable.map(|dir| ("DIALBACK_STATE", dir)));
-        let mut node = super::process::DialbackProcess::start(command);
+        let mut node = DialbackProcess::start(command);
         node.wait_for_line("listens on");
         node.signal(Signal::TERM);
         node.end().expect(0, &[]);
@@ -212,4 +212,49 @@ impl Drop for Unread {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// The first line of the log with this text, as JSON.
+fn json_line(process: &mut DialbackProcess, text: &str) -> serde_json::Value {
+    serde_json::from_str(&process.wait_for_line(text)).expect("a JSON line")
+}
+
+#[test]
+fn dials_forwards_listeners_and_reloads_have_fields() {
+    let work_dir = WorkDir::new();
+    // Nothing listens on the port of a socket of TCP alone.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let forward = "[[tcp]]\nname = \"db\"\nupstream = \"127.0.0.1:1\"\n[[mcp]]\nname = \"git\"\ncommand = [\"python3\", \"--token=SECRET\"]\n";
+    work_dir.write("agent.toml", format!("path = \"udp\"\nnodes = [\"{address}\"]\n{forward}"));
+    let start = |form: &str| work_dir.start(&["agent", "--config", "agent.toml", "--log", form]);
+    let mut agent = start("json");
+    let line = json_line(&mut agent, "expires 2");
+    assert_eq!(line["peer"], "agent/warehouse");
+    for (method, address) in [("tcp:db", "127.0.0.1:1"), ("mcp:git", "processes of python3")] {
+        let line = json_line(&mut agent, &format!("forwarding {method}"));
+        assert_eq!((&line["method"], &line["address"]), (&method.into(), &address.into()));
+    }
+    let line = json_line(&mut agent, "not linked: node");
+    let (reason, message) = (line["reason"].as_str(), line["message"].as_str());
+    assert_eq!(line["address"], *address);
+    assert!(message.expect("a text").contains(reason.expect("a reason")), "{line}");
+    assert!(line["retry_s"].is_number(), "{line}");
+    work_dir.write("agent.toml", "nodes = 1\n");
+    let line = json_line(&mut agent, "reload failed");
+    assert!(line["reason"].as_str().expect("a reason").starts_with("agent.toml:1: "), "{line}");
+    agent.signal(Signal::TERM);
+    assert!(!agent.end().expect(0, &[]).stderr.contains("SECRET"));
+
+    // The text has each of them once.
+    work_dir.write("agent.toml", format!("path = \"udp\"\nnodes = [\"{address}\"]\n{forward}"));
+    let mut agent = start("text");
+    let line = agent.wait_for_line("not linked: node");
+    for field in ["reason=", "address=", "retry_s="] {
+        assert!(!line.contains(field), "{line}");
+    }
+    let mut node = work_dir.start(&["node", "--listen", "127.0.0.1:0", "--log", "json"]);
+    let line = json_line(&mut node, "listens on");
+    let address = line["address"].as_str().expect("an address");
+    assert!(line["node"] == "edge-1" && address.starts_with("127.0.0.1:"), "{line}");
 }

@@ -5,6 +5,7 @@
 //! file are left out.
 
 mod cycles;
+mod log_lines;
 mod map;
 mod names;
 mod tasks;

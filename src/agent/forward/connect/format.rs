@@ -14,6 +14,16 @@ pub enum ForwardFormat {
     Cbor,
 }
 
+impl ForwardFormat {
+    /// The word in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Cbor => "cbor",
+        }
+    }
+}
+
 impl FromStr for ForwardFormat {
     type Err = &'static str;
 

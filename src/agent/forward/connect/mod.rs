@@ -210,7 +210,12 @@ impl Forwarder {
         }
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let (address, why) = (&self.route.settings.address, printable(&fault.to_string()));
-            tracing::warn!("the upstream {address} of {service} {why}{suppressed}");
+            tracing::warn!(
+                %service,
+                %address,
+                reason = why,
+                "the upstream {address} of {service} {why}{suppressed}"
+            );
         }
         status
     }

@@ -226,7 +226,13 @@ impl HttpServer {
         let is_own = matches!(fault, Fault::Request(_)) || status.code() == Code::DeadlineExceeded;
         if !is_own && let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let (address, why) = (self.client.address(), printable(&fault.to_string()));
-            tracing::warn!("the upstream {address} of {} {why}{suppressed}", self.path);
+            let method = &self.path;
+            tracing::warn!(
+                %method,
+                %address,
+                reason = why,
+                "the upstream {address} of {method} {why}{suppressed}"
+            );
         }
         status
     }
@@ -238,6 +244,8 @@ impl HttpServer {
             let to = printable(&String::from_utf8_lossy(to.unwrap_or_default()));
             let (address, path) = (self.client.address(), &self.path);
             tracing::warn!(
+                method = %path,
+                %address,
                 "the upstream {address} of {path} redirects to {to}: write that URL as the upstream{suppressed}"
             );
         }
@@ -251,6 +259,9 @@ impl HttpServer {
         let (address, path) = (self.client.address(), &self.path);
         if let Some(suppressed) = self.faults.admit((), Instant::now()) {
             tracing::warn!(
+                method = %path,
+                %address,
+                status = status.as_u16(),
                 "the upstream {address} of {path} answered {status} without a message: is it the whole URL of an MCP server?{suppressed}"
             );
         }

@@ -42,6 +42,8 @@ impl CallerRules {
         if let Some(suppressed) = self.refusals.admit(self.caller.clone(), Instant::now()) {
             let Self { caller, server, .. } = self;
             tracing::warn!(
+                %caller,
+                method = %path,
                 "refused a request of mcp:{server} to {caller}: no [[allow]] rule {whose} permits {path}{suppressed}"
             );
         }

@@ -246,7 +246,13 @@ impl HostedHttp {
         let is_own = matches!(fault, Fault::Request(_)) || status.code() == Code::DeadlineExceeded;
         if !is_own && let Some(suppressed) = self.faults.admit((), Instant::now()) {
             let (address, why) = (self.client.address(), printable(&fault.to_string()));
-            tracing::warn!("the upstream {address} of {} {why}{suppressed}", self.path);
+            let method = &self.path;
+            tracing::warn!(
+                %method,
+                %address,
+                reason = why,
+                "the upstream {address} of {method} {why}{suppressed}"
+            );
         }
         status
     }

@@ -8,12 +8,12 @@ use super::{
 use crate::{
     admin, credentials,
     exit::Failure,
-    gateway::GatewaySettings,
+    gateway::{self, GatewaySettings},
     node::NodeFlags,
     output::show_path,
     policy::{count_rules, rules_of},
     status,
-    tunnel::TunnelSettings,
+    tunnel::{self, TunnelSettings},
 };
 use dialback::{
     AdminAddress, AdminError, BindError, CertificateInfo, CredentialFiles, GatewayError,
@@ -47,9 +47,11 @@ pub(super) async fn examine(
     report.add(listening(listen))?;
     report.add([policy(rules_of(flags.policy.as_deref(), file.policy))])?;
     report.add(flags.state.as_ref().or(file.state.as_ref()).map(|dir| state(dir)))?;
-    let gateway = GatewaySettings::read(flags, file.gateway, file.sites);
+    let gateway = gateway::merge(flags, file.gateway, !file.sites.is_empty())
+        .and_then(|config| GatewaySettings::read(config, file.sites));
     let has_gateway = !matches!(gateway, Ok(None));
-    let tunnel = TunnelSettings::read(flags.tunnel, file.tunnel, has_gateway);
+    let tunnel =
+        tunnel::merge(flags.tunnel, file.tunnel, has_gateway).and_then(TunnelSettings::read);
     let gateway_listen = gateway.as_ref().ok().and_then(|it| Some(it.as_ref()?.listen()));
     let tunnel_listen = tunnel.as_ref().ok().and_then(|it| it.as_ref()?.listen());
     let of_gateway = gateway.iter().flatten().flat_map(GatewaySettings::files);

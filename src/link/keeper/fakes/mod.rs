@@ -2,7 +2,7 @@
 
 mod link;
 
-use super::hooks::{KeeperHooks, KeeperSignals};
+use super::hooks::{KeeperHooks, KeeperSignals, Retry};
 use crate::{
     drain::{Signal, SignalListener, Tasks},
     link::fault::LinkFault,
@@ -13,7 +13,6 @@ use link::FakeActive;
 pub(super) use link::{EventLog, FakeLink};
 use std::{
     collections::VecDeque,
-    fmt,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -267,8 +266,8 @@ impl KeeperHooks for FakeRole {
         self.0.log.push("refused");
     }
 
-    fn log_retry(&self, line: fmt::Arguments<'_>) {
-        assert!(line.to_string().contains("node edge:4433: "), "{line}");
+    fn log_retry(&self, retry: &Retry<'_>) {
+        assert!(retry.to_string().contains("node edge:4433: "), "{retry}");
         self.0.log.push("retry");
     }
 }

@@ -150,6 +150,8 @@ impl Process {
                 _ => "; its last line on standard error: ",
             };
             tracing::warn!(
+                method = %path,
+                reason = %why,
                 "a process of {path} has ended while it was used: {why}{said}{last_words}"
             );
         } else {

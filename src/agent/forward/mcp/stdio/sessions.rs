@@ -115,9 +115,12 @@ impl Sessions {
         }
         let session = Session::start(id, caller, memory, &self.settings).map_err(|fault| {
             let program = self.settings.command.first().map_or("", String::as_str);
+            let method = &self.settings.path;
             tracing::warn!(
-                "the process {program} of {} does not start: {fault}",
-                self.settings.path
+                %method,
+                program,
+                reason = %fault,
+                "the process {program} of {method} does not start: {fault}"
             );
             unavailable("its process does not start; the log of the agent says why")
         })?;
