@@ -35,6 +35,7 @@ use crate::{
     shared_value::SharedValue,
     start_error::StartError,
     tls::Credentials,
+    trace::Traces,
     wire::CloseCode,
 };
 use registration::NodeRegistration;
@@ -61,6 +62,7 @@ pub struct AgentBuilder {
     net: SharedNet,
     #[cfg(feature = "tunnel")]
     paths: PathSettings,
+    traces: Option<Traces>,
 }
 
 impl AgentBuilder {
@@ -109,6 +111,13 @@ impl AgentBuilder {
     /// Sets the audit log of links, refusals and, with [`Audit::with_calls`], calls. Default: none.
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = audit;
+        self
+    }
+
+    /// Exports spans of calls to a collector. Default: traces are off.
+    #[cfg(feature = "otel")]
+    pub fn traces(mut self, traces: Traces) -> Self {
+        self.traces = Some(traces);
         self
     }
 
@@ -161,13 +170,15 @@ impl AgentBuilder {
             .with_paths(self.paths);
         #[cfg(not(feature = "tunnel"))]
         let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
+        let peer = self.credentials.peer_name();
+        let tracer = self.traces.map(|traces| traces.start(peer)).unwrap_or_default();
         let state = Arc::new(AgentState {
             net: self.net.clone(),
-            peer: self.credentials.peer_name().clone(),
+            peer: peer.clone(),
             dialler,
             services,
             policy,
-            observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
+            observer: Observer::new(&self.audit, peer.clone()).traced_by(tracer),
             memory,
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),
@@ -228,6 +239,7 @@ impl Agent {
             net: net::system(),
             #[cfg(feature = "tunnel")]
             paths: PathSettings::udp(),
+            traces: None,
         }
     }
 
@@ -383,9 +395,12 @@ impl Agent {
         let dialler = &self.state.dialler;
         let was_linked = dialler.trust().is_any_up();
         self.state.close(CloseCode::Drained);
-        if was_linked {
-            dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
-        }
+        let idle = async {
+            if was_linked {
+                dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
+            }
+        };
+        tokio::join!(idle, self.state.observer.tracer().close(limits::ABORT_WAIT_MAX));
     }
 
     async fn close_gracefully(&self) {
@@ -413,6 +428,7 @@ impl Agent {
         if was_linked {
             dialler.wait_idle(left_until(close_by)).await;
         }
+        self.state.observer.tracer().close(limits::SPANS_FLUSH_WAIT_MAX).await;
     }
 }
 
@@ -452,6 +468,10 @@ impl AgentView {
 
     pub(crate) fn audit_lines_lost(&self) -> u64 {
         self.0.observer.audit_lines_lost()
+    }
+
+    pub(crate) fn spans(&self) -> Option<[u64; 2]> {
+        self.0.observer.tracer().counts()
     }
 
     pub(crate) fn recent(&self) -> Arc<crate::observe::RecentEvents> {

@@ -33,6 +33,8 @@ pub use mcp_forwards::{McpForwardConfig, McpServerConfig};
 pub use paths::{PathsFile, TunnelFile};
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
+#[cfg(feature = "otel")]
+pub use shared::TraceFile;
 pub use shared::{AdminConfig, AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 #[cfg(feature = "gateway")]
 pub use sites::{SiteFile, SiteForward};
@@ -73,6 +75,9 @@ pub struct NodeConfig {
     pub audit: AuditFile,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
+    /// Traces.
+    #[cfg(feature = "otel")]
+    pub trace: Option<TraceFile>,
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
@@ -108,6 +113,8 @@ impl NodeConfig {
                 state: file.optional("state", value::path),
                 audit: read_audit(file),
                 admin: read_admin(file),
+                #[cfg(feature = "otel")]
+                trace: shared::read_trace(file),
                 #[cfg(feature = "gateway")]
                 gateway: gateway::read_gateway(file),
                 #[cfg(feature = "gateway")]
@@ -152,6 +159,9 @@ pub struct AgentConfig {
     pub audit: AuditFile,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
+    /// Traces.
+    #[cfg(feature = "otel")]
+    pub trace: Option<TraceFile>,
     /// The paths to its nodes.
     #[cfg(feature = "tunnel")]
     pub paths: PathsFile,
@@ -188,6 +198,8 @@ impl AgentConfig {
                 enroll: file.optional("enroll", value::enroller),
                 audit: read_audit(file),
                 admin: read_admin(file),
+                #[cfg(feature = "otel")]
+                trace: shared::read_trace(file),
                 #[cfg(feature = "forward")]
                 forwards: services::read_forwards(file),
                 #[cfg(feature = "forward")]
@@ -217,6 +229,8 @@ fn refuse_unimplemented(file: &mut Table<'_>) {
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
     file.refuse(&["gateway", "tokens", "site"], NOT_YET);
+    #[cfg(not(feature = "otel"))]
+    file.refuse(&["trace"], "needs dialback with its feature `otel`");
     #[cfg(not(feature = "tunnel"))]
     file.refuse(&["tunnel", "path", "tunnel_url", "proxy", "node"], "needs the feature `tunnel`");
 }
@@ -240,8 +254,10 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let policy = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others =
-                ["listen", "state", "tls", "limits", "link", "audit", "nodes", "gateway", "site"];
+            let others = [
+                "listen", "state", "tls", "limits", "link", "audit", "trace", "nodes", "gateway",
+                "site",
+            ];
             file.refuse(
                 &others,
                 "does not belong in a policy file, which has [[allow]], [[deny]] and [[host]]; check a node's or an agent's file with `dialback config check`",

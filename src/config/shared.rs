@@ -1,11 +1,15 @@
 //! The tables that both files share: `[tls]` names files, `[limits]` sets limits.
 
+#[cfg(feature = "otel")]
+use super::value::part;
 use super::{
     table::Table,
     value::{
         bytes, count, duration, flag, parse_bytes, path, show_bytes, show_duration, text, within,
     },
 };
+#[cfg(feature = "otel")]
+use crate::trace::OtlpEndpoint;
 use crate::{
     limits::{Congestion, Limits, MESSAGE_BYTES_CEILING, TIMEOUT_CEILING, TIMEOUT_MIN},
     memory,
@@ -157,6 +161,35 @@ pub(super) fn read_admin(file: &mut Table<'_>) -> Option<AdminConfig> {
     admin.finish();
     Some(AdminConfig { callers, drain, peer_labels, ..AdminConfig::new(listen?) })
 }
+
+/// `[trace]`, as far as it is written.
+#[cfg(feature = "otel")]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TraceFile {
+    /// The collector that spans are exported to.
+    pub otlp: Option<OtlpEndpoint>,
+    /// Part of the calls without a trace context that is sampled.
+    pub sample: Option<f64>,
+    /// Calls a second that are sampled because a peer has sampled them.
+    pub peer_sampled_max: Option<u32>,
+}
+
+/// Reads `[trace]`. The collector may come from elsewhere.
+#[cfg(feature = "otel")]
+pub(super) fn read_trace(file: &mut Table<'_>) -> Option<TraceFile> {
+    let mut trace = file.table("trace", "[trace]")?;
+    let otlp = trace.optional("otlp", text("http://127.0.0.1:4318"));
+    let sample = trace.optional("sample", part);
+    let peer_sampled_max = trace.optional("peer_sampled_max", count(PEER_SAMPLED_RANGE));
+    refuse_misplaced(&mut trace);
+    trace.finish();
+    let peer_sampled_max = peer_sampled_max.and_then(|count| u32::try_from(count).ok());
+    Some(TraceFile { otlp, sample, peer_sampled_max })
+}
+
+#[cfg(feature = "otel")]
+const PEER_SAMPLED_RANGE: RangeInclusive<usize> = 0..=1_000_000;
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

@@ -28,6 +28,7 @@ mod systemd;
 mod pem;
 mod process;
 mod programs;
+mod recording;
 mod reload;
 mod lifecycle;
 mod tcp;

@@ -12,6 +12,7 @@ use crate::{
     mcp_forwards::{self, parse_mcp},
     paths::{self, PathArgs},
     reload::{self, Start},
+    trace::{TraceArgs, TraceSettings},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
@@ -98,6 +99,8 @@ pub(crate) struct AgentFlags {
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+    #[command(flatten)]
     pub(crate) audit: AuditArgs,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
@@ -117,6 +120,7 @@ struct Settings {
     paths: PathsFile,
     audit: AuditFile,
     admin: Option<AdminConfig>,
+    traces: TraceSettings,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
 }
@@ -209,6 +213,7 @@ impl Settings {
             paths,
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             admin: admin::settings(args.admin.clone(), file.admin),
+            traces: args.trace.settings(file.trace),
             files,
         })
     }
@@ -247,6 +252,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Settings { credentials, nodes, policy, limits, hosted, forwards, renewal, .. } = settings;
     let overridden = settings.overridden;
     let (audited, way, admin) = (settings.audit, settings.paths, settings.admin);
+    let traces = settings.traces;
     let mut services = services(hosted.demo, hosted.ledger.as_deref())?;
     let (forwarded, forwards) = forwards.host();
     services.extend(forwarded);
@@ -274,6 +280,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let builder = hosted.tcp.iter().cloned().fold(builder, dialback::AgentBuilder::tcp);
     let builder = http.into_iter().fold(builder, dialback::AgentBuilder::http);
     let builder = mcp.into_iter().fold(builder, dialback::AgentBuilder::mcp);
+    let builder = traces.announced().into_iter().fold(builder, dialback::AgentBuilder::traces);
     let agent = services.into_iter().fold(builder, |builder, service| builder.serve(service));
     let run = async {
         let agent = agent.start()?;
@@ -293,6 +300,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (!forwards.is_registered_as(&next.forwards), "which services are forwarded"),
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
+                (next.traces != traces, "trace"),
                 (next.paths != way, "path, tunnel_url, enroll_tunnel_url, proxy or [tunnel]"),
                 (
                     renewed(&next.renewal) != renewed(&renewal),

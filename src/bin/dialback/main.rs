@@ -41,6 +41,7 @@ mod signals;
 mod status;
 mod tcp;
 mod token;
+mod trace;
 mod tunnel;
 mod until_valid;
 

@@ -9,6 +9,7 @@ use crate::{
     gateway::{self, GatewaySettings},
     policy::{count_rules, rules_of},
     reload::{self, Start},
+    trace::{TraceArgs, TraceSettings},
     tunnel::{self, TunnelSettings},
 };
 use clap::Args;
@@ -68,6 +69,8 @@ pub(crate) struct NodeFlags {
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+    #[command(flatten)]
     pub(crate) audit: AuditArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -83,6 +86,7 @@ struct Settings {
     gateway: Option<GatewaySettings>,
     tunnel: Option<TunnelSettings>,
     admin: Option<AdminConfig>,
+    traces: TraceSettings,
     files: Vec<PathBuf>,
 }
 
@@ -127,6 +131,7 @@ impl Settings {
             state: args.state.clone().or(file.state),
             audit: AuditFile::from(args.audit.clone()).or(file.audit),
             admin: admin::settings(args.admin.clone(), file.admin),
+            traces: args.trace.settings(file.trace),
             files,
         })
     }
@@ -152,7 +157,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     Settings::announce(&settings.credentials, &settings.policy);
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;
-    let (tunnel, admin) = (settings.tunnel, settings.admin);
+    let (tunnel, admin, traces) = (settings.tunnel, settings.admin, settings.traces);
     let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
     let builder = builder.audit(audit.clone());
@@ -164,6 +169,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         Some(listener) => builder.tunnel(listener),
         None => builder,
     };
+    let builder = traces.announced().into_iter().fold(builder, dialback::NodeBuilder::traces);
     let run = async {
         let node = builder.start().await?;
         let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
@@ -178,6 +184,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (next.state != state, "state"),
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
+                (next.traces != traces, "trace"),
                 (gateway::needs_restart(next.gateway.as_ref(), gateway.as_ref()), "gateway"),
                 (tunnel::needs_restart(next.tunnel.as_ref(), tunnel.as_ref()), "tunnel"),
             ]))
