@@ -795,6 +795,12 @@ pub const OTLP_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// Time to export the last spans of a node, an agent or a caller that shuts down gracefully.
 pub const SPANS_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Bytes of one qlog file: some minutes of a busy link.
+pub const QLOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// qlog files of one process. Further connections have none.
+pub const QLOG_FILES_MAX: u32 = 1_000;
+
 /// Failed calls, and changes of links, that are kept for `dialback status`.
 pub const RECENT_EVENTS_MAX: usize = 50;
 
