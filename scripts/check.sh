@@ -23,6 +23,7 @@ heading "clippy"
 cargo clippy --locked --all-targets --features cli -- -D warnings
 cargo clippy --locked --lib --no-default-features --features ring -- -D warnings
 cargo clippy --locked --lib --no-default-features --features aws-lc-rs,gateway -- -D warnings
+cargo clippy --locked --lib --features qlog -- -D warnings
 
 heading "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features cli

@@ -32,4 +32,5 @@ step "the library with aws-lc-rs" cargo check --locked --lib --no-default-featur
 step "the library with ring" cargo check --locked --lib --no-default-features --features ring
 step "the library with ring and forwards" cargo check --locked --lib --no-default-features --features ring,forward
 step "the library with tunnels" cargo check --locked --lib --features tunnel
+step "the library with traces" cargo check --locked --lib --features otel
 echo "all tests passed; the bare library builds with aws-lc-rs and with ring"

@@ -51,11 +51,12 @@
 //!
 //! # Features
 //!
-//! `cli`: the binary, with all others. `certs`: creation of
-//! certificates. `config`: TOML files. `json`: JSON messages. `forward`: services that an agent
-//! forwards to a local HTTP upstream. `gateway`: the HTTP gateway of a node, its bearer tokens and
-//! its pages. `tunnel`: links through TCP where UDP does not pass. `aws-lc-rs` (default) or `ring`:
-//! the cryptography, one of the two is needed.
+//! `cli`: the binary, with all others but `qlog`. `certs`: creation of certificates. `config`: TOML
+//! files. `json`: JSON messages. `forward`: services that an agent forwards to a local HTTP
+//! upstream. `gateway`: the HTTP gateway of a node, its bearer tokens and its pages. `tunnel`:
+//! links through TCP where UDP does not pass. `otel`: traces of calls, exported to an OpenTelemetry
+//! collector. `qlog`: files about the packets of links. `aws-lc-rs` (default) or `ring`: the
+//! cryptography, one of the two is needed.
 
 // The layers, from top to bottom: a module uses only modules below it. `tests/it/tidy.rs` reads
 // this list and enforces it.
@@ -93,6 +94,8 @@ mod observe;
 mod health;
 mod readiness;
 mod audit;
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "only an exporter switches traces on"))]
+mod trace;
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 #[cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "tunnels authenticate no client"))]
 mod httpd;
@@ -165,6 +168,8 @@ pub use gateway::{
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub use httpd::{IpRange, IpRangeError};
 pub use limits::Limits;
+#[cfg(feature = "qlog")]
+pub use link::write_qlog;
 pub use link::{BindError, LinkFault, LinkPath, PathChangeCause};
 pub use metadata::Metadata;
 pub use name::{
@@ -190,10 +195,12 @@ pub use tls::ServerCertificate;
 pub use tls::{
     CertificateInfo, ChainBound, CredentialFiles, CredentialPem, Credentials, CredentialsError,
     CrlInfo, CrlScope, CrlScopeError, ExpiryNotice, Identity, IdentityError, PemError,
-    RevokedSerial, Utc, Validity,
+    RevokedSerial, Utc, Validity, log_tls_keys,
 };
 #[cfg(feature = "gateway")]
 pub use tls::{GatewayClientTls, GatewayClientTlsError};
+#[cfg(feature = "otel")]
+pub use trace::{OtlpEndpoint, OtlpEndpointError, Traces};
 #[cfg(feature = "tunnel")]
 pub use tunnel::{TunnelListen, TunnelListenError};
 #[cfg(feature = "json")]

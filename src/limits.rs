@@ -769,6 +769,48 @@ pub const SHORT_LINK_MAX: Duration = Duration::from_secs(60);
 /// Names of agents and callers that have series of their own, where such series are asked for.
 pub const PEER_LABELS_MAX: usize = 1_000;
 
+/// Bytes of one text of a span: an attribute, a name or the reason of a failure. Peers choose some.
+pub const SPAN_TEXT_BYTES_MAX: usize = 256;
+
+/// Attributes of one span.
+pub const SPAN_ATTRIBUTES_MAX: usize = 32;
+
+/// Spans that wait to be exported, of up to some 2 KiB each. Those beyond are lost.
+pub const SPANS_WAITING_MAX: usize = 4_096;
+
+/// Calls a second that are sampled because a peer has sampled them, unless set otherwise: enough
+/// for a person who looks for something, and no load for a collector.
+pub const PEER_SAMPLED_MAX: u32 = 100;
+
+/// Part of the calls without a trace context that is sampled, unless set otherwise: who names a
+/// collector wants to see the first call.
+pub const SAMPLE_DEFAULT: f64 = 1.0;
+
+/// Spans in one request to a collector.
+pub const OTLP_BATCH_MAX: usize = 512;
+
+/// Time for which a span waits for others, to be exported with them.
+pub const OTLP_BATCH_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Time for a collector to take a request.
+pub const OTLP_ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Attempts to export the same spans, with waits of [`OTLP_RETRY_WAIT`], twice that and so on
+/// between them: a collector that restarts misses nothing.
+pub const OTLP_ATTEMPTS_MAX: u32 = 4;
+
+/// Wait before spans are sent for the second time.
+pub const OTLP_RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// Time to export the last spans of a node, an agent or a caller that shuts down gracefully.
+pub const SPANS_FLUSH_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of one qlog file: some minutes of a busy link.
+pub const QLOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// qlog files of one process. Further connections have none.
+pub const QLOG_FILES_MAX: u32 = 1_000;
+
 /// Failed calls, and changes of links, that are kept for `dialback status`.
 pub const RECENT_EVENTS_MAX: usize = 50;
 

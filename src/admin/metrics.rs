@@ -219,9 +219,12 @@ impl MetricsSource {
             histogram(metric, &self.counts.handlers())?;
         }
         let lost = Some(self.observed.audit_lines_lost());
+        let spans = |at: usize| self.observed.spans().map(|counts| counts[at]);
         for (name, help, count) in [
             ("calls_retried", "Attempts of calls after the first", self.observed.retried()),
             ("audit_lines_lost", "Lines that the audit log could not take", lost),
+            ("spans_exported", "Spans that the collector of traces has taken", spans(0)),
+            ("spans_lost", "Spans that were not exported", spans(1)),
         ] {
             if let Some(count) = count {
                 counter(encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;

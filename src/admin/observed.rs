@@ -45,6 +45,14 @@ impl Observed {
         }
     }
 
+    /// Spans that were exported and that were lost, if traces are on.
+    pub(super) fn spans(&self) -> Option<[u64; 2]> {
+        match self {
+            Self::Node(node) => node.spans(),
+            Self::Agent(agent) => agent.spans(),
+        }
+    }
+
     /// Attempts of a node after the first.
     pub(super) fn retried(&self) -> Option<u64> {
         match self {

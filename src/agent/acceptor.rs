@@ -2,7 +2,7 @@
 
 use super::state::AgentState;
 use crate::{
-    call::{CallAcceptor, Head, PendingRequest, Permits, Reply, Requester, Target},
+    call::{CallAcceptor, Head, PendingRequest, Permits, Reply, Requester, Target, end_span},
     limits::Limits,
     link::Link,
     name::{HttpSuffix, HttpTarget, Name, PeerName, Role},
@@ -10,6 +10,7 @@ use crate::{
     probe,
     status::{Code, Status},
     suspend_guard::SuspendGuard,
+    trace::{SpanKind, SpanOrigin},
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -120,9 +121,10 @@ impl CallAcceptor for AgentAcceptor {
         head.meta.deadline = self.suspend_guard.pass(entered, head.meta.deadline).await?;
         let requester = Requester::AssertedBy { node: self.node.clone(), peer: requester };
         let began = Instant::now();
+        let span = head.meta.handler_span(self.state.observer.tracer());
         let reply = handler.call_boxed(head.into_request(requester, body)).await;
         self.counts.handled(began.elapsed());
-        Ok(reply?.holding(permit))
+        Ok(end_span(span, reply)?.holding(permit))
     }
 
     fn note(&self, head: &mut Head, began: Instant) -> Option<Box<CallRecord>> {
@@ -136,6 +138,8 @@ impl CallAcceptor for AgentAcceptor {
         };
         let info = head.meta.info(caller, Some(&self.state.peer), Some(self.node.clone()));
         let mut note = self.state.observer.call(head.meta.start(began), info);
+        let tracer = self.state.observer.tracer();
+        note.traced(head.meta.first_span(tracer, SpanKind::Server, SpanOrigin::Peer));
         note.counts_for(self.state.hosted.borrow().services.health_of(&head.meta.method));
         Some(note)
     }

@@ -19,6 +19,7 @@ use crate::{
     shared_value::SharedValue,
     start_error::StartError,
     tls::Credentials,
+    trace::Traces,
 };
 use std::{
     collections::BTreeSet,
@@ -38,6 +39,7 @@ pub struct AgentBuilder {
     net: SharedNet,
     #[cfg(feature = "tunnel")]
     paths: PathSettings,
+    traces: Option<Traces>,
 }
 
 impl AgentBuilder {
@@ -52,6 +54,7 @@ impl AgentBuilder {
             net: net::system(),
             #[cfg(feature = "tunnel")]
             paths: PathSettings::udp(),
+            traces: None,
         }
     }
 
@@ -107,6 +110,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Exports spans of calls to a collector. Default: traces are off.
+    #[cfg(feature = "otel")]
+    pub fn traces(mut self, traces: Traces) -> Self {
+        self.traces = Some(traces);
+        self
+    }
+
     /// Sets the paths that links may take. Default: UDP only.
     #[cfg(feature = "tunnel")]
     pub fn paths(mut self, paths: PathSettings) -> Self {
@@ -140,14 +150,16 @@ impl AgentBuilder {
             .with_paths(self.paths);
         #[cfg(not(feature = "tunnel"))]
         let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
+        let peer = self.credentials.peer_name();
+        let tracer = self.traces.map(|traces| traces.start(peer)).unwrap_or_default();
         let state = Arc::new(AgentState {
             net: self.net.clone(),
-            peer: self.credentials.peer_name().clone(),
+            peer: peer.clone(),
             dialler,
             hosted: watch::Sender::default(),
             nodes: Mutex::default(),
             policy: Arc::new(SharedValue::new(self.policy)),
-            observer: Observer::new(&self.audit, self.credentials.peer_name().clone()),
+            observer: Observer::new(&self.audit, peer.clone()).traced_by(tracer),
             memory: MessageMemory::new(&limits),
             limits: SharedValue::of(limits),
             call_ids: Arc::new(CallIds::new(self.net.random_bytes())),

@@ -2,20 +2,26 @@
 
 use super::state::{AgentState, newest};
 use crate::{
-    call::{Handler, Reply, Request, ask, is_retryable_on_next_link},
+    call::{Handler, Reply, Request, ask, end_span, is_retryable_on_next_link},
     link::Link,
     status::{Code, Status},
+    trace::{SpanKind, SpanOrigin},
 };
 use tokio::time::Instant;
 
 impl Handler for AgentState {
     async fn call(&self, mut request: Request) -> Result<Reply, Status> {
+        let tracer = self.observer.tracer();
+        let span = request.meta.first_span(tracer, SpanKind::Client, SpanOrigin::Program);
         loop {
-            let link = self.link_by(request.meta.deadline).await?;
+            let link = match self.link_by(request.meta.deadline).await {
+                Ok(link) => link,
+                Err(status) => return end_span(span, Err(status)),
+            };
             let limits = self.limits.get();
             let reply = ask(&link, &mut request, (&*limits).into(), None, None).await;
             if !is_retryable_on_next_link(&reply, &link) || request.is_spent() {
-                return reply;
+                return end_span(span, reply);
             }
         }
     }

@@ -163,9 +163,12 @@ impl Agent {
         let dialler = &self.state.dialler;
         let was_linked = dialler.trust().is_any_up();
         self.state.close(CloseCode::Drained);
-        if was_linked {
-            dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
-        }
+        let idle = async {
+            if was_linked {
+                dialler.wait_idle(limits::ABORT_WAIT_MAX).await;
+            }
+        };
+        tokio::join!(idle, self.state.observer.tracer().close(limits::ABORT_WAIT_MAX));
     }
 
     async fn close_gracefully(&self) {
@@ -193,6 +196,7 @@ impl Agent {
         if was_linked {
             dialler.wait_idle(left_until(close_by)).await;
         }
+        self.state.observer.tracer().close(limits::SPANS_FLUSH_WAIT_MAX).await;
     }
 }
 

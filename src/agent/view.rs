@@ -28,6 +28,10 @@ impl AgentView {
         self.0.observer.audit_lines_lost()
     }
 
+    pub(crate) fn spans(&self) -> Option<[u64; 2]> {
+        self.0.observer.tracer().counts()
+    }
+
     pub(crate) fn recent(&self) -> Arc<RecentEvents> {
         self.0.observer.recent()
     }

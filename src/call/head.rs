@@ -8,6 +8,7 @@ use crate::{
     limits::TIMEOUT_CEILING,
     name::{CallId, HttpTarget, MethodPath, NameError, PeerName},
     status::{Code, Status},
+    trace::Tracer,
     wire::{CallKind, RequestHead, RouteKind, WireError},
 };
 use std::{
@@ -53,6 +54,7 @@ impl Head {
             metadata: head.take_metadata(),
             wait: head.wait,
             http,
+            tracer: Tracer::default(),
         };
         Ok(Box::new(Self { meta, claimed: head.caller.map(Into::into), picked: None }))
     }

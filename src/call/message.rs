@@ -7,6 +7,7 @@ use crate::{
     name::{CallId, HttpTarget, MethodPath, Name, PeerName, Role},
     observe::{CallInfo, CallStart, RecordedCaller},
     status::{Code, Status},
+    trace::Tracer,
     wire::CallKind,
 };
 use bytes::Bytes;
@@ -49,7 +50,8 @@ pub struct CallMeta {
     pub attempt: u32,
     /// Higher goes first; 0 is usual.
     pub priority: i8,
-    /// W3C trace context, if the caller has one.
+    /// W3C trace context, if the caller has one. With traces on, it is the position of the step
+    /// that handles the call.
     pub traceparent: Option<Box<str>>,
     /// Pairs of text sent with the messages.
     pub metadata: Metadata,
@@ -57,6 +59,8 @@ pub struct CallMeta {
     pub wait: bool,
     /// Verb and path of an HTTP call, and of no other.
     pub http: Option<HttpTarget>,
+    /// Starts the spans of what a handler forwards.
+    pub(crate) tracer: Tracer,
 }
 
 impl CallMeta {
@@ -82,6 +86,7 @@ impl CallMeta {
             metadata,
             wait: false,
             http: None,
+            tracer: Tracer::default(),
         }
     }
 

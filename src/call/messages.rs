@@ -4,6 +4,7 @@ use crate::{
     metadata::Metadata,
     observe::CallRecord,
     status::{Code, Outcome, Status},
+    trace::Span,
 };
 use bytes::Bytes;
 use std::{
@@ -54,6 +55,8 @@ struct MessagesState {
     guards: Vec<Box<dyn Any + Send + Sync>>,
     /// Audit record to complete at the end, and the bytes so far.
     note: Option<(Box<CallRecord>, u64)>,
+    /// Spans that end with the stream, the innermost first.
+    spans: Vec<Span>,
 }
 
 impl Messages {
@@ -65,6 +68,7 @@ impl Messages {
             trailing: Metadata::default(),
             guards: Vec::new(),
             note: None,
+            spans: Vec::new(),
         }))
     }
 
@@ -100,6 +104,19 @@ impl Messages {
     /// Completes an audit record when the stream ends.
     pub(crate) fn note(&mut self, note: Box<CallRecord>) {
         self.0.note = Some((note, 0));
+    }
+
+    /// Adds the status of the HTTP response that these messages are to the span of the record.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn http_status(&mut self, status: u16) {
+        if let Some((note, _)) = &mut self.0.note {
+            note.http_status(status);
+        }
+    }
+
+    /// Ends a span when the stream ends.
+    pub(crate) fn trace(&mut self, span: Span) {
+        self.0.spans.push(span);
     }
 
     /// The next message, encoded; `None` once all have come.
@@ -162,6 +179,7 @@ impl Messages {
     }
 
     fn note_end(&mut self, result: (Code, Outcome), reason: &str) {
+        self.0.spans.drain(..).for_each(|span| span.ended(result, reason));
         if let Some((note, bytes)) = self.0.note.take() {
             note.ended(result, reason, [None, Some(bytes)]);
         }

@@ -24,6 +24,7 @@ mod request_faults;
 mod request_source;
 mod retry;
 mod shapes;
+mod spans;
 mod stall;
 mod streaming;
 mod initiator_stream;
@@ -54,6 +55,7 @@ pub(crate) use request_body::PendingRequest;
 pub(crate) use responder::{CallAcceptor, answer};
 pub(crate) use retry::RetryBudget;
 pub use shapes::{Bidirectional, ClientStream, ServerStream, Shape, Tcp, Unary};
+pub(crate) use spans::end_span;
 pub use streaming::Answer;
 #[cfg(feature = "gateway")]
 pub(crate) use streaming::driven;

@@ -8,6 +8,7 @@ use crate::{
     link::{FrameSender, SendFault},
     metadata::Metadata,
     status::Status,
+    trace::Span,
     wire::Chunks,
 };
 use bytes::Bytes;
@@ -106,6 +107,11 @@ impl MessageParts {
     /// Holds a guard until the end has come, or the message is dropped.
     pub(crate) fn hold(&mut self, guard: impl Any + Send + Sync) {
         self.0.source.hold(guard);
+    }
+
+    /// Ends a span when the end has come.
+    pub(crate) fn trace(&mut self, span: Span) {
+        self.0.source.trace(span);
     }
 
     /// Waits until the whole message has come. May be dropped and called again.

@@ -11,7 +11,7 @@ use crate::{
     call::{CallOrigin, Callee, IntoMethod, Reply, SharedHandler, Target, ToMany},
     directory::{AgentInfo, DIRECTORY, ListedService},
     drain::Tasks,
-    limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits},
+    limits::{CLOSE_WAIT_MAX, DIAL_WAIT_MAX, Limits, SPANS_FLUSH_WAIT_MAX},
     link::{BindError, Dialler, HelloInfo, KeeperSignals, LinkFault, keep},
     name::{CallIds, MethodPath, Name, NameError, NodeAddress, Role},
     net::{self, SharedNet},
@@ -19,6 +19,7 @@ use crate::{
     start_error::StartError,
     status::{Code, Status},
     tls::Credentials,
+    trace::Traces,
     wire::ServiceInfo,
 };
 use bytes::Bytes;
@@ -61,6 +62,7 @@ pub struct CallerBuilder {
     net: SharedNet,
     #[cfg(feature = "tunnel")]
     paths: PathSettings,
+    traces: Option<Traces>,
 }
 
 impl CallerBuilder {
@@ -79,6 +81,13 @@ impl CallerBuilder {
     /// Sets how long [`CallerBuilder::connect`] may take. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Exports spans of calls to a collector. Default: traces are off.
+    #[cfg(feature = "otel")]
+    pub fn traces(mut self, traces: Traces) -> Self {
+        self.traces = Some(traces);
         self
     }
 
@@ -118,8 +127,10 @@ impl CallerBuilder {
             .with_paths(self.paths);
         #[cfg(not(feature = "tunnel"))]
         let dialler = Dialler::new(&self.net, &self.credentials, hello, limits.clone())?;
+        let peer = self.credentials.peer_name();
+        let tracer = self.traces.map(|traces| traces.start(peer)).unwrap_or_default();
         let state = Arc::new(CallerState {
-            peer: self.credentials.peer_name().clone(),
+            peer: peer.clone(),
             instance,
             address,
             dialler,
@@ -128,6 +139,7 @@ impl CallerBuilder {
             link: watch::Sender::new(LinkState::Down(None)),
             keeper: KeeperSignals::default(),
             tasks: Tasks::default(),
+            tracer,
         });
         state.tasks.spawn_until_stopped(keep(CallerHooks(state.clone())));
         state.tasks.spawn_until_stopped(state.dialler.clone().watch_paths(log_path_change));
@@ -174,6 +186,7 @@ impl Caller {
             net: net::system(),
             #[cfg(feature = "tunnel")]
             paths: PathSettings::udp(),
+            traces: None,
         }
     }
 
@@ -303,10 +316,11 @@ impl Caller {
         self.state.dialler.trust().credentials()
     }
 
-    /// Closes the link and waits until the node knows.
+    /// Closes the link and waits until the node knows, and exports the last spans, within 3 s.
     pub async fn close(self) {
         self.state.close();
-        self.state.dialler.wait_idle(CLOSE_WAIT_MAX).await;
+        let idle = self.state.dialler.wait_idle(CLOSE_WAIT_MAX);
+        tokio::join!(idle, self.state.tracer.close(SPANS_FLUSH_WAIT_MAX));
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     link::{Dialler, KeeperSignals, Link, LinkFault},
     name::{CallIds, NodeAddress, PeerName},
     status::{Code, Status},
+    trace::Tracer,
     wire::CloseCode,
 };
 use std::{sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ pub(super) struct CallerState {
     /// Its `stop` is not used: a caller that ends closes its link.
     pub(super) keeper: KeeperSignals,
     pub(super) tasks: Tasks,
+    pub(super) tracer: Tracer,
 }
 
 /// Sends the calls of a caller, and closes it when the last one is dropped. Held by every clone of

@@ -37,6 +37,8 @@ pub use places::KeyPlaces;
 #[cfg(feature = "forward")]
 pub use services::ForwardConfig;
 pub use setting::{MASK, Setting, SettingTable, SettingValue};
+#[cfg(feature = "otel")]
+pub use shared::TraceFile;
 pub use shared::{AdminConfig, AuditFile, TlsFiles, TlsFilesError, parse_memory_max};
 #[cfg(feature = "gateway")]
 pub use sites::{SiteFile, SiteForward};
@@ -79,6 +81,9 @@ pub struct NodeConfig {
     pub audit: AuditFile,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
+    /// Traces.
+    #[cfg(feature = "otel")]
+    pub trace: Option<TraceFile>,
     /// The gateway.
     #[cfg(feature = "gateway")]
     pub gateway: Option<GatewayFile>,
@@ -116,6 +121,8 @@ impl NodeConfig {
                 state: file.optional("state", value::path),
                 audit: read_audit(file),
                 admin: read_admin(file),
+                #[cfg(feature = "otel")]
+                trace: shared::read_trace(file),
                 #[cfg(feature = "gateway")]
                 gateway: gateway::read_gateway(file),
                 #[cfg(feature = "gateway")]
@@ -141,6 +148,11 @@ impl NodeConfig {
             .set_path("state", self.state.as_deref());
         let mut tables = vec![list_tls(&self.tls), list_audit(&self.audit)];
         list_optional(&mut top, &mut tables, "admin", self.admin.as_ref().map(list_admin));
+        #[cfg(feature = "otel")]
+        {
+            let trace = self.trace.as_ref().map(shared::list_trace);
+            list_optional(&mut top, &mut tables, "trace", trace);
+        }
         #[cfg(feature = "gateway")]
         {
             let gateway = self.gateway.as_ref().map(gateway::list_gateway);
@@ -205,6 +217,9 @@ pub struct AgentConfig {
     pub audit: AuditFile,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
+    /// Traces.
+    #[cfg(feature = "otel")]
+    pub trace: Option<TraceFile>,
     /// The paths to its nodes.
     #[cfg(feature = "tunnel")]
     pub paths: PathsFile,
@@ -243,6 +258,8 @@ impl AgentConfig {
                 enroll: file.optional("enroll", value::enroller),
                 audit: read_audit(file),
                 admin: read_admin(file),
+                #[cfg(feature = "otel")]
+                trace: shared::read_trace(file),
                 #[cfg(feature = "forward")]
                 forwards: services::read_forwards(file),
                 #[cfg(feature = "forward")]
@@ -276,6 +293,11 @@ impl AgentConfig {
         }
         tables.extend([list_tls(&self.tls), list_audit(&self.audit)]);
         list_optional(&mut top, &mut tables, "admin", self.admin.as_ref().map(list_admin));
+        #[cfg(feature = "otel")]
+        {
+            let trace = self.trace.as_ref().map(shared::list_trace);
+            list_optional(&mut top, &mut tables, "trace", trace);
+        }
         tables.extend(list_limits(&self.limits));
         tables.extend(list_tcp(&self.tcp));
         #[cfg(feature = "forward")]
@@ -308,6 +330,8 @@ fn refuse_unimplemented(file: &mut Table<'_>) {
     file.refuse(&["policy", "log", "log_level"], NOT_YET);
     #[cfg(not(feature = "gateway"))]
     file.refuse(&["gateway", "tokens", "site"], NOT_YET);
+    #[cfg(not(feature = "otel"))]
+    file.refuse(&["trace"], "needs dialback with its feature `otel`");
     #[cfg(not(feature = "tunnel"))]
     file.refuse(&["tunnel", "path", "tunnel_url", "proxy", "node"], "needs the feature `tunnel`");
 }
@@ -333,8 +357,10 @@ impl PolicyFile {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, LineFaults> {
         let (policy, places) = read_document(text, file_name, |file| {
             let policy = read_node_policy(file);
-            let others =
-                ["listen", "state", "tls", "limits", "link", "audit", "nodes", "gateway", "site"];
+            let others = [
+                "listen", "state", "tls", "limits", "link", "audit", "trace", "nodes", "gateway",
+                "site",
+            ];
             file.refuse(
                 &others,
                 "does not belong in a policy file, which has [[allow]], [[deny]] and [[host]]; check a node's or an agent's file with `dialback config check`",

@@ -7,7 +7,7 @@ use std::{fmt::Display, path::Path};
 pub const MASK: &str = "<masked>";
 
 /// Value of a setting. It serializes as the value itself, which TOML writes as JSON does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum SettingValue {
@@ -15,6 +15,8 @@ pub enum SettingValue {
     Flag(bool),
     /// A number without a unit.
     Count(usize),
+    /// A part of something, from 0 to 1.
+    Part(f64),
     /// A text, also one that is a duration or a size.
     Text(String),
     /// An array of texts.
@@ -38,7 +40,7 @@ impl SettingValue {
 }
 
 /// One setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Setting {
     /// The key in its table.
@@ -53,7 +55,7 @@ pub struct Setting {
 }
 
 /// One table of settings: `[tls]`, `[[allow]]`, or the top of the file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SettingTable {
     /// The name without brackets; empty at the top of the file.

@@ -1,5 +1,7 @@
 //! The tables that both files share: `[tls]` names files, `[limits]` sets limits.
 
+#[cfg(feature = "otel")]
+use super::value::part;
 use super::{
     setting::{SettingTable, SettingValue},
     table::Table,
@@ -12,6 +14,11 @@ use crate::{
     memory,
     name::{AdminAddress, NameGlob},
     tls::{CredentialFiles, CrlScope},
+};
+#[cfg(feature = "otel")]
+use crate::{
+    limits::{PEER_SAMPLED_MAX, SAMPLE_DEFAULT},
+    trace::OtlpEndpoint,
 };
 use std::{
     ops::RangeInclusive,
@@ -176,6 +183,47 @@ pub(super) fn list_admin(admin: &AdminConfig) -> Vec<SettingTable> {
         .set_flag("peer_labels", *peer_labels);
     vec![table]
 }
+
+/// `[trace]`, as far as it is written.
+#[cfg(feature = "otel")]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TraceFile {
+    /// The collector that spans are exported to.
+    pub otlp: Option<OtlpEndpoint>,
+    /// Part of the calls without a trace context that is sampled.
+    pub sample: Option<f64>,
+    /// Calls a second that are sampled because a peer has sampled them.
+    pub peer_sampled_max: Option<u32>,
+}
+
+/// Lists `[trace]`.
+#[cfg(feature = "otel")]
+pub(super) fn list_trace(trace: &TraceFile) -> Vec<SettingTable> {
+    let TraceFile { otlp, sample, peer_sampled_max } = trace;
+    let peer_sampled_max = peer_sampled_max.unwrap_or(PEER_SAMPLED_MAX) as usize;
+    let table = SettingTable::new("trace")
+        .set_text("otlp", otlp.as_ref())
+        .set("sample", SettingValue::Part(sample.unwrap_or(SAMPLE_DEFAULT)))
+        .set("peer_sampled_max", SettingValue::Count(peer_sampled_max));
+    vec![table]
+}
+
+/// Reads `[trace]`. The collector may come from elsewhere.
+#[cfg(feature = "otel")]
+pub(super) fn read_trace(file: &mut Table<'_>) -> Option<TraceFile> {
+    let mut trace = file.table("trace", "[trace]")?;
+    let otlp = trace.optional("otlp", text("http://127.0.0.1:4318"));
+    let sample = trace.optional("sample", part);
+    let peer_sampled_max = trace.optional("peer_sampled_max", count(PEER_SAMPLED_RANGE));
+    refuse_misplaced(&mut trace);
+    trace.finish();
+    let peer_sampled_max = peer_sampled_max.and_then(|count| u32::try_from(count).ok());
+    Some(TraceFile { otlp, sample, peer_sampled_max })
+}
+
+#[cfg(feature = "otel")]
+const PEER_SAMPLED_RANGE: RangeInclusive<usize> = 0..=1_000_000;
 
 /// Reads `cert` and `key` of a table: both, or none for the node's own certificate.
 #[cfg(any(feature = "gateway", feature = "tunnel"))]

@@ -148,6 +148,20 @@ pub(super) fn count(
 }
 
 /// Reads a size within a range: `"8MiB"`, or a number of bytes.
+/// Reads a part of a whole, from 0 to 1.
+#[cfg(feature = "otel")]
+pub(super) fn part(value: &DeValue<'_>) -> Result<f64, String> {
+    let number = match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
+    };
+    let number: f64 = number.ok_or_else(|| {
+        format!("must be a number without quotes, as 0.01, {}", not_a_type(value))
+    })?;
+    within(&(0.0..=1.0), number, ToString::to_string)
+}
+
 pub(super) fn bytes(
     range: RangeInclusive<usize>,
 ) -> impl Fn(&DeValue<'_>) -> Result<usize, String> {

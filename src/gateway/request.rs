@@ -8,6 +8,7 @@ use super::{
 use crate::{
     metadata::Metadata,
     status::{Code, Status},
+    trace::TraceContext,
 };
 use hyper::{
     HeaderMap, StatusCode,
@@ -102,7 +103,8 @@ impl CallHeaders {
             }
         }
         let timeout = one(headers, &TIMEOUT)?.map(timeout).transpose()?;
-        let traceparent = one(headers, &TRACEPARENT)?.filter(|text| is_traceparent(text));
+        let traceparent =
+            one(headers, &TRACEPARENT)?.filter(|text| TraceContext::parse(text).is_some());
         let mut metadata = Metadata::default();
         if traceparent.is_some() {
             let states = headers.get_all(TRACESTATE).iter().filter_map(|state| state.to_str().ok());
@@ -142,19 +144,6 @@ fn timeout(text: &str) -> Result<Duration, Refusal> {
             "connect-timeout-ms is not a number of milliseconds of at most ten digits",
         )),
     }
-}
-
-/// True if a text is a `traceparent` of W3C Trace Context, in lower-case hexadecimal.
-pub(super) fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let is_hex = |part: &&str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    lengths == [2, 32, 16, 2]
-        && parts.iter().all(is_hex)
-        && parts[0] != "ff"
-        && !is_zero(parts[1])
-        && !is_zero(parts[2])
 }
 
 /// Value of a header that may occur only once.

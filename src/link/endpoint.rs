@@ -112,7 +112,7 @@ impl TransportSettings {
 
     /// Returns the settings for a path whose first interface carries these UDP payloads. Larger
     /// ones than each path carries are sent once a probe of their size was acknowledged.
-    pub(super) fn on_path(self, datagram_bytes_max: u16) -> Arc<TransportConfig> {
+    pub(super) fn on_path(self, datagram_bytes_max: u16) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(datagram_bytes_max.min(self.tried_bytes_max));
         let mut transport = TransportConfig::default();
@@ -128,6 +128,18 @@ impl TransportSettings {
             .congestion_controller_factory(congestion::factory(self.congestion))
             // Only a value over 2^62 ms does not convert.
             .max_idle_timeout(IdleTimeout::try_from(self.idle_max).ok());
+        transport
+    }
+
+    /// Returns them for one connection, which has a qlog file if that was asked for.
+    fn of_one_on_path(self, datagram_bytes_max: u16) -> Arc<TransportConfig> {
+        let transport = self.on_path(datagram_bytes_max);
+        #[cfg(feature = "qlog")]
+        let transport = {
+            let mut transport = transport;
+            super::qlog::attach(&mut transport);
+            transport
+        };
         Arc::new(transport)
     }
 }
@@ -250,7 +262,7 @@ pub(super) fn accepting(
     let tls = tls.try_into().map_err(no_quic_suite)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
     server
-        .transport_config(transport.on_path(limits::DATAGRAM_BYTES_USUAL))
+        .transport_config(Arc::new(transport.on_path(limits::DATAGRAM_BYTES_USUAL)))
         .max_incoming(limits::HANDSHAKES_WAITING_MAX * 2)
         .incoming_buffer_size(limits::INCOMING_BYTES_MAX)
         .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL_MAX);
@@ -283,7 +295,7 @@ impl DiallingConfig {
 
     pub(super) fn on_path(&self, datagram_bytes_max: u16) -> quinn::ClientConfig {
         let mut config = quinn::ClientConfig::new(self.tls.clone());
-        config.transport_config(self.transport.on_path(datagram_bytes_max));
+        config.transport_config(self.transport.of_one_on_path(datagram_bytes_max));
         config
     }
 }
@@ -301,7 +313,7 @@ impl AcceptingConfig {
         let mut tls = credentials.accepting_config_of_one(ALPN, slot)?;
         offer_windows(&mut tls.alpn_protocols);
         server.crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(no_quic_suite)?);
-        server.transport_config(self.transport.on_path(datagram_bytes_max));
+        server.transport_config(self.transport.of_one_on_path(datagram_bytes_max));
         Ok(Arc::new(server))
     }
 }

@@ -28,6 +28,8 @@ mod peer_chain;
 #[cfg(feature = "tunnel")]
 mod path_watch;
 mod pulse;
+#[cfg(feature = "qlog")]
+mod qlog;
 mod remotes;
 mod resets;
 mod send_order;
@@ -61,6 +63,8 @@ pub(crate) use listener::{IncomingLink, LinkListener};
 pub(crate) use path_change::PathChange;
 pub use path_change::{LinkPath, PathChangeCause};
 pub(crate) use peer_address::LinkMove;
+#[cfg(feature = "qlog")]
+pub use qlog::write_qlog;
 pub(crate) use resets::ResetKeys;
 pub(crate) use stream::{CallStream, Frame, FrameReader, FrameSender, ReadFault, SendFault};
 #[cfg(feature = "gateway")]

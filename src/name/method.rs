@@ -63,10 +63,15 @@ macro_rules! text_name {
     };
 }
 
+/// True for the service `dialback` and all below it.
+pub(crate) fn is_of_nodes(service: &str) -> bool {
+    service.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 impl ServiceName {
     /// True for `dialback` and all below it, kept for services that every node hosts.
     pub(crate) fn is_of_nodes(&self) -> bool {
-        self.0.strip_prefix("dialback").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        is_of_nodes(&self.0)
     }
 
     /// True if the name is kept for forwards, which are listed under their kind.

@@ -21,6 +21,7 @@ pub use error::NameError;
 pub use glob::{MethodGlob, NameGlob, ServiceGlob};
 pub(crate) use http_target::{HttpSuffix, check_verb, decode_escapes, escaped_byte};
 pub use http_target::{HttpTarget, HttpTargetError};
+pub(crate) use method::is_of_nodes;
 pub use method::{MethodName, MethodPath, ServiceName};
 pub use peer::{Name, PeerName, Role};
 #[cfg(any(feature = "forward", feature = "gateway"))]

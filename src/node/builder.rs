@@ -18,6 +18,7 @@ use crate::{
     serve::{Service, Services},
     start_error::StartError,
     tls::Credentials,
+    trace::Traces,
 };
 #[cfg(feature = "tunnel")]
 use crate::{
@@ -44,6 +45,7 @@ impl Node {
             net: net::system(),
             #[cfg(feature = "tunnel")]
             tunnel: None,
+            traces: None,
         }
     }
 }
@@ -61,6 +63,7 @@ pub struct NodeBuilder {
     net: SharedNet,
     #[cfg(feature = "tunnel")]
     tunnel: Option<TunnelListen>,
+    traces: Option<Traces>,
 }
 
 impl NodeBuilder {
@@ -105,6 +108,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Exports spans of calls to a collector. Default: traces are off.
+    #[cfg(feature = "otel")]
+    pub fn traces(mut self, traces: Traces) -> Self {
+        self.traces = Some(traces);
+        self
+    }
+
     /// Listens for tunnels too: links over TCP, where UDP does not pass. Default: no.
     #[cfg(feature = "tunnel")]
     pub fn tunnel(mut self, tunnel: TunnelListen) -> Self {
@@ -135,8 +145,9 @@ impl NodeBuilder {
         #[cfg(feature = "tunnel")]
         let tunnel = self.tunnel;
         let Self { policy, limits, audit, net, .. } = self;
-        let parts = NodeParts { policy, limits, services, audit };
         let peer = self.credentials.peer_name().clone();
+        let tracer = self.traces.map(|traces| traces.start(&peer)).unwrap_or_default();
+        let parts = NodeParts { policy, limits, services, audit, tracer };
         let shared = Arc::new(NodeState::new(peer, net, parts));
         let directory = Services::with_reserved(vec![snapshot::directory(&shared)])?;
         drop(shared.directory.set(directory));

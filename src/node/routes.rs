@@ -7,12 +7,14 @@ use super::{
     waiters::{Awaited, Waiter},
 };
 use crate::{
-    call::{InitiatorLimits, RelayedReply, Reply, Request, Target, ask},
+    call::{CallMeta, InitiatorLimits, RelayedReply, Reply, Request, Target, ask, end_span},
     limits::{AGENTS_COPIED_AT_ONCE, CANDIDATES_FIRST, CANDIDATES_MAX, PASSED_ON_WAIT_MAX},
+    link::Link,
     name::{HttpTarget, MethodPath, Name, PeerName},
     policy::{self, NodePolicy},
     status::Status,
     tls::random_bytes,
+    trace::{Span, Tracer},
 };
 use std::{ops::Range, sync::Arc};
 use tokio::time::Instant;
@@ -104,11 +106,30 @@ impl Routes for LinkRoutes {
         let peer = request.requester.peer();
         let caller = Some(peer).filter(|peer| **peer != self.0.peer).cloned();
         let relayed = RelayedReply { memory: self.0.memory.reply_account(peer), in_parts };
+        let tracer = self.0.observer.tracer();
+        // Of the call, for other attempts.
+        let position = tracer.is_on().then(|| request.meta.traceparent.clone());
+        let span = attempt_span(&mut request.meta, tracer, &route.link);
         let target = std::mem::replace(&mut request.meta.target, Target::Here);
         let asked = ask(&route.link, request, limits, caller.as_ref(), Some(relayed)).await;
         request.meta.target = target;
-        Ok(asked?.holding(permit))
+        if let Some(position) = position {
+            request.meta.traceparent = position;
+        }
+        Ok(end_span(span, asked)?.holding(permit))
     }
+}
+
+/// The span of an attempt over a link.
+fn attempt_span(meta: &mut CallMeta, tracer: &Tracer, link: &Link) -> Span {
+    let mut span = meta.attempt_span(tracer);
+    if span.is_recorded() {
+        let agent = &link.peer().name;
+        span.text("server.address", agent);
+        span.text("dialback.agent", agent);
+        span.peer_address(link.remote_address());
+    }
+    span
 }
 
 impl LinkRoutes {

@@ -202,7 +202,11 @@ impl Node {
         shared.calls.begin_drain();
         listener.close(CloseCode::Drained, STOPS);
         // The tasks continue meanwhile, so that the gateway's clients get an answer too.
-        listener.wait_idle(limits::ABORT_WAIT_MAX).await;
+        let tracer = shared.observer.tracer();
+        tokio::join!(
+            listener.wait_idle(limits::ABORT_WAIT_MAX),
+            tracer.close(limits::ABORT_WAIT_MAX)
+        );
     }
 
     async fn close_gracefully(&self) {
@@ -230,6 +234,7 @@ impl Node {
         shared.calls.stop();
         shared.links.wait(left_until(close_by)).await;
         listener.wait_idle(left_until(close_by)).await;
+        shared.observer.tracer().close(limits::SPANS_FLUSH_WAIT_MAX).await;
     }
 }
 
@@ -268,6 +273,10 @@ impl NodeView {
 
     pub(crate) fn audit_lines_lost(&self) -> u64 {
         self.shared.observer.audit_lines_lost()
+    }
+
+    pub(crate) fn spans(&self) -> Option<[u64; 2]> {
+        self.shared.observer.tracer().counts()
     }
 
     pub(crate) fn recent(&self) -> Arc<crate::observe::RecentEvents> {

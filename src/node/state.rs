@@ -21,6 +21,7 @@ use crate::{
     serve::Services,
     shared_value::SharedValue,
     tls::Credentials,
+    trace::Tracer,
     wire::{CloseCode, ServiceInfo},
 };
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ pub(crate) struct NodeState {
 impl NodeState {
     /// State of a node without links.
     pub(super) fn new(peer: PeerName, net: SharedNet, parts: NodeParts) -> Self {
-        let NodeParts { policy, limits, services, audit } = parts;
+        let NodeParts { policy, limits, services, audit, tracer } = parts;
         Self {
             call_ids: Arc::new(CallIds::new(net.random_bytes())),
             net,
@@ -88,7 +89,7 @@ impl NodeState {
             limits: SharedValue::new(limits),
             policy: SharedValue::new(policy),
             quotas: Quotas::default(),
-            observer: Observer::new(&audit, peer.clone()),
+            observer: Observer::new(&audit, peer.clone()).traced_by(tracer),
             peer,
             services,
             directory: OnceLock::new(),
@@ -177,4 +178,5 @@ pub(super) struct NodeParts {
     pub(super) limits: Limits,
     pub(super) services: Services,
     pub(super) audit: Audit,
+    pub(super) tracer: Tracer,
 }

@@ -17,6 +17,7 @@ use crate::{
     name::{PeerName, Role},
     prefixes::Prefix,
     rate_limit::{LogLimits, Suppressed},
+    trace::Tracer,
 };
 use std::sync::Arc;
 use tokio::{sync::broadcast, time::Instant};
@@ -27,6 +28,7 @@ pub(crate) struct Observer<E> {
     recorder: Recorder,
     events: broadcast::Sender<E>,
     limits: EventLimits,
+    tracer: Tracer,
 }
 
 /// Limits of the events that peers can cause, by cause.
@@ -72,7 +74,19 @@ impl<E: ProgramEvent> Observer<E> {
     pub(crate) fn new(audit: &Audit, own: PeerName) -> Self {
         let recorder = Recorder::new(audit.clone(), own);
         let events = broadcast::Sender::new(EVENTS_WAITING_MAX);
-        Self { recorder, events, limits: EventLimits::default() }
+        let (limits, tracer) = (EventLimits::default(), Tracer::default());
+        Self { recorder, events, limits, tracer }
+    }
+
+    /// Sets what starts the spans of calls. Default: traces are off.
+    pub(crate) fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
+    /// Starts the spans of calls.
+    pub(crate) const fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Reports an event to log, audit log and programs, in this order.

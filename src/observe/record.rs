@@ -13,6 +13,7 @@ use crate::{
     rate_limit::{LogLimits, Suppressed},
     status::{Code, Outcome},
     tls::{Claim, Identity, Utc},
+    trace::Span,
     wire::CallKind,
 };
 use std::{
@@ -56,8 +57,8 @@ impl Recorder {
     /// recorded, and logged if it has failed.
     pub(super) fn call(&self, start: CallStart, info: CallInfo) -> Box<CallRecord> {
         self.counts.call_started(start.kind);
-        let (recorder, picked, health) = (self.clone(), None, None);
-        Box::new(CallRecord { recorder, start, info, picked, health, has_ended: false })
+        let (recorder, picked, health, span) = (self.clone(), None, None, Span::default());
+        Box::new(CallRecord { recorder, start, info, picked, health, span, has_ended: false })
     }
 
     fn write(&self, event: &str, rest: impl FnOnce(AuditLine) -> AuditLine) {
@@ -210,6 +211,8 @@ pub(crate) struct CallRecord {
     picked: Option<Arc<OnceLock<PeerName>>>,
     /// Learns how the call ends.
     health: Option<Arc<ServiceHealth>>,
+    /// Of the call in this process.
+    span: Span,
     has_ended: bool,
 }
 
@@ -217,6 +220,23 @@ impl CallRecord {
     /// Has the end of the call counted for the health of its service.
     pub(crate) fn counts_for(&mut self, health: Option<&Arc<ServiceHealth>>) {
         self.health = health.cloned();
+    }
+
+    /// Ends the span of the call with the record.
+    pub(crate) fn traced(&mut self, mut span: Span) {
+        if span.is_recorded() {
+            span.text("dialback.caller", &self.info.caller);
+            if let Some(via) = &self.info.via {
+                span.text("dialback.via", via);
+            }
+        }
+        self.span = span;
+    }
+
+    /// Adds the status of the HTTP response that the call had to its span.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn http_status(&mut self, status: u16) {
+        self.span.http_status(status);
     }
 
     /// Cell that receives the picked agent.
@@ -241,6 +261,15 @@ impl CallRecord {
     ) {
         self.has_ended = true;
         self.write((code, outcome), reason, bytes);
+        self.end_span((code, outcome), reason);
+    }
+
+    fn end_span(&mut self, result: (Code, Outcome), reason: &str) {
+        let mut span = std::mem::take(&mut self.span);
+        if let Some(agent) = self.agent().filter(|_| span.is_recorded()) {
+            span.text("dialback.agent", &agent.name);
+        }
+        span.ended(result, reason);
     }
 
     fn agent(&self) -> Option<&PeerName> {
@@ -349,6 +378,7 @@ impl Drop for CallRecord {
                 false => (Code::Cancelled, "it was cancelled"),
             };
             self.write((code, Outcome::Unknown), reason, [None, None]);
+            self.end_span((code, Outcome::Unknown), reason);
         }
     }
 }

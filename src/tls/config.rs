@@ -3,6 +3,8 @@
 #[cfg(any(feature = "forward", feature = "gateway"))]
 use super::crypto::provider;
 use super::crypto::provider_with;
+#[cfg(feature = "tunnel")]
+use super::key_log::key_log;
 #[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
 use super::pem;
 #[cfg(any(feature = "forward", feature = "gateway", feature = "tunnel"))]
@@ -60,10 +62,11 @@ pub(super) fn accepting_tunnels(
     own: Arc<CertifiedKey>,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, Error> {
-    let config = ServerConfig::builder_with_provider(provider_with(true))
+    let mut config = ServerConfig::builder_with_provider(provider_with(true))
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.key_log = key_log();
     Ok(without_resumption(config, alpn))
 }
 

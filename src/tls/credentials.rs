@@ -9,6 +9,7 @@ use super::{
     error::CredentialsError,
     files::{self, CredentialFiles, CredentialPem, CrlScope, SourceNames},
     identity::Identity,
+    key_log::key_log,
     lists::{self, Lists, Mark},
     revalidation::{self, RevalidationError, Revoked},
     sections::{certificates, certified_key, damaged, identity_of},
@@ -263,7 +264,9 @@ impl Credentials {
     ) -> Result<ServerConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         let clients = trust.client_verifier(true, slot.clone());
-        Ok(config::accepting(own.clone(), clients, self.post_quantum, &[alpn])?)
+        let mut config = config::accepting(own.clone(), clients, self.post_quantum, &[alpn])?;
+        config.key_log = key_log();
+        Ok(config)
     }
 
     /// TLS for the gateway: peers may show a certificate, which is verified as on links.
@@ -294,7 +297,9 @@ impl Credentials {
     pub fn dialling_config(&self, alpn: &[u8]) -> Result<ClientConfig, CredentialsError> {
         let Material { own, trust, .. } = &*self.material;
         let (own, nodes) = (Some(own.clone()), trust.node_verifier());
-        Ok(config::dialling(own, nodes, self.post_quantum, alpn)?)
+        let mut config = config::dialling(own, nodes, self.post_quantum, alpn)?;
+        config.key_log = key_log();
+        Ok(config)
     }
 }
 

@@ -32,6 +32,7 @@ mod identity;
 #[cfg(feature = "certs")]
 mod key_digest;
 mod key_kind;
+mod key_log;
 mod lists;
 mod mac;
 mod pem;
@@ -58,6 +59,7 @@ pub use files::{CredentialFiles, CredentialPem, CrlScope, CrlScopeError};
 #[cfg(feature = "gateway")]
 pub use gateway_client::{GatewayClientTls, GatewayClientTlsError};
 pub use identity::{Identity, IdentityError};
+pub use key_log::log_tls_keys;
 pub use pem_error::PemError;
 #[cfg(any(feature = "gateway", feature = "tunnel"))]
 pub use server_certificate::ServerCertificate;

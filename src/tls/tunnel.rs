@@ -4,6 +4,7 @@
 use super::{
     config::{HTTP_1, add_cas},
     crypto::{algorithms, provider},
+    key_log::key_log,
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -62,6 +63,7 @@ fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, Er
         .with_no_client_auth();
     config.alpn_protocols = vec![HTTP_1.to_vec()];
     config.resumption = Resumption::disabled();
+    config.key_log = key_log();
     Ok(Arc::new(config))
 }
 

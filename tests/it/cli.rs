@@ -29,6 +29,7 @@ mod systemd;
 mod pem;
 mod process;
 mod programs;
+mod recording;
 mod reload;
 mod lifecycle;
 mod tcp;

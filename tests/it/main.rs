@@ -48,6 +48,8 @@ mod streams;
 mod structure;
 mod tcp;
 mod tidy;
+#[cfg(all(feature = "forward", feature = "gateway", feature = "otel"))]
+mod traces;
 mod tunnel;
 mod wire;
 mod world;

@@ -44,6 +44,7 @@ const ROOMS: &[Room] = &[
             "src/http_call/",
             "src/mcp/",
             "src/convert/text.rs",
+            "src/trace/collector.rs",
             "src/bin/dialback/bench/gateway",
             "src/bin/dialback/status.rs",
         ],
@@ -53,6 +54,7 @@ const ROOMS: &[Room] = &[
         places: &[
             "src/httpd",
             "src/agent/forward/",
+            "src/trace/collector.rs",
             "src/bin/dialback/bench/gateway",
             "src/bin/dialback/status.rs",
         ],
@@ -69,6 +71,7 @@ const ROOMS: &[Room] = &[
             "src/httpd",
             "src/tunnel/",
             "src/agent/forward/",
+            "src/trace/collector.rs",
             "src/bin/dialback/bench/gateway",
             "src/bin/dialback/status.rs",
         ],

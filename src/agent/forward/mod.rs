@@ -13,6 +13,8 @@ mod mcp;
 mod proxy;
 mod tcp;
 mod upstream;
+#[cfg(feature = "forward")]
+mod upstream_span;
 
 pub use check::{UpstreamCheck, UpstreamCheckError};
 #[cfg(feature = "forward")]

@@ -4,7 +4,7 @@ use super::{Upstream, check};
 use crate::{
     call::{
         Body, EndMark, Handler, Messages, Next, Reply, Request, Socket, SocketWriter, Source,
-        broken,
+        broken, end_span,
     },
     limits::{TCP_CONNECT_WAIT_MAX, TCP_IDLE_MAX},
     metadata::Metadata,
@@ -142,12 +142,18 @@ impl Hosted {
 }
 
 impl Handler for Hosted {
-    async fn call(&self, request: Request) -> Result<Reply, Status> {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let Body::Messages(requests) = request.body else {
             let text = "one message came where a stream of bytes was expected";
             return Err(Status::not_executed(Code::Internal, text));
         };
-        let socket = self.connect(request.requester.peer(), request.meta.deadline).await?;
+        let mut span = request.meta.forward_span("connect");
+        self.forward.upstream.describe(&mut span);
+        let connected = self.connect(request.requester.peer(), request.meta.deadline).await;
+        let socket = match connected {
+            Ok(socket) => socket,
+            Err(status) => return end_span(span, Err(status)),
+        };
         let connection = TcpConnection {
             socket: Some(socket),
             requests,
@@ -157,7 +163,8 @@ impl Handler for Hosted {
             idle: IdleTimer::new(&self.forward),
         };
         // The first message: connected.
-        Ok(Reply::stream(Messages::new(connection).starting_with(Next::Message(Bytes::new()))))
+        let messages = Messages::new(connection).starting_with(Next::Message(Bytes::new()));
+        end_span(span, Ok(Reply::stream(messages)))
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     call::Socket,
     name::{NameError, NodeAddress},
     race,
+    trace::Span,
 };
 use std::{fmt, io, path::PathBuf, str::FromStr};
 
@@ -22,6 +23,21 @@ enum Address {
 }
 
 impl Upstream {
+    /// Adds the address to the span of a connection.
+    pub(super) fn describe(&self, span: &mut Span) {
+        match &self.0 {
+            Address::Tcp(address) => {
+                span.text("server.address", address.host());
+                span.number("server.port", address.port());
+                span.text("network.transport", "tcp");
+            }
+            Address::Unix(path) => {
+                span.text("server.address", path.display());
+                span.text("network.transport", "unix");
+            }
+        }
+    }
+
     pub(super) async fn connect(&self) -> io::Result<Socket> {
         match &self.0 {
             Address::Tcp(address) => {

@@ -13,6 +13,7 @@ use crate::{
     mcp_forwards::parse_mcp,
     paths::{self, PathArgs},
     reload::{self, Start},
+    trace::{TraceArgs, TraceSettings},
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
@@ -98,6 +99,8 @@ pub(crate) struct AgentFlags {
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+    #[command(flatten)]
     pub(crate) audit: AuditArgs,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
@@ -116,6 +119,7 @@ struct Settings {
     paths: PathsFile,
     audit: AuditFile,
     admin: Option<AdminConfig>,
+    traces: TraceSettings,
     renewal: Option<Renewal>,
     files: Vec<PathBuf>,
 }
@@ -169,6 +173,7 @@ impl AgentFlags {
         file.paths = self.paths(file.paths)?;
         file.audit = AuditFile::from(self.audit.clone()).or(file.audit);
         file.admin = admin::settings(self.admin.clone(), file.admin);
+        file.trace = self.trace.merge(file.trace);
         Ok(file)
     }
 }
@@ -201,6 +206,7 @@ impl Settings {
             paths: file.paths,
             audit: file.audit,
             admin: file.admin,
+            traces: TraceSettings::new(file.trace),
             files,
         })
     }
@@ -210,6 +216,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let Start { settings, mut signals, reloads } = start;
     let Settings { credentials, nodes, policy, limits, hosted, renewal, .. } = settings;
     let (audited, way, admin) = (settings.audit, settings.paths, settings.admin);
+    let traces = settings.traces;
     let has_rules = Cell::new(!policy.allow.is_empty());
     let hosted = LiveServices::default().next(hosted)?;
     let audit = audit::open(audited.clone())?;
@@ -222,6 +229,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let builder = builder.paths(to_nodes);
     let nodes = current.nodes.iter();
     let agent = nodes.fold(builder, |builder, node| builder.node(node.to_string()));
+    let agent = traces.announced().into_iter().fold(agent, dialback::AgentBuilder::traces);
     let agent = agent.services(current.hosted.services());
     let current = RefCell::new(current);
     let run = async {
@@ -239,6 +247,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             Ok(reload::restarts([
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
+                (next.traces != traces, "trace"),
                 (next.paths != way, "path, tunnel_url, enroll_tunnel_url, proxy or [tunnel]"),
                 (
                     renewed(&next.renewal) != renewed(&renewal),

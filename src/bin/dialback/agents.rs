@@ -27,7 +27,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: AgentsArgs) -> Result<(), Failure> {
     let wants_json = args.json;
-    caller::run(args.reach, TIMEOUT, wants_json, async |caller, _left| {
+    caller::run(args.reach, TIMEOUT, wants_json, None, async |caller, _left| {
         let agents = caller.agents().await?;
         match wants_json {
             true => print_json_aside(&agents).await?,

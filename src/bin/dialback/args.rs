@@ -9,7 +9,10 @@ use crate::{
     log_filter::LogFilter, man_pages::ManArgs, node::NodeArgs, policy::PolicyCommand,
     services::ServicesArgs, status::StatusArgs, tcp::TcpArgs, token::TokenArgs,
 };
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::BoolishValueParser,
+};
 use dialback::{
     CrlScope,
     config::{TlsFiles, parse_duration},
@@ -43,6 +46,14 @@ pub(crate) struct Cli {
     /// [default: info for long-running commands, else warn]
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Log")]
     pub(crate) log_level: Option<LogFilter>,
+    /// Append the TLS keys of links and tunnels to the file that SSLKEYLOGFILE names, for
+    /// Wireshark: everyone who has that file can decrypt them
+    #[arg(long, global = true, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new(), help_heading = "Log")]
+    pub(crate) log_tls_keys: bool,
+    /// Write files about the packets of each link (qlog) to this directory: they show when peers
+    /// send and how much; in builds with the feature `qlog`
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Log")]
+    pub(crate) qlog: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

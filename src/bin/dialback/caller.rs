@@ -9,8 +9,9 @@ use crate::{
 };
 use clap::Args;
 use dialback::{
-    Caller, ConnectError, Credentials, NodeAddress, PathSettings, Role, config::TlsFiles,
-    limits::TIMEOUT_CEILING,
+    Caller, CallerBuilder, ConnectError, Credentials, NodeAddress, PathSettings, Role, Traces,
+    config::TlsFiles,
+    limits::{SPANS_FLUSH_WAIT_MAX, TIMEOUT_CEILING},
 };
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
@@ -37,12 +38,14 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_millis(20);
 /// Time to close after a failed or dropped call, whose handler may run on: retransmits GOODBYE.
 const CANCEL_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Runs work with a connected caller and passes it the remaining time. The timeout includes
-/// connecting. A signal drops the work. A failed call is printed as JSON if wanted.
+/// Runs work with a connected caller, whose calls may be traced, and passes it the remaining time.
+/// The timeout includes connecting. A signal drops the work. A failed call is printed as JSON if
+/// wanted.
 pub(crate) fn run(
     args: ReachArgs,
     timeout: Duration,
     wants_json: bool,
+    traces: Option<Traces>,
     work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let ReachArgs { node, paths, tls } = args;
@@ -51,25 +54,40 @@ pub(crate) fn run(
     block_on(Builder::new_current_thread(), async {
         let mut signals = Signals::listen()?;
         let timeout = timeout.min(TIMEOUT_CEILING);
-        let worked = connect_and(&mut signals, credentials, (&node, paths), timeout, work).await;
+        let settings = CallerSettings { credentials, paths, traces };
+        let worked = connect_and(&mut signals, settings, &node, timeout, work).await;
         let Err(failure) = worked else { return Ok(()) };
         Err(signals.unless_stopped(failure.printed_as_json(wants_json)).await?)
     })
 }
 
+struct CallerSettings {
+    credentials: Credentials,
+    paths: PathSettings,
+    traces: Option<Traces>,
+}
+
 async fn connect_and(
     signals: &mut Signals,
-    credentials: Credentials,
-    to: (&NodeAddress, PathSettings),
+    settings: CallerSettings,
+    node: &NodeAddress,
     timeout: Duration,
     work: impl AsyncFnOnce(&Caller, Duration) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let started = Instant::now();
-    let dialled = dial(credentials, to, timeout.min(CONNECT_WAIT_MAX));
+    let CallerSettings { credentials, paths, traces } = settings;
+    let is_traced = traces.is_some();
+    let builder = Caller::builder(credentials).node(node.to_string()).paths(paths);
+    let builder = traces.into_iter().fold(builder, CallerBuilder::traces);
+    let dialled = builder.connect_timeout(timeout.min(CONNECT_WAIT_MAX)).connect();
     let caller = signals.unless_stopped(dialled).await??;
     let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
     let worked = signals.unless_stopped(work(&caller, left)).await;
-    let wait_max = if matches!(worked, Ok(Ok(()))) { CLOSE_WAIT_MAX } else { CANCEL_WAIT_MAX };
+    let wait_max = match worked {
+        _ if is_traced => SPANS_FLUSH_WAIT_MAX,
+        Ok(Ok(())) => CLOSE_WAIT_MAX,
+        _ => CANCEL_WAIT_MAX,
+    };
     drop(tokio::time::timeout(wait_max, caller.close()).await);
     worked?
 }

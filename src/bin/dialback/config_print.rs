@@ -9,11 +9,14 @@ use crate::{
     node::NodeFlags,
     output::{escape, escape_json, print, print_json},
     paths::proxy_of_environment,
+    trace::{ENDPOINT, otlp_of_environment},
 };
 use clap::{ArgAction, Args, Subcommand, builder::BoolishValueParser};
 use dialback::{
-    Role,
-    config::{AgentConfig, KeyPlaces, MASK, Setting, SettingTable, SettingValue, TlsFiles},
+    OtlpEndpoint, Role,
+    config::{
+        AgentConfig, KeyPlaces, MASK, Setting, SettingTable, SettingValue, TlsFiles, TraceFile,
+    },
 };
 use serde::Serialize;
 use std::fmt;
@@ -91,6 +94,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("audit", "file", "audit"),
     ("audit", "calls", "audit-calls"),
     ("admin", "listen", "admin"),
+    ("trace", "otlp", "otlp"),
     ("gateway", "listen", "gateway"),
     ("gateway", "tokens", "tokens"),
     ("limits", "memory_max", "memory-max"),
@@ -118,6 +122,10 @@ fn node(args: PrintNodeArgs) -> Result<(), Failure> {
     file.policy = merged.policy.clone();
     let (tls, located) = locate(Role::Node, flags.tls.clone().into(), &merged.tls);
     merged.tls = tls;
+    let otlp = otlp_of_environment(merged.trace.as_ref());
+    add_otlp(&mut merged.trace, otlp.clone());
+    let mut settings = merged.settings();
+    imply(&mut settings, "otlp", otlp.is_some());
     let sources = Sources {
         given: &given,
         file: file.settings(),
@@ -125,7 +133,7 @@ fn node(args: PrintNodeArgs) -> Result<(), Failure> {
         of_flags: Vec::new(),
         places: merged.places.clone(),
     };
-    sources.print("node", merged.settings(), output)?;
+    sources.print("node", settings, output)?;
     located
 }
 
@@ -138,10 +146,11 @@ fn agent(args: PrintAgentArgs) -> Result<(), Failure> {
     let of_environment = proxy_of_environment(&merged.paths);
     let is_implied = of_environment.is_some();
     merged.paths.proxy = merged.paths.proxy.take().or(of_environment);
+    let otlp = otlp_of_environment(merged.trace.as_ref());
+    add_otlp(&mut merged.trace, otlp.clone());
     let mut settings = merged.settings();
-    for setting in settings.iter_mut().flat_map(|table| &mut table.settings) {
-        setting.is_implied |= is_implied && setting.key == "proxy";
-    }
+    imply(&mut settings, "proxy", is_implied);
+    imply(&mut settings, "otlp", otlp.is_some());
     let of_flags = flags.merge(AgentConfig::default()).map(|config| config.settings());
     let sources = Sources {
         given: &given,
@@ -151,6 +160,19 @@ fn agent(args: PrintAgentArgs) -> Result<(), Failure> {
     };
     sources.print("agent", settings, output)?;
     located
+}
+
+fn add_otlp(trace: &mut Option<TraceFile>, otlp: Option<OtlpEndpoint>) {
+    if let Some(otlp) = otlp {
+        trace.get_or_insert_default().otlp = Some(otlp);
+    }
+}
+
+/// Marks the value of a key as one that this machine implies, if it is.
+fn imply(settings: &mut [SettingTable], key: &str, is_implied: bool) {
+    for setting in settings.iter_mut().flat_map(|table| &mut table.settings) {
+        setting.is_implied |= is_implied && setting.key == key;
+    }
 }
 
 /// The files of the credentials, also those that are found; where none are, as far as they are
@@ -279,6 +301,9 @@ impl Sources<'_> {
         }
         if key == "proxy" && setting.is_implied {
             return Source::Variable("HTTPS_PROXY, except for NO_PROXY".into());
+        }
+        if key == "otlp" && setting.is_implied {
+            return Source::Variable(ENDPOINT.into());
         }
         // A setting of the file that has no effect is not the source.
         let in_file = number.and_then(|number| {

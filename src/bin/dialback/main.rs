@@ -37,6 +37,7 @@ mod paths;
 mod policy;
 #[cfg(test)]
 mod reference;
+mod recordings;
 mod reload;
 mod service_manager;
 mod services;
@@ -44,6 +45,7 @@ mod signals;
 mod status;
 mod tcp;
 mod token;
+mod trace;
 mod tunnel;
 mod until_valid;
 
@@ -70,7 +72,8 @@ fn main() -> ExitCode {
     for line in environment::warnings(&args::variables(), set) {
         tracing::warn!("{line}");
     }
-    exit::code_of(run(cli.command), Some(&log))
+    let ready = recordings::start(&cli);
+    exit::code_of(ready.and_then(|()| run(cli.command)), Some(&log))
 }
 
 fn run(command: Command) -> Result<(), Failure> {

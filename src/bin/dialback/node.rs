@@ -9,6 +9,7 @@ use crate::{
     gateway::{self, GatewaySettings},
     policy::count_rules,
     reload::{self, Start},
+    trace::{TraceArgs, TraceSettings},
     tunnel::{self, TunnelSettings},
 };
 use clap::Args;
@@ -68,6 +69,8 @@ pub(crate) struct NodeFlags {
     #[arg(long, value_name = "BYTES", value_parser = parse_memory_max)]
     pub(crate) memory_max: Option<usize>,
     #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+    #[command(flatten)]
     pub(crate) audit: AuditArgs,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -83,6 +86,7 @@ struct Settings {
     gateway: Option<GatewaySettings>,
     tunnel: Option<TunnelSettings>,
     admin: Option<AdminConfig>,
+    traces: TraceSettings,
     files: Vec<PathBuf>,
 }
 
@@ -114,6 +118,7 @@ impl NodeFlags {
         file.state = self.state.clone().or(file.state);
         file.audit = AuditFile::from(self.audit.clone()).or(file.audit);
         file.admin = admin::settings(self.admin.clone(), file.admin);
+        file.trace = self.trace.merge(file.trace);
         file.gateway = gateway::merge(self, file.gateway, !file.sites.is_empty())?;
         file.tunnel = tunnel::merge(self.tunnel, file.tunnel, file.gateway.is_some())?;
         Ok(file)
@@ -140,6 +145,7 @@ impl Settings {
             state: file.state,
             audit: file.audit,
             admin: file.admin,
+            traces: TraceSettings::new(file.trace),
             files,
         })
     }
@@ -165,7 +171,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     Settings::announce(&settings.credentials, &settings.policy);
     let Settings { credentials, listen, policy, limits, state, audit: audited, gateway, .. } =
         settings;
-    let (tunnel, admin) = (settings.tunnel, settings.admin);
+    let (tunnel, admin, traces) = (settings.tunnel, settings.admin, settings.traces);
     let audit = audit::open(audited.clone())?;
     let builder = Node::builder(credentials).listen(listen).policy(policy).limits(limits);
     let builder = builder.audit(audit.clone());
@@ -177,6 +183,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
         Some(listener) => builder.tunnel(listener),
         None => builder,
     };
+    let builder = traces.announced().into_iter().fold(builder, dialback::NodeBuilder::traces);
     let run = async {
         let node = builder.start().await?;
         let tunnel_path = tunnel.as_ref().and_then(TunnelSettings::path_on_gateway);
@@ -191,6 +198,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
                 (next.state != state, "state"),
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
+                (next.traces != traces, "trace"),
                 (gateway::needs_restart(next.gateway.as_ref(), gateway.as_ref()), "gateway"),
                 (tunnel::needs_restart(next.tunnel.as_ref(), tunnel.as_ref()), "tunnel"),
             ]))

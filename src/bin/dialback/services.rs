@@ -32,7 +32,7 @@ pub(crate) struct ServicesArgs {
 
 pub(crate) fn run(args: ServicesArgs) -> Result<(), Failure> {
     let (agent, wants_json) = (args.agent, args.json);
-    caller::run(args.reach, TIMEOUT, wants_json, async |caller, _left| {
+    caller::run(args.reach, TIMEOUT, wants_json, None, async |caller, _left| {
         let services = match &agent {
             Some(agent) => of_one(agent, caller.services(agent.as_str()).await?),
             None => caller.all_services().await?,

@@ -60,6 +60,7 @@ pub(super) async fn response(reply: Reply) -> Result<(HttpResponse, Messages), S
             Next::Message(head) => {
                 let head = HttpResponse::decode(&head);
                 let head = head.map_err(|fault| malformed(&format!("has a bad head: {fault}")))?;
+                messages.http_status(head.status.as_u16());
                 return Ok((head, messages));
             }
             Next::End(_) => return Err(malformed("has no head")),

@@ -1,10 +1,7 @@
 //! Head of a request for the upstream: headers of the connection and of its path are replaced.
 
 use super::super::{
-    GatewayRequest, GatewayState,
-    request::{is_traceparent, one},
-    response::Refusal,
-    site::authority,
+    GatewayRequest, GatewayState, request::one, response::Refusal, site::authority,
 };
 use super::ProxyRoute;
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     },
     httpd::client_address,
     status::{Code, Status},
+    trace::TraceContext,
 };
 use hyper::{
     HeaderMap, StatusCode, Version,
@@ -195,7 +193,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> 
 
 pub(super) fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
     let text = headers.get(TRACEPARENT)?.to_str().ok();
-    text.filter(|text| is_traceparent(text)).map(Into::into)
+    text.filter(|text| TraceContext::parse(text).is_some()).map(Into::into)
 }
 
 #[cfg(test)]

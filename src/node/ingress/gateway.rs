@@ -24,6 +24,7 @@ use crate::{
     status::{Code, Status},
     suspend_guard,
     tls::Credentials,
+    trace::{SpanKind, SpanOrigin},
     wire::CallKind,
 };
 use std::{
@@ -233,10 +234,13 @@ impl<B: Future<Output = Result<Body, Status>> + Send> Arrival for ClientCall<'_,
     /// A body may be large and need conversion: it is read only for a call that an agent takes.
     const PICKS_BEFORE_BODY: bool = true;
 
-    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
+    fn note(&self, request: &mut Request) -> Option<Box<CallRecord>> {
         let requester = RecordedCaller::Peer(request.requester.peer().clone());
         let info = request.meta.info(requester, None, None);
-        Some(self.gateway.shared.observer.call(request.meta.start(self.began), info))
+        let observer = &self.gateway.shared.observer;
+        let mut note = observer.call(request.meta.start(self.began), info);
+        note.traced(request.meta.first_span(observer.tracer(), SpanKind::Server, SpanOrigin::Peer));
+        Some(note)
     }
 
     async fn permit(&mut self, request: &Request) -> Result<Option<Permit>, Status> {

@@ -6,6 +6,7 @@ use crate::{
     node::{routes::LinkRoutes, state::NodeState},
     observe::{CallRecord, RecordedCaller},
     status::Status,
+    trace::{SpanKind, SpanOrigin},
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -37,10 +38,13 @@ struct ProgramCall<'a>(&'a NodeState);
 impl Arrival for ProgramCall<'_> {
     const IS_AUTHORISED: bool = false;
 
-    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
+    fn note(&self, request: &mut Request) -> Option<Box<CallRecord>> {
         let requester = RecordedCaller::Peer(request.requester.peer().clone());
         let info = request.meta.info(requester, None, None);
-        Some(self.0.observer.call(request.meta.start(Instant::now()), info))
+        let mut note = self.0.observer.call(request.meta.start(Instant::now()), info);
+        let tracer = self.0.observer.tracer();
+        note.traced(request.meta.first_span(tracer, SpanKind::Internal, SpanOrigin::Program));
+        Some(note)
     }
 
     async fn permit(&mut self, _request: &Request) -> Result<Option<Permit>, Status> {

@@ -14,6 +14,7 @@ use crate::{
     probe::is_of_node,
     status::{Code, Status},
     suspend_guard::{Entered, SuspendGuard},
+    trace::{SpanKind, SpanOrigin},
     wire::CloseCode,
 };
 use std::{
@@ -127,6 +128,12 @@ impl CallAcceptor for LinkIngress {
         let requester = RecordedCaller::Peer(self.requester.clone());
         let info = head.meta.info(requester, Some(&self.shared.peer), None);
         let mut note = self.shared.observer.call(head.meta.start(began), info);
+        let tracer = self.shared.observer.tracer();
+        if tracer.is_on() {
+            let mut span = head.meta.first_span(tracer, SpanKind::Server, SpanOrigin::Peer);
+            span.peer_address(self.link.remote_address());
+            note.traced(span);
+        }
         if head.meta.target == Target::Service {
             head.picked = Some(note.picked_agent());
         }

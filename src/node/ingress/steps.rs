@@ -9,7 +9,7 @@ use crate::node::{
     state::NodeState,
 };
 use crate::{
-    call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target},
+    call::{Body, CallMeta, Permit, Reply, Request, SharedHandler, Target, end_span},
     directory::DIRECTORY,
     observe::CallRecord,
     policy::PolicyTarget,
@@ -30,7 +30,7 @@ pub(super) trait Arrival: Send {
     const TAKES_PARTS: bool = false;
 
     /// Starts the record of the call, if it is made here and calls are recorded.
-    fn note(&self, _request: &Request) -> Option<Box<CallRecord>> {
+    fn note(&self, _request: &mut Request) -> Option<Box<CallRecord>> {
         None
     }
 
@@ -100,7 +100,7 @@ impl<R: Routes> Ingress<R> {
     ) -> impl Future<Output = RoutedReply<R::Route>> + Send {
         let (mut request, mut arrival) = (request, arrival);
         async move {
-            let note = arrival.note(&request);
+            let note = arrival.note(&mut request);
             let admitted = self.admit(&mut request, &mut arrival).await;
             let bytes_in = arrival.bytes_in(&request);
             let mut route = None;
@@ -108,7 +108,10 @@ impl<R: Routes> Ingress<R> {
                 Err(status) => Err(status),
                 Ok(AdmittedCall { granted, permit, in_flight, handler }) => {
                     let reply = match handler {
-                        Some(handler) => own_reply(handler, request, granted).await,
+                        Some(handler) => {
+                            let span = request.meta.handler_span(self.shared.observer.tracer());
+                            end_span(span, own_reply(handler, request, granted).await)
+                        }
                         None => self.dispatch.forward(&mut request, granted, &mut route).await,
                     };
                     reply.map(|reply| reply.holding_some(in_flight).holding_some(permit))

@@ -20,6 +20,7 @@ use crate::{
     policy::{AllowRule, NodePolicy, Rate},
     serve::{Service, Services},
     status::{Code, Outcome, Status},
+    trace::Tracer,
     wire::CallKind,
 };
 use bytes::Bytes;
@@ -55,7 +56,7 @@ impl<const J: bool, const P: bool> Arrival for FakeArrival<J, P> {
     const IS_AUTHORISED: bool = J;
     const PICKS_BEFORE_BODY: bool = P;
 
-    fn note(&self, request: &Request) -> Option<Box<CallRecord>> {
+    fn note(&self, request: &mut Request) -> Option<Box<CallRecord>> {
         let requester = RecordedCaller::Peer(request.requester.peer().clone());
         let info = request.meta.info(requester, None, None);
         Some(self.state.observer.call(request.meta.start(Instant::now()), info))
@@ -124,7 +125,13 @@ impl Fixture {
     ) -> Self {
         let release = Arc::<Notify>::default();
         let services = Services::new(vec![own_service(&release)]).expect("services");
-        let parts = NodeParts { policy, limits: Limits::default(), services, audit };
+        let parts = NodeParts {
+            policy,
+            limits: Limits::default(),
+            services,
+            audit,
+            tracer: Tracer::default(),
+        };
         let peer = "node/edge".parse().expect("a peer");
         let state = Arc::new(NodeState::new(peer, net::system(), parts));
         let directory = Services::with_reserved(vec![snapshot::directory(&state)]);

@@ -45,6 +45,7 @@ const STARTERS: &[&str] = &[
     "src/path/dialling.rs",
     "src/race.rs",
     "src/serve/mod.rs",
+    "src/trace/settings.rs",
     "src/tunnel/listener.rs",
 ];
 

@@ -16,9 +16,10 @@ pub use format::ForwardFormat;
 use super::{
     check::UpstreamCheck,
     http::{Fault, UpstreamAddress, UpstreamError},
+    upstream_span::upstream_span,
 };
 use crate::{
-    call::{Handler, Reply, Request},
+    call::{Handler, Reply, Request, end_span},
     convert::Conversions,
     health::{CheckFuture, HealthCheck},
     limits::Limits,
@@ -176,7 +177,7 @@ struct Forwarder {
 }
 
 impl Handler for Forwarder {
-    async fn call(&self, request: Request) -> Result<Reply, Status> {
+    async fn call(&self, mut request: Request) -> Result<Reply, Status> {
         let (route, is_stream) = (&self.route, request.meta.kind == CallKind::ServerStream);
         if request.meta.kind != CallKind::Unary && !is_stream {
             let text = format!("{} calls are not forwarded", request.meta.kind);
@@ -189,14 +190,20 @@ impl Handler for Forwarder {
             fault.into_status(Outcome::NotExecuted, Code::InvalidArgument, what)
         })?;
         let message = if is_stream { stream::envelope(message)? } else { message };
-        let outgoing = route.request(&request, message, is_stream)?;
-        let answered = route.send(outgoing, request.meta.deadline).await;
-        let answered = answered.map_err(|fault| self.failed(fault))?;
-        if is_stream {
-            stream::server_stream(route, answered, converter).await
-        } else {
-            reply::unary(route, answered, &converter).await
-        }
+        let mut span = upstream_span(&mut request.meta, "POST", &route.settings.address);
+        let replied = async {
+            let outgoing = route.request(&request, message, is_stream)?;
+            let answered = route.send(outgoing, request.meta.deadline).await;
+            let answered = answered.map_err(|fault| self.failed(fault))?;
+            span.http_status(answered.response.status().as_u16());
+            if is_stream {
+                stream::server_stream(route, answered, converter).await
+            } else {
+                reply::unary(route, answered, &converter).await
+            }
+        };
+        let replied = replied.await;
+        end_span(span, replied)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Address of an upstream: `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`, with a prefix.
 
-use crate::tls::UpstreamTls;
+use crate::{tls::UpstreamTls, trace::Span};
 use hyper::Uri;
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -60,6 +60,17 @@ impl UpstreamAddress {
     /// Returns `true` if the upstream uses TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.destination, Destination::Tcp { is_tls: true, .. })
+    }
+
+    /// Adds the address to the span of a request.
+    pub(in crate::agent::forward) fn describe(&self, span: &mut Span) {
+        match &self.destination {
+            Destination::Tcp { host, port, .. } => {
+                span.text("server.address", host);
+                span.number("server.port", *port);
+            }
+            Destination::Unix(path) => span.text("server.address", path.display()),
+        }
     }
 
     /// TLS to it, with these CAs (PEM); `None` for an upstream without.

@@ -1,14 +1,17 @@
 //! A forward while it is hosted: reads requests and checks what they need.
 
 use super::{
-    super::proxy::{expect_end, malformed, read_head},
+    super::{
+        proxy::{expect_end, malformed, read_head},
+        upstream_span::{set_traceparent, upstream_span},
+    },
     exchange::{Asked, Exchange},
     http_server::HttpServer,
     rules::CallerRules,
     stdio::StdioServer,
 };
 use crate::{
-    call::{Body, Handler, Messages, Reply, Request, Requester},
+    call::{Body, Handler, Messages, Reply, Request, Requester, end_span},
     http_call::{HttpBody, HttpRequest},
     mcp::{self, ClientBody, ClientMessage},
     memory::{MemoryAccount, MessageMemory},
@@ -38,25 +41,34 @@ pub(super) enum McpServer {
 
 impl Handler for HostedMcp {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        let Request { meta, requester, body } = request;
-        let Some(target) = &meta.http else { return Err(malformed("it has no verb and path")) };
+        let Request { mut meta, requester, body } = request;
+        let Some(target) = meta.http.take() else {
+            return Err(malformed("it has no verb and path"));
+        };
         let Body::Messages(mut messages) = body else {
             return Err(malformed("it is one message"));
         };
-        let head = read_head(&mut messages).await?;
+        let mut head = read_head(&mut messages).await?;
         if head.headers.get_all(mcp::SESSION).iter().count() > 1 {
             return Err(malformed("it names two sessions"));
         }
         let memory = self.memory.account(requester.peer());
         let rules = self.rules(&requester, &head.headers)?;
-        let asked = self.asked(target, &head, messages, &memory).await?;
+        let asked = self.asked(&target, &head, messages, &memory).await?;
         self.check_needs(&asked, &meta.method, &rules)?;
+        let mut span = match &self.server {
+            McpServer::Http(server) => upstream_span(&mut meta, target.verb(), server.address()),
+            McpServer::Stdio(_) => meta.forward_span("stdio"),
+        };
+        span.text("rpc.method", &meta.method);
+        set_traceparent(&mut head.headers, meta.traceparent.as_deref());
         let (call_id, deadline) = (meta.call_id, meta.deadline);
         let exchange = Exchange { call_id, deadline, requester, head, rules, asked, memory };
-        match &self.server {
-            McpServer::Http(server) => server.answer(exchange).await,
+        let replied = match &self.server {
+            McpServer::Http(server) => server.answer(exchange, &mut span).await,
             McpServer::Stdio(server) => server.answer(exchange).await,
-        }
+        };
+        end_span(span, replied)
     }
 }
 

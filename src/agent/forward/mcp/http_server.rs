@@ -24,6 +24,7 @@ use crate::{
     rate_limit::LogLimits,
     status::{Code, Status},
     tls::UpstreamTls,
+    trace::Span,
 };
 use bytes::Bytes;
 use hyper::{
@@ -63,7 +64,15 @@ impl HttpServer {
         Arc::new(Self { path, client, host, idle, message_bytes_max, owners, drain, faults })
     }
 
-    pub(super) async fn answer(self: &Arc<Self>, exchange: Exchange) -> Result<Reply, Status> {
+    pub(super) const fn address(&self) -> &UpstreamAddress {
+        self.client.address()
+    }
+
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        exchange: Exchange,
+        span: &mut Span,
+    ) -> Result<Reply, Status> {
         if let Some(session) = exchange.session()
             && !self.owners.is_open_to(session, exchange.caller())
         {
@@ -71,6 +80,7 @@ impl HttpServer {
         }
         let answered = self.send(&exchange).await?;
         let UpstreamResponse { response: answer, connection } = answered;
+        span.http_status(answer.status().as_u16());
         let (parts, body) = answer.into_parts();
         let answer = head(parts).map_err(|why| bad_response(&why))?;
         if answer.status.is_redirection() {

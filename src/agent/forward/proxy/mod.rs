@@ -18,9 +18,10 @@ use super::{
         UpstreamError, UpstreamResponse,
     },
     identity::add_identity,
+    upstream_span::{set_traceparent, upstream_span},
 };
 use crate::{
-    call::{Body, Handler, Messages, Next, Reply, Request},
+    call::{Body, Handler, Messages, Next, Reply, Request, end_span},
     convert::Text,
     drain::Tasks,
     http_call::HttpBody,
@@ -175,9 +176,11 @@ impl Sending {
 
 impl Handler for HostedHttp {
     async fn call(&self, request: Request) -> Result<Reply, Status> {
-        let Request { meta, requester, body } = request;
-        let Some(target) = &meta.http else { return Err(malformed("it has no verb and path")) };
-        if !self.scope.allows(target) {
+        let Request { mut meta, requester, body } = request;
+        let Some(target) = meta.http.take() else {
+            return Err(malformed("it has no verb and path"));
+        };
+        if !self.scope.allows(&target) {
             let text = format!("{} forwards {} only", self.path, self.scope);
             return Err(Status::not_executed(Code::PermissionDenied, text));
         }
@@ -196,17 +199,25 @@ impl Handler for HostedHttp {
             (empty_body(), Sending::Nothing)
         };
         let is_upgrade = head.upgrade.is_some();
-        let path = request::path_at(self.client.address(), target);
+        let path = request::path_at(self.client.address(), &target);
         let host = self.host_of(head.authority.as_deref());
         let mut outgoing = outgoing((target.verb(), &path), head, &host, body)?;
         add_identity(outgoing.headers_mut(), meta.call_id, &requester)?;
-        let sent = self.client.send(outgoing, meta.deadline, &stamp, is_upgrade);
-        let answered = tokio::select! {
-            answered = sent => answered,
-            () = sending.idle(self.idle.head) => return Err(self.idle()),
+        let mut span = upstream_span(&mut meta, target.verb(), self.client.address());
+        span.text("url.path", &path);
+        set_traceparent(outgoing.headers_mut(), meta.traceparent.as_deref());
+        let replied = async {
+            let sent = self.client.send(outgoing, meta.deadline, &stamp, is_upgrade);
+            let answered = tokio::select! {
+                answered = sent => answered,
+                () = sending.idle(self.idle.head) => return Err(self.idle()),
+            };
+            let answered = answered.map_err(|fault| self.failed(&fault))?;
+            span.http_status(answered.response.status().as_u16());
+            self.reply(answered, sending).await
         };
-        let answered = answered.map_err(|fault| self.failed(&fault))?;
-        self.reply(answered, sending).await
+        let replied = replied.await;
+        end_span(span, replied)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     caller::{self, ReachArgs},
     exit::{Failure, rejected_locally},
     input::Input,
+    trace::{TraceArgs, TraceSettings},
 };
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 use dialback::{
@@ -68,6 +69,8 @@ pub(crate) struct CallArgs {
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+    #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }
 
@@ -99,8 +102,9 @@ pub(crate) fn run(args: CallArgs) -> Result<(), Failure> {
     }
     let timeout = args.timeout.unwrap_or(STREAM_TIMEOUT);
     let (reach, wants_json) = (args.reach.clone(), args.json);
+    let traces = TraceSettings::new(args.trace.merge(None)).announced();
     let command = CallCommand { agent, method, args };
-    caller::run(reach, timeout, wants_json, async |caller, left| {
+    caller::run(reach, timeout, wants_json, traces, async |caller, left| {
         command.call(caller, input, left).await.map_err(|failure| command.with_hint(failure))
     })
 }
