@@ -14,7 +14,9 @@ const EVERY_AGENT_KEY: &str = include_str!("../../data/every-key-agent.toml");
 /// The command with these arguments, and variables beside them.
 fn output(dir: &WorkDir, args: &[&str], variables: &[(&str, &str)]) -> CommandOutput {
     let mut command = dir.command(&[&["config", "print"], args].concat());
-    command.env_remove("HTTPS_PROXY").env_remove("https_proxy");
+    for shared in ["HTTPS_PROXY", "https_proxy", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        command.env_remove(shared);
+    }
     command.envs(variables.iter().copied());
     DialbackProcess::start(command).end()
 }
@@ -332,6 +334,21 @@ fn secrets_are_not_printed_and_a_masked_file_is_refused() {
     let flags = ["agent", "--proxy", "http://u@p:1", "--proxy-password-file", "proxy-password"];
     let found = output(&dir, &[&flags[..], &["--unmasked"]].concat(), &[]).expect(0, &[]).stdout;
     assert!(!found.contains("SECRET") && !found.contains("masked>"), "{found}");
+}
+
+#[test]
+fn a_collector_of_the_environment_is_printed_with_its_variable_and_counts_last() {
+    let dir = WorkDir::new();
+    let variable = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://shared.example.com:4318")];
+    let found = output(&dir, &["agent"], &variable).expect(0, &[]).stdout;
+    let line = found.lines().find(|line| line.contains("otlp =")).expect("the key");
+    assert!(line.starts_with("# otlp = \"http://shared.example.com:4318\""), "{line}");
+    assert!(line.ends_with("# OTEL_EXPORTER_OTLP_ENDPOINT"), "{line}");
+    let flag = ["node", "--otlp", "http://127.0.0.1:4318"];
+    let found = output(&dir, &flag, &variable).expect(0, &[]).stdout;
+    let line = found.lines().find(|line| line.contains("otlp =")).expect("the key");
+    assert!(line.starts_with("otlp = \"http://127.0.0.1:4318\""), "{line}");
+    assert!(line.ends_with("# --otlp"), "{line}");
 }
 
 #[test]
