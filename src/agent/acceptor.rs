@@ -1,12 +1,13 @@
 //! Accepts calls on an agent: checks the owner's rules, takes a permit, and runs the handler.
 
-use super::state::AgentState;
+use super::{hosted_services::FoundHandler, state::AgentState};
 use crate::{
     call::{CallAcceptor, Head, PendingRequest, Permits, Reply, Requester, Target, end_span},
     limits::Limits,
     link::Link,
     name::{HttpSuffix, HttpTarget, Name, PeerName, Role},
     observe::{CallRecord, Event, ObservedCounts, RecordedCaller},
+    policy::AgentPolicy,
     probe,
     status::{Code, Status},
     suspend_guard::SuspendGuard,
@@ -62,10 +63,10 @@ impl AgentAcceptor {
         requester: &PeerName,
         head: &Head,
         http: Option<&HttpTarget>,
+        policy: &AgentPolicy,
     ) -> Result<(), Status> {
         // Calls of MCP servers always have the same: their methods name what they are about.
         let http = http.filter(|_| head.meta.method.is_http());
-        let policy = self.state.policy.get();
         let decision = policy.decide(&self.node, requester, &head.meta.method, http);
         if decision.is_allowed() {
             return Ok(());
@@ -113,8 +114,14 @@ impl CallAcceptor for AgentAcceptor {
             return Ok(probe::answer());
         }
         let requester = self.requester(head.claimed.as_deref())?;
-        self.authorise(&requester, &head, head.meta.http.as_ref())?;
-        let handler = self.state.hosted.borrow().find(&head.meta.method, head.meta.kind)?;
+        // Before the rules are read: what is hosted later is open under later rules only.
+        let found = self.state.hosted.borrow().find(&head.meta.method, head.meta.kind);
+        let http = head.meta.http.as_ref();
+        self.authorise(&requester, &head, http, &self.state.policy.get())?;
+        let FoundHandler { handler, previous_rules } = found?;
+        if let Some(rules) = previous_rules {
+            self.authorise(&requester, &head, http, &rules)?;
+        }
         let permit = self.permits.acquire(head.meta.deadline, self.limits.queue_wait_max).await?;
         let pending = pending.counted_in(self.state.memory.account(&requester));
         let body = pending.body(None).await?;

@@ -1,17 +1,20 @@
 //! What an agent hosts at one time, with what it has hosted before for calls on their way.
 
-#[cfg(feature = "forward")]
-use super::McpForward;
 use super::ServiceSet;
 #[cfg(feature = "forward")]
-use crate::serve::Service;
+use super::{McpForward, forward::SessionOwners};
 use crate::{
     call::SharedHandler,
     name::MethodPath,
+    policy::AgentPolicy,
     serve::{ServiceError, Services},
     status::Status,
     wire::{CallKind, ServiceInfo},
 };
+#[cfg(feature = "forward")]
+use crate::{name::Name, serve::Service};
+#[cfg(feature = "forward")]
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What an agent hosts at one time.
@@ -23,22 +26,44 @@ pub(super) struct HostedServices {
     /// A later set with one of these has its service, and so its sessions.
     #[cfg(feature = "forward")]
     mcp: Vec<(McpForward, Service)>,
+    /// Who began the sessions of MCP servers over HTTP, which outlive their forwards.
+    #[cfg(feature = "forward")]
+    owners: HashMap<Name, Arc<SessionOwners>>,
     /// What was hosted before, as long as nodes may have calls for it on their way.
-    previous: Option<Arc<Self>>,
+    previous: Option<PreviousServices>,
+}
+
+#[derive(Clone)]
+struct PreviousServices {
+    hosted: Arc<HostedServices>,
+    /// The rules of that time. Those of now may be wider, for what is hosted now.
+    rules: Arc<AgentPolicy>,
+}
+
+/// A handler.
+pub(super) struct FoundHandler {
+    pub(super) handler: SharedHandler,
+    /// Of a service that is left out by now: the rules that have to allow the call too.
+    pub(super) previous_rules: Option<Arc<AgentPolicy>>,
 }
 
 impl HostedServices {
-    /// The set that follows. `host_mcp` makes the service of an MCP forward that is not hosted yet.
+    /// The set that follows, after a time with these rules. `host_mcp` makes the service of an MCP
+    /// forward that is not hosted yet.
     pub(super) fn next(
         self: &Arc<Self>,
         set: ServiceSet,
-        #[cfg(feature = "forward")] host_mcp: impl Fn(McpForward) -> Service,
+        rules: Arc<AgentPolicy>,
+        #[cfg(feature = "forward")] host_mcp: impl Fn(McpForward, Arc<SessionOwners>) -> Service,
     ) -> Result<Self, ServiceError> {
+        #[cfg(feature = "forward")]
+        let mut owners = self.owners.clone();
         #[cfg(feature = "forward")]
         let mcp: Vec<_> = {
             let hosted = |forward: McpForward| {
+                let owners = owners.entry(forward.name().clone()).or_default().clone();
                 let service =
-                    self.hosted_mcp(&forward).unwrap_or_else(|| host_mcp(forward.clone()));
+                    self.hosted_mcp(&forward).unwrap_or_else(|| host_mcp(forward.clone(), owners));
                 (forward, service)
             };
             set.mcp.into_iter().map(hosted).collect()
@@ -57,7 +82,12 @@ impl HostedServices {
             services: Arc::new(services),
             #[cfg(feature = "forward")]
             mcp,
-            previous: if is_known { self.previous.clone() } else { Some(self.clone()) },
+            #[cfg(feature = "forward")]
+            owners,
+            previous: match is_known {
+                true => self.previous.clone(),
+                false => Some(PreviousServices { hosted: self.clone(), rules }),
+            },
         })
     }
 
@@ -82,11 +112,20 @@ impl HostedServices {
     }
 
     /// Finds the handler of a method that is called as its kind. Else `UNIMPLEMENTED`.
-    pub(super) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<SharedHandler, Status> {
+    pub(super) fn find(&self, path: &MethodPath, kind: CallKind) -> Result<FoundHandler, Status> {
         let found = self.services.find(path, kind).cloned();
-        match &self.previous {
-            Some(previous) => found.or_else(|fault| previous.find(path, kind).map_err(|_| fault)),
-            None => found,
+        let fault = match (found, &self.previous) {
+            (Ok(handler), _) => return Ok(FoundHandler { handler, previous_rules: None }),
+            (Err(fault), None) => return Err(fault),
+            (Err(fault), Some(_)) => fault,
+        };
+        let mut previous = self.previous.as_ref();
+        while let Some(PreviousServices { hosted, rules }) = previous {
+            if let Ok(handler) = hosted.services.find(path, kind).cloned() {
+                return Ok(FoundHandler { handler, previous_rules: Some(rules.clone()) });
+            }
+            previous = hosted.previous.as_ref();
         }
+        Err(fault)
     }
 }

@@ -20,11 +20,13 @@ use crate::{
     wire::{CloseCode, Control, Register, ServiceInfo, Welcome},
 };
 use std::{
-    collections::{BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::sync::watch;
+
+const LEAVES: &str = "the agent leaves this node";
 
 struct NodeRegistration {
     state: Arc<AgentState>,
@@ -37,23 +39,37 @@ impl AgentState {
     /// Dials these nodes from now on, and no others. Returns true if that is a change.
     pub(super) fn dial(self: &Arc<Self>, wanted: BTreeSet<NodeAddress>) -> bool {
         let mut dialled = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut has_changed = false;
-        dialled.retain(|address, unwanted| {
-            let stays = wanted.contains(address);
-            if !stays {
-                unwanted.notify();
-                has_changed = true;
-            }
-            stays
-        });
+        let all = std::mem::take(&mut *dialled).into_iter();
+        let (stay, left): (_, BTreeMap<_, _>) =
+            all.partition(|(address, _)| wanted.contains(address));
+        *dialled = stay;
+        let mut new = Vec::new();
         for address in wanted {
             let Entry::Vacant(entry) = dialled.entry(address) else { continue };
             let (state, address) = (self.clone(), entry.key().clone());
+            new.push(address.clone());
             let unwanted = entry.insert(Arc::default()).clone();
             self.links.spawn_until_stopped(keep(NodeRegistration { state, address, unwanted }));
-            has_changed = true;
+        }
+        let has_changed = !(new.is_empty() && left.is_empty());
+        if !left.is_empty() {
+            let state = self.clone();
+            self.links.spawn_until_stopped(async move { state.leave(left, &new).await });
         }
         has_changed
+    }
+
+    /// Leaves nodes once links to the new ones are up: they may be the same by other names.
+    async fn leave(&self, left: BTreeMap<NodeAddress, Arc<Signal>>, new: &[NodeAddress]) {
+        let mut attached = self.attached.subscribe();
+        let are_up = attached.wait_for(|all| {
+            new.iter().all(|address| all.iter().any(|attached| attached.address == *address))
+        });
+        drop(tokio::time::timeout(HELLO_WAIT_MAX, are_up).await);
+        for (address, unwanted) in left {
+            tracing::info!(%address, "leaving the node at {address}: it is not one of the nodes any more");
+            unwanted.notify();
+        }
     }
 }
 
@@ -123,6 +139,14 @@ struct LinkSignals {
     goodbye: Signal,
 }
 
+fn close_signals(state: &AgentState, own: &LinkSignals) -> [SignalListener; 3] {
+    [
+        state.drain.listen().or(own.drain.listen()),
+        state.goodbye.listen().or(own.goodbye.listen()),
+        state.abort.listen(),
+    ]
+}
+
 /// The last REGISTER on a link.
 #[derive(Default)]
 struct SentRegistration {
@@ -151,6 +175,8 @@ pub(super) struct Attachment {
     early_drain: Option<String>,
     is_registered: bool,
     is_retired: bool,
+    /// Why the agent closes the link, if it does.
+    closes: &'static str,
     reason: Option<LinkFault>,
     permits: Permits,
 }
@@ -176,12 +202,8 @@ impl Attachment {
             state.calls.clone(),
         ));
         let signals = Arc::new(LinkSignals::default());
-        let close_signals = [
-            state.drain.listen().or(signals.drain.listen()),
-            state.goodbye.listen().or(signals.goodbye.listen()),
-            state.abort.listen(),
-        ];
-        let sequence = CloseSequence::new(link.clone(), close_signals, CloseCode::Goodbye, STOPS);
+        let closing = close_signals(state, &signals);
+        let sequence = CloseSequence::new(link.clone(), closing, CloseCode::Goodbye, STOPS);
         control.close_by(sequence.within(limits.drain_max));
         Self {
             state: state.clone(),
@@ -196,6 +218,7 @@ impl Attachment {
             early_drain: None,
             is_registered: false,
             is_retired: false,
+            closes: STOPS,
             reason: None,
             permits,
         }
@@ -247,6 +270,7 @@ impl Attachment {
         self.is_registered = true;
         let attached = AttachedLink {
             node: self.node.clone(),
+            address: address.clone(),
             link: self.link.clone(),
             hosted: self.sent.version,
             is_retiring: false,
@@ -318,6 +342,16 @@ impl Attachment {
         });
     }
 
+    /// The agent leaves the node, and does not stop. Calls have as long as they need.
+    fn leave(&mut self) {
+        self.unwanted.done();
+        self.closes = LEAVES;
+        let signals = close_signals(&self.state, &self.signals);
+        let sequence =
+            CloseSequence::new(self.link.clone(), signals, CloseCode::Goodbye, self.closes);
+        self.control.close_by(sequence.within(Duration::MAX));
+    }
+
     /// Excludes the link from new calls. Returns true if that is new.
     fn retire(&mut self) -> bool {
         self.is_retired = true;
@@ -367,7 +401,7 @@ impl ActiveLink for Attachment {
                     self.unregister().await.map(|()| None)
                 }
                 () = self.unwanted.notified() => {
-                    self.unwanted.done();
+                    self.leave();
                     return EndReason::Unwanted;
                 }
                 // The sender is in `state`, so there is a change.
@@ -441,7 +475,7 @@ impl ActiveLink for Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let text = if self.is_registered { STOPS } else { "the dial was given up" };
+        let text = if self.is_registered { self.closes } else { "the dial was given up" };
         let dropped =
             || LinkFault::Closed { code: CloseCode::Goodbye, text: text.into(), by_peer: false };
         let reason = self.reason.take().unwrap_or_else(dropped);

@@ -13,7 +13,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 
 impl AgentState {
-    /// The next set, for messages within these limits.
+    /// The next set, for messages within these limits, while the rules of before still apply.
     #[cfg_attr(
         not(feature = "forward"),
         expect(unused_variables, reason = "only MCP forwards have such limits")
@@ -25,16 +25,17 @@ impl AgentState {
     ) -> Result<HostedServices, ServiceError> {
         let hosted = self.hosted.borrow().clone();
         #[cfg(feature = "forward")]
-        let next = hosted.next(set, |forward| {
+        let next = hosted.next(set, self.policy.get(), |forward, owners| {
             let held = (limits.message_bytes_max, self.memory.clone());
             forward.into_service(
                 self.policy.clone(),
                 held,
                 (self.links.clone(), self.drain.clone()),
+                owners,
             )
         });
         #[cfg(not(feature = "forward"))]
-        let next = hosted.next(set);
+        let next = hosted.next(set, self.policy.get());
         next
     }
 
@@ -60,15 +61,24 @@ impl AgentState {
         let is_current = |link: &AttachedLink| link.is_retiring || link.hosted >= version;
         let registered = attached.wait_for(|all| in_use(all).all(is_current));
         // A node that does not answer loses its link by the heartbeat.
-        drop(tokio::time::timeout(HELLO_WAIT_MAX, registered).await);
+        let have_all = tokio::time::timeout(HELLO_WAIT_MAX, registered).await.is_ok();
         tokio::time::sleep(self.on_their_way()).await;
-        self.hosted.send_if_modified(|hosted| {
+        let has_ended = self.hosted.send_if_modified(|hosted| {
             let is_last = hosted.version == version;
             if is_last {
                 *hosted = Arc::new(hosted.without_previous());
             }
             is_last
         });
+        match (has_ended, have_all) {
+            (false, _) => {}
+            (true, true) => tracing::info!(
+                "the nodes have registered what is hosted now; services that were left out answer no more"
+            ),
+            (true, false) => tracing::warn!(
+                "a node has not confirmed what is hosted now; services that were left out answer no more all the same"
+            ),
+        }
     }
 
     /// How long calls may take that nodes sent before they confirmed, with packets lost once.

@@ -26,6 +26,8 @@ pub(super) const STOPS: &str = "the agent stops";
 #[derive(Clone)]
 pub(super) struct AttachedLink {
     pub(super) node: Name,
+    /// The address that was dialled.
+    pub(super) address: NodeAddress,
     pub(super) link: Link,
     /// The version of what it hosts that the node has confirmed.
     pub(super) hosted: u64,

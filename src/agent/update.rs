@@ -17,8 +17,7 @@ pub struct AgentUpdate {
     pub config: ConfigUpdate<AgentPolicy>,
     /// All that it hosts from now on.
     pub services: Option<ServiceSet>,
-    /// The nodes that it dials from now on. The links to others are closed once their calls have
-    /// ended.
+    /// The nodes that it dials from now on.
     pub nodes: Option<Vec<NodeAddress>>,
 }
 
@@ -39,8 +38,11 @@ impl Agent {
     /// drain time and closes the oldest. A refused agent dials again at once.
     ///
     /// New services answer at once, and each node registers them. Those that are left out answer
-    /// the calls that nodes had sent by then, which takes some round trips, or seconds if a node
-    /// does not answer; then this returns. Calls in flight continue with what they began with.
+    /// the calls that nodes had sent by then, as far as the rules of before and of now allow them:
+    /// [`Agent::services_registered`]. Calls in flight continue with what they began with.
+    ///
+    /// New nodes are dialled. The links to others are left when those to the new ones are up, or
+    /// after 5 s, and close once their calls have ended.
     ///
     /// # Errors
     /// Credentials of another peer, or none that make a TLS configuration; services that could not
@@ -51,13 +53,18 @@ impl Agent {
         let (config_version, changed) = self.update(next)?;
         let trust = self.state.dialler.trust();
         let closed = if has_credentials { trust.verify_all().await } else { 0 };
-        self.state.previous_ended().await;
         self.state.observer.report(Event::ConfigApplied {
             config_version,
             changed: &changed,
             closed,
         });
         Ok(Applied { generation: config_version, closed })
+    }
+
+    /// Waits until every node has registered what is hosted now, and what was hosted before answers
+    /// no more: some round trips after [`Agent::apply`], or 7 s if a node does not answer.
+    pub async fn services_registered(&self) {
+        self.state.previous_ended().await;
     }
 
     fn update(&self, next: AgentUpdate) -> Result<(u64, Changed), StartError> {

@@ -394,7 +394,11 @@ fn read_text(path: &Path) -> Result<String, LineFaults> {
     })
 }
 
-fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads a file that settings name, up to 4 MiB and a byte. Blocks.
+///
+/// # Errors
+/// It cannot be opened or read, or is not a regular file.
+pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

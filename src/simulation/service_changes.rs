@@ -31,6 +31,7 @@ async fn calls_that_a_node_had_sent_reach_a_service_that_is_removed() {
             let services = Some(set(round % 2 == 1));
             let update = AgentUpdate { services, ..AgentUpdate::default() };
             agent.apply(update).await.expect("an update");
+            agent.services_registered().await;
         }
         agent
     });

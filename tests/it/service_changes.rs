@@ -27,7 +27,8 @@ fn answering(service: &str, text: &'static str) -> Service {
 
 async fn host(agent: &Agent, services: ServiceSet) {
     let update = AgentUpdate { services: Some(services), ..AgentUpdate::default() };
-    soon("it applies", agent.apply(update)).await.expect("an update");
+    agent.apply(update).await.expect("an update");
+    soon("it is registered", agent.services_registered()).await;
 }
 
 async fn dial(agent: &Agent, nodes: &[SocketAddr]) {
@@ -100,6 +101,33 @@ async fn services_that_cannot_be_registered_change_nothing() {
 
 fn denying() -> AgentPolicy {
     AgentPolicy::default().allow(AgentRule::parse("edge-1", "nobody", "*/*").expect("a rule"))
+}
+
+#[tokio::test]
+async fn a_removed_service_is_not_opened_by_the_rules_that_come_with_its_removal() {
+    let world = World::new();
+    let node = world.node().start().await.expect("a node");
+    let allow = |method| AgentRule::parse("edge-1", "ops", method).expect("a rule");
+    let narrow = AgentPolicy::default().allow(allow("Open/*"));
+    let open = || ServiceSet::new().serve(answering("Open", "open"));
+    let all = open().serve(answering("Shut", "shut"));
+    let agent = world.agent("warehouse", node.local_addr()).policy(narrow).services(all);
+    let agent = attached(agent).await;
+    let caller = world.caller("ops", node.local_addr()).connect().await.expect("a caller");
+    let callee = caller.agent("warehouse").expect("a name");
+    let denied = callee.call::<String>("Shut/Is", &()).await;
+    check_status(denied, Code::PermissionDenied, Outcome::NotExecuted);
+    let wide = AgentPolicy::default().allow(allow("*/*"));
+    let config = ConfigUpdate { policy: Some(wide), ..ConfigUpdate::default() };
+    let update = AgentUpdate { config, services: Some(open()), ..AgentUpdate::default() };
+    agent.apply(update).await.expect("an update");
+    // The service still answers calls that its own rules allow.
+    let denied = callee.call::<String>("Shut/Is", &()).await;
+    check_status(denied, Code::PermissionDenied, Outcome::NotExecuted);
+    soon("it is registered", agent.services_registered()).await;
+    let gone = callee.call::<String>("Shut/Is", &()).await;
+    check_status(gone, Code::Unimplemented, Outcome::NotExecuted);
+    assert_eq!(callee.call::<String>("Open/Is", &()).await.as_deref(), Ok("open"));
 }
 
 /// Calls without a pause until it is told to stop; returns how many succeeded, and the failures.
@@ -186,6 +214,25 @@ async fn an_added_node_gets_a_link_and_a_removed_one_keeps_its_until_the_last_re
     assert_eq!(soon("the reply", held).await.as_deref(), Ok("x"));
     let nodes = || agent.nodes().iter().map(ToString::to_string).collect::<Vec<_>>();
     until_event("it has left", agent.events(), || nodes() == ["edge-2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_refused_while_a_node_gets_another_name() {
+    let Setup { node, agent, caller, stage: _stage, .. } = Setup::open().await;
+    let services = ServiceSet::new().serve(answering("Late", "here"));
+    host(&agent, services).await;
+    let load = Load::start(caller, Some("warehouse"), "Late/Is");
+    let port = node.local_addr().port();
+    for name in ["localhost", "127.0.0.1", "localhost"] {
+        let nodes = Some(vec![format!("{name}:{port}").parse().expect("an address")]);
+        agent.apply(AgentUpdate { nodes, ..AgentUpdate::default() }).await.expect("an update");
+        let links = || agent.nodes().len() == 1 && agent.retiring_links() == 0;
+        until_event("the new link is up", agent.events(), || agent.nodes().len() == 2).await;
+        until_event("the old one is left", agent.events(), links).await;
+    }
+    let (succeeded, failed) = load.end().await;
+    assert!(succeeded > 0);
+    assert_eq!(failed, []);
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub use http::{UpstreamAddress, UpstreamError};
 #[cfg(feature = "forward")]
 pub use mcp::McpForward;
 #[cfg(feature = "forward")]
+pub(super) use mcp::SessionOwners;
+#[cfg(feature = "forward")]
 pub use proxy::HttpForward;
 pub use tcp::TcpForward;
 pub use upstream::Upstream;

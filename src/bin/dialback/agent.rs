@@ -223,6 +223,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     credentials::announce(&credentials);
     let current = Current { nodes, overridden: settings.overridden, hosted };
     current.announce(&Current::default());
+    current.hosted.expect_some();
     let builder = Agent::builder(credentials).policy(policy).limits(limits).audit(audit.clone());
     let to_nodes = paths::settings(&way)?;
     let to_enroller = to_nodes.clone().of_enroller(way.enroll_tunnel_url.clone());
@@ -243,8 +244,11 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             renewal.as_ref().map(|renewal| (renewal.enroller().clone(), renewal.files().clone()))
         };
         let check = |next: &Settings| {
-            expect_rules(&has_rules, &next.policy)?;
+            expect_rules(has_rules.get(), &next.policy)?;
+            // What is dialled needs its path.
+            let has_nodes = next.nodes != current.borrow().nodes && next.paths != way;
             Ok(reload::restarts([
+                (has_nodes, "nodes, with their paths,"),
                 (next.audit != audited, "audit"),
                 (next.admin != admin, "admin"),
                 (next.traces != traces, "trace"),
@@ -259,16 +263,25 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
             let credentials = next.credentials.clone();
             let hosted = current.borrow().hosted.next(next.hosted)?;
             let is_hosted = hosted.is_same(&current.borrow().hosted);
+            let is_open = next.policy.allow.is_empty();
+            let nodes = match next.paths == way {
+                true => next.nodes,
+                false => current.borrow().nodes.clone(),
+            };
             let config = ConfigUpdate {
                 credentials: Some(next.credentials),
                 policy: Some(next.policy),
                 limits: Some(next.limits),
             };
             let services = (!is_hosted).then(|| hosted.services());
-            agent.apply(AgentUpdate { config, services, nodes: Some(next.nodes.clone()) }).await?;
+            agent.apply(AgentUpdate { config, services, nodes: Some(nodes.clone()) }).await?;
+            has_rules.set(!is_open);
             credentials::announce(&credentials);
-            let next = Current { nodes: next.nodes, overridden: next.overridden, hosted };
+            let next = Current { nodes, overridden: next.overridden, hosted };
             next.announce(&current.borrow());
+            if !is_hosted {
+                next.hosted.expect_some();
+            }
             current.replace(next);
             Ok(())
         };
@@ -306,13 +319,12 @@ impl Current {
 }
 
 /// Rejects an update without rules, which would open every hosted service: likely a truncated file.
-fn expect_rules(has_rules: &Cell<bool>, next: &AgentPolicy) -> Result<(), Failure> {
-    if has_rules.get() && next.allow.is_empty() {
+fn expect_rules(has_rules: bool, next: &AgentPolicy) -> Result<(), Failure> {
+    if has_rules && next.allow.is_empty() {
         return Err(Failure::usage(
             "the config file has no [[allow]] rule any more, which would open every hosted service to every node; keep at least one rule, or restart the agent if this is intended",
         ));
     }
-    has_rules.set(!next.allow.is_empty());
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Services that an agent forwards to local HTTP servers: read from flags, and made.
 
 use crate::exit::Failure;
-use dialback::{Forward, MethodName, Service, config::ForwardConfig};
-use std::error::Error;
+use dialback::{Forward, MethodName, Service, UpstreamError, config::ForwardConfig};
+use std::{error::Error, path::Path};
 
 pub(crate) fn parse_forward(text: &str) -> Result<ForwardConfig, Box<dyn Error + Send + Sync>> {
     let (service, upstream) = text
@@ -32,7 +32,7 @@ pub(crate) fn make(
     let service = config.service.as_str();
     let made = Forward::new(config.upstream.clone(), ca_pem);
     let forward =
-        made.map_err(|fault| Failure::usage(format!("upstream of {service}: {fault}")))?;
+        made.map_err(|fault| bad_upstream(service, config.upstream_ca.as_deref(), &fault))?;
     let forward = forward
         .message_bytes_max(message_bytes_max)
         .format(config.format)
@@ -50,4 +50,10 @@ pub(crate) fn make(
         Some(methods) => forward.methods(methods.iter().map(MethodName::as_str)),
     };
     Ok(forward.service(service))
+}
+
+/// Failure of an upstream `of` this name, with the file that its CAs come from.
+pub(crate) fn bad_upstream(of: &str, ca: Option<&Path>, fault: &UpstreamError) -> Failure {
+    let ca = ca.map(|path| format!(" (upstream_ca {})", path.display())).unwrap_or_default();
+    Failure::usage(format!("upstream of {of}: {fault}{ca}"))
 }

@@ -4,13 +4,14 @@
 use crate::{exit::Failure, forwards, http_forwards, mcp_forwards};
 use dialback::{
     Name, ServiceSet, TcpForward,
-    config::{AgentConfig, ForwardConfig, HttpForwardConfig, McpForwardConfig, McpServerConfig},
+    config::{
+        AgentConfig, ForwardConfig, HttpForwardConfig, McpForwardConfig, McpServerConfig,
+        read_bytes,
+    },
     demo::{self, Ledger},
-    limits::CONFIG_BYTES_MAX,
 };
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    collections::BTreeMap,
     mem::take,
     path::{Path, PathBuf},
 };
@@ -21,7 +22,7 @@ pub(crate) enum HostedConfig {
     Service(ForwardConfig, UpstreamCas, MessageBytesMax),
     Tcp(TcpForward),
     Http(HttpForwardConfig, UpstreamCas),
-    Mcp(McpForwardConfig, UpstreamCas, MessageBytesMax),
+    Mcp(McpForwardConfig, UpstreamCas),
     /// The demo services, with the file that Demo/Append appends to.
     Demo(Option<PathBuf>),
 }
@@ -44,7 +45,7 @@ impl HostedConfig {
         demo.chain(services.map(|config| Self::service(config, bytes_max)))
             .chain(tcp.map(|forward| Ok(Self::Tcp(forward))))
             .chain(http.map(Self::http))
-            .chain(mcp.map(|config| Self::mcp(config, bytes_max)))
+            .chain(mcp.map(Self::mcp))
             .collect()
     }
 
@@ -58,9 +59,9 @@ impl HostedConfig {
         Self::Http(config, cas).expect_makeable()
     }
 
-    fn mcp(config: McpForwardConfig, bytes_max: usize) -> Result<Self, Failure> {
+    fn mcp(config: McpForwardConfig) -> Result<Self, Failure> {
         let cas = read_cas(config.upstream_ca.as_deref(), &format!("mcp:{}", config.name))?;
-        Self::Mcp(config, cas, bytes_max).expect_makeable()
+        Self::Mcp(config, cas).expect_makeable()
     }
 
     fn demo(has_demo: bool, ledger: Option<PathBuf>) -> Result<Option<Self>, Failure> {
@@ -78,7 +79,7 @@ impl HostedConfig {
         match self {
             Self::Service(config, ..) => config.upstream_ca.as_ref(),
             Self::Http(config, _) => config.upstream_ca.as_ref(),
-            Self::Mcp(config, ..) => config.upstream_ca.as_ref(),
+            Self::Mcp(config, _) => config.upstream_ca.as_ref(),
             Self::Tcp(_) | Self::Demo(_) => None,
         }
     }
@@ -91,7 +92,7 @@ impl HostedConfig {
                 [format!("tcp:{}", forward.name()), forward.upstream().to_string()]
             }
             Self::Http(config, _) => [format!("http:{}", config.name), config.upstream.to_string()],
-            Self::Mcp(McpForwardConfig { name, server, .. }, ..) => {
+            Self::Mcp(McpForwardConfig { name, server, .. }, _) => {
                 let server = match server {
                     McpServerConfig::Http(address) => address.to_string(),
                     // The arguments may be secrets.
@@ -118,7 +119,7 @@ impl HostedConfig {
             }
             Self::Tcp(forward) => set.tcp(forward.clone()),
             Self::Http(config, cas) => set.http(http_forwards::make(config, cas.as_deref())?),
-            Self::Mcp(config, cas, _) => set.mcp(mcp_forwards::make(config, cas.as_deref())?),
+            Self::Mcp(config, cas) => set.mcp(mcp_forwards::make(config, cas.as_deref())?),
             Self::Demo(ledger) => {
                 let ledger = ledger.as_deref().map(open_ledger).transpose()?;
                 demo::services(ledger).into_iter().fold(set, ServiceSet::serve)
@@ -162,19 +163,30 @@ impl LiveServices {
         self.0.len() == other.0.len() && has_all(self, other)
     }
 
-    fn beyond(&self, other: &Self) -> impl Iterator<Item = [String; 2]> {
+    /// The routes that another set does not have in the same way.
+    fn beyond(&self, other: &Self) -> BTreeMap<String, String> {
         let own = self.0.iter().filter(|(config, _)| other.set_of(config).is_none());
-        own.map(|(config, _)| config.route())
+        own.map(|(config, _)| config.route().into()).collect()
     }
 
-    /// Logs what it forwards that the previous one did not, and the reverse.
+    /// Logs what it forwards that the previous set did not, and the reverse.
     pub(crate) fn announce(&self, previous: &Self) {
-        for [method, address] in previous.beyond(self) {
+        let (left, new) = (previous.beyond(self), self.beyond(previous));
+        for (method, address) in left.iter().filter(|(method, _)| !new.contains_key(*method)) {
             tracing::info!(method, address, "no longer forwarding {method} to {address}");
         }
-        for [method, address] in self.beyond(previous) {
-            tracing::info!(method, address, "forwarding {method} to {address}");
+        for (method, address) in &new {
+            let before = match left.get(method) {
+                Some(before) if before == address => ", with other settings than before".into(),
+                Some(before) => format!(", no longer to {before}"),
+                None => String::new(),
+            };
+            tracing::info!(method, address, "forwarding {method} to {address}{before}");
         }
+    }
+
+    /// Warns if nothing is hosted.
+    pub(crate) fn expect_some(&self) {
         if self.0.is_empty() {
             tracing::warn!(
                 "this agent hosts no services; add --http NAME=URL for a local HTTP server, --mcp NAME=URL for an MCP server, --tcp NAME=ADDR for TCP forwards, --forward for services that speak Connect, --demo for the demo services"
@@ -203,17 +215,10 @@ pub(crate) fn merged<T: Clone>(
 /// Reads the CAs that vouch for the upstream `of` this name.
 fn read_cas(path: Option<&Path>, of: &str) -> Result<UpstreamCas, Failure> {
     let read = |path: &Path| {
-        read(path).map_err(|error| {
+        read_bytes(path).map_err(|error| {
             let path = path.display();
             Failure::usage(format!("upstream of {of}: cannot read CA certificates {path}: {error}"))
         })
     };
     path.map(read).transpose()
-}
-
-/// Reads a file up to a limit that no bundle of CAs reaches, should it be the wrong file.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(CONFIG_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

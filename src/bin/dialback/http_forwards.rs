@@ -1,6 +1,6 @@
 //! HTTP forwards of `dialback agent`: read from flags and the config file.
 
-use crate::exit::Failure;
+use crate::{exit::Failure, forwards::bad_upstream};
 use dialback::{HttpForward, config::HttpForwardConfig};
 use std::error::Error;
 
@@ -20,10 +20,10 @@ pub(crate) fn make(
     config: &HttpForwardConfig,
     ca_pem: Option<&[u8]>,
 ) -> Result<HttpForward, Failure> {
-    let HttpForwardConfig { name, upstream, host, idle, scope, health, .. } = config;
+    let HttpForwardConfig { name, upstream, upstream_ca, host, idle, scope, health, .. } = config;
     let forward = HttpForward::new(name.clone(), upstream.clone(), ca_pem);
-    let mut forward =
-        forward.map_err(|fault| Failure::usage(format!("upstream of http:{name}: {fault}")))?;
+    let mut forward = forward
+        .map_err(|fault| bad_upstream(&format!("http:{name}"), upstream_ca.as_deref(), &fault))?;
     if let Some(host) = host {
         forward = forward.host(host);
     }

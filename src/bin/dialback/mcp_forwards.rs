@@ -1,6 +1,6 @@
 //! MCP servers of `dialback agent`: read from flags and the config file.
 
-use crate::exit::Failure;
+use crate::{exit::Failure, forwards::bad_upstream};
 use dialback::{
     McpForward,
     config::{McpForwardConfig, McpServerConfig},
@@ -34,13 +34,13 @@ pub(crate) fn make(
     config: &McpForwardConfig,
     ca_pem: Option<&[u8]>,
 ) -> Result<McpForward, Failure> {
-    let McpForwardConfig { name, server, host, idle, health, .. } = config;
+    let McpForwardConfig { name, server, upstream_ca, host, idle, health, .. } = config;
     let mut forward = match server {
         McpServerConfig::Command(command) => McpForward::command(name.clone(), command),
-        McpServerConfig::Http(address) => {
-            McpForward::http(name.clone(), address.clone(), ca_pem)
-                .map_err(|fault| Failure::usage(format!("upstream of mcp:{name}: {fault}")))?
-        }
+        McpServerConfig::Http(address) => McpForward::http(name.clone(), address.clone(), ca_pem)
+            .map_err(|fault| {
+            bad_upstream(&format!("mcp:{name}"), upstream_ca.as_deref(), &fault)
+        })?,
         _ => return Err(Failure::usage(format!("the server of mcp:{name} is of an unknown kind"))),
     };
     if let Some(host) = host {

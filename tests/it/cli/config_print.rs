@@ -342,12 +342,12 @@ fn a_collector_of_the_environment_is_printed_with_its_variable_and_counts_last()
     let variable = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://shared.example.com:4318")];
     let found = output(&dir, &["agent"], &variable).expect(0, &[]).stdout;
     let line = found.lines().find(|line| line.contains("otlp =")).expect("the key");
-    assert!(line.starts_with("# otlp = \"http://shared.example.com:4318\""), "{line}");
+    assert!(line.starts_with("# otlp = \"http://shared.example.com:4318/"), "{line}");
     assert!(line.ends_with("# OTEL_EXPORTER_OTLP_ENDPOINT"), "{line}");
     let flag = ["node", "--otlp", "http://127.0.0.1:4318"];
     let found = output(&dir, &flag, &variable).expect(0, &[]).stdout;
     let line = found.lines().find(|line| line.contains("otlp =")).expect("the key");
-    assert!(line.starts_with("otlp = \"http://127.0.0.1:4318\""), "{line}");
+    assert!(line.starts_with("otlp = \"http://127.0.0.1:4318/"), "{line}");
     assert!(line.ends_with("# --otlp"), "{line}");
 }
 

@@ -151,6 +151,7 @@ fn upstreams_and_services_that_change_are_reloaded() {
     agent.wait_for_line(&format!("no longer forwarding HelloService to {second}"));
     agent.wait_for_line(&format!("forwarding Other to {first}"));
     agent.wait_for_line("forwarding tcp:db to 127.0.0.1:1");
+    agent.wait_for_line("services that were left out answer no more");
     let gone = "no service HelloService is hosted here";
     call(&dir, &at, "Hello", "\"x\"", &[]).expect(76, &[gone]);
     let listed = dir.run(&["services", "--node", &at, "warehouse"]);
@@ -216,6 +217,13 @@ fn an_invalid_forward_is_refused_at_start_with_the_fault() {
     refused(&["--config", "agent.toml"], "upstream of Hello: cannot read CA certificates gone.pem");
     dir.write("gone.pem", "nothing");
     refused(&["--config", "agent.toml"], "there is no certificate in the file");
+    refused(&["--config", "agent.toml"], "(upstream_ca gone.pem)");
+    let text = format!("{}upstream_ca = \"/dev/zero\"\n", file("localhost", "Hello", "https://x"));
+    dir.write("agent.toml", text);
+    refused(
+        &["--config", "agent.toml"],
+        "cannot read CA certificates /dev/zero: it is no regular file",
+    );
 }
 
 #[test]

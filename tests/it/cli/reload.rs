@@ -80,6 +80,24 @@ fn an_agent_whose_rules_are_all_removed_keeps_the_old_ones() {
     until_ends_with(0, || hello(&dir, &at));
 }
 
+#[test]
+fn a_file_that_is_refused_changes_nothing_and_the_one_before_it_is_valid_again() {
+    let dir = WorkDir::new();
+    let (_node, at) = dir.node();
+    let open = format!("demo = true\nnodes = [\"{at}\"]\n");
+    dir.write("agent.toml", &open);
+    let mut agent = dir.start(&["agent", "--config", "agent.toml"]);
+    agent.wait_for_line("registered");
+    let twice = "[[service]]\nname = \"Demo\"\nforward = \"http://127.0.0.1:1\"\n";
+    let rule = "[[allow]]\nnode = \"**\"\ncaller = \"nobody\"\nmethod = \"*/*\"\n";
+    dir.write("agent.toml", format!("{open}{twice}{rule}"));
+    agent.wait_for_line("the service Demo is hosted twice");
+    hello(&dir, &at).expect(0, &[]);
+    dir.write("agent.toml", &open);
+    agent.wait_for_line("applied configuration 2");
+    hello(&dir, &at).expect(0, &[]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_in_place_of_a_file_is_reported_and_delays_neither_calls_nor_the_end() {

@@ -295,7 +295,7 @@ async fn sessions_outlive_other_changes_of_what_the_agent_hosts_and_end_with_the
     let setup = McpSetup::to(forward.clone()).await;
     let host = async |services: ServiceSet| {
         let update = AgentUpdate { services: Some(services), ..AgentUpdate::default() };
-        soon("it applies", setup.agent.apply(update)).await.expect("an update");
+        setup.agent.apply(update).await.expect("an update");
     };
     let (id, pid) = setup.begin("ops").await;
     let database: TcpForward = "db=127.0.0.1:1".parse().expect("a forward");

@@ -6,8 +6,9 @@ use crate::{
     http::client::{Http, HttpReply},
     world::{attached, soon},
 };
-use dialback::{AgentPolicy, Site, policy::HostRule};
+use dialback::{AgentPolicy, AgentUpdate, ServiceSet, Site, policy::HostRule};
 use serde_json::json;
+use std::time::Duration;
 
 /// A server that begins a session at the first request of each, and knows these two.
 async fn with_sessions(id: &'static str) -> HttpUpstream {
@@ -44,6 +45,21 @@ async fn a_session_is_its_callers_alone() {
     for twice in [[named[0], ("mcp-session-id", "s-2")], [named[0], ("mcp_session_id", "s-2")]] {
         assert_eq!(setup.request("ops", "POST", &twice, &body).await.status, 400, "{twice:?}");
     }
+}
+
+#[tokio::test]
+async fn a_session_stays_its_callers_when_the_settings_of_its_server_change() {
+    let upstream = with_sessions("s-1").await;
+    let setup = McpSetup::to(server(&upstream.url())).await;
+    setup.post("ops", &call("get_issue")).await;
+    let changed = server(&upstream.url()).idle_max(Duration::from_secs(60));
+    let services = Some(ServiceSet::new().mcp(changed));
+    let update = AgentUpdate { services, ..AgentUpdate::default() };
+    setup.agent.apply(update).await.expect("an update");
+    let body = call("get_issue").to_string();
+    let named = [("mcp-session-id", "s-1")];
+    assert_eq!(setup.request("dev", "POST", &named, &body).await.status, 404);
+    assert_eq!(setup.request("ops", "POST", &named, &body).await.status, 200);
 }
 
 fn at_site(caller: &str, session: Option<&str>) -> String {

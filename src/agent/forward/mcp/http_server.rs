@@ -43,7 +43,7 @@ pub(super) struct HttpServer {
     host: String,
     idle: IdleLimits,
     message_bytes_max: usize,
-    owners: SessionOwners,
+    owners: Arc<SessionOwners>,
     drain: Arc<Signal>,
     /// Limits the log lines about a failing server.
     faults: LogLimits<()>,
@@ -56,11 +56,11 @@ impl HttpServer {
         host: Option<String>,
         idle: IdleLimits,
         message_bytes_max: usize,
-        drain: Arc<Signal>,
+        (drain, owners): (Arc<Signal>, Arc<SessionOwners>),
     ) -> Arc<Self> {
         let host = host.unwrap_or_else(|| address.authority.clone());
         let client = UpstreamClient::new(address, tls, Tasks::default(), true);
-        let (owners, faults) = (SessionOwners::default(), LogLimits::default());
+        let faults = LogLimits::default();
         Arc::new(Self { path, client, host, idle, message_bytes_max, owners, drain, faults })
     }
 

@@ -31,6 +31,7 @@ use crate::{
 };
 use hosted::{HostedMcp, McpServer};
 use http_server::HttpServer;
+pub(in crate::agent) use session_owners::SessionOwners;
 use std::{fmt, sync::Arc, time::Duration};
 use stdio::StdioServer;
 
@@ -122,6 +123,7 @@ impl McpForward {
         policy: Arc<SharedValue<AgentPolicy>>,
         (message_bytes_max, memory): (usize, MessageMemory),
         (tasks, drain): (Tasks, Arc<Signal>),
+        owners: Arc<SessionOwners>,
     ) -> Service {
         let McpSettings { name, upstream, host, idle, check } = Arc::unwrap_or_clone(self.0);
         let check = match &upstream {
@@ -139,7 +141,7 @@ impl McpForward {
                     host,
                     idle,
                     message_bytes_max,
-                    drain,
+                    (drain, owners),
                 ))
             }
             McpUpstream::Command(command) => {

@@ -10,10 +10,11 @@ use std::{
 /// Hashes of the id of a session with two random keys: ids may be long.
 type SessionKey = [u64; 2];
 
-/// Callers by their sessions. An agent that starts again does not know the sessions of its servers:
+/// Callers by their sessions, also those of a forward whose settings have changed since. An agent
+/// that starts again does not know the sessions of its servers:
 /// each belongs to the first caller that the server answers in it.
 #[derive(Default)]
-pub(super) struct SessionOwners {
+pub(in crate::agent) struct SessionOwners {
     hashers: [RandomState; 2],
     known: Mutex<KnownSessions>,
 }

@@ -120,7 +120,7 @@ impl Process {
         (path, line_bytes_max): (&MethodPath, usize),
         memory: &MemoryAccount,
         routes: &ProcessRoutes,
-        end: impl Future<Output = ()>,
+        end: impl Future<Output = &'static str>,
     ) -> String {
         let Self { mut child, group, mut stdin, stdout, stderr, mut lines } = self;
         let last_words = Mutex::new(String::new());
@@ -130,7 +130,7 @@ impl Process {
             let why = tokio::select! {
                 why = &mut reading => why,
                 () = write_lines(&mut stdin, &mut lines) => None,
-                () = end => None,
+                why = end => Some(why.to_owned()),
                 _ = child.wait() => {
                     // Others may hold its output open; what it wrote itself is there.
                     timeout(MCP_PROCESS_END_WAIT_MAX, &mut reading).await.ok().flatten()

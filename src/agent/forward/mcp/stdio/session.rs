@@ -67,9 +67,9 @@ impl Session {
         let ProcessSettings { path, idle_max, message_bytes_max, tasks, .. } = settings;
         let end = async {
             tokio::select! {
-                () = self.closed.cancelled() => {}
-                () = tasks.stopped() => {}
-                () = self.idle(*idle_max) => {}
+                () = self.closed.cancelled() => "its session was closed, or its entry has changed",
+                () = tasks.stopped() => "the agent stops",
+                () = self.idle(*idle_max) => "its session was not used for long",
             }
         };
         let output = (path, *message_bytes_max);
