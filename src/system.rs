@@ -56,6 +56,16 @@ pub(crate) fn listen_remedy(error: &io::Error, flag: &str) -> String {
     }
 }
 
+/// Who may not read a file, to append to its path; empty if the error is another one.
+pub(crate) fn reader_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            ", which this user may not read (chgrp, then chmod 640, let a group read it)"
+        }
+        _ => "",
+    }
+}
+
 /// Text of an error with its remedy, for a log.
 pub(crate) fn explain(error: &io::Error) -> String {
     format!("{error}{}", remedy(error))

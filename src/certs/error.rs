@@ -14,7 +14,7 @@ use std::{
 #[non_exhaustive]
 pub enum CertsError {
     /// The directory has no CA.
-    #[error("{dir} holds no CA; run `dialback certs init --dir {dir}` (or `make certs`) first", dir = dir.display())]
+    #[error("{dir} holds no CA; run `dialback certs init --dir {dir}` first", dir = dir.display())]
     NoCa {
         /// The directory.
         dir: PathBuf,

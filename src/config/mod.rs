@@ -50,6 +50,7 @@ use crate::{
     limits::{CONFIG_BYTES_MAX, Limits},
     name::NodeAddress,
     policy::{AgentPolicy, NodePolicy},
+    system::reader_remedy,
     tls::open_regular,
 };
 use forwards::{list_tcp, read_tcp};
@@ -377,8 +378,10 @@ impl PolicyFile {
 
 fn read_text(path: &Path) -> Result<String, LineFaults> {
     let name = path.to_string_lossy();
-    let bytes = read_bytes(path)
-        .map_err(|error| LineFaults::one(&name, 0, format!("cannot be read: {error}")))?;
+    let bytes = read_bytes(path).map_err(|error| {
+        let text = format!("cannot be read{}: {error}", reader_remedy(&error));
+        LineFaults::one(&name, 0, text)
+    })?;
     if bytes.len() > CONFIG_BYTES_MAX {
         return Err(LineFaults::one(&name, 0, "is too large: more than 4 MiB"));
     }

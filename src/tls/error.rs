@@ -1,7 +1,10 @@
 //! Errors of credentials, with the file and the remedy.
 
 use super::{certificate_info::Utc, identity::IdentityError, pem_error::PemError};
-use crate::name::{PeerName, Role};
+use crate::{
+    name::{PeerName, Role},
+    system::reader_remedy,
+};
 use std::{io, path::PathBuf};
 
 /// Error of loading credentials, with the file and the remedy.
@@ -26,7 +29,7 @@ pub enum CredentialsError {
         path: PathBuf,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}", path = path.display())]
+    #[error("cannot read {path}{}", reader_remedy(source), path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

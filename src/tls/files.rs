@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 /// No certificate file is larger; revocation lists of a million entries fit.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const HOW_TO_MAKE: &str = "make certificates with `make certs`, or with `dialback certs init` and \
-                           `dialback certs issue ROLE NAME`; a relative path starts where the command is started";
+const HOW_TO_MAKE: &str = "make certificates with `dialback certs init` and `dialback certs issue ROLE NAME`; \
+                           a relative path starts in the directory where the command is started";
 
 /// Files of the credentials of one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

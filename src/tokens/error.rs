@@ -5,6 +5,7 @@ use crate::{
     line_faults::LineFaults,
     name::Name,
     printable::printable,
+    system::reader_remedy,
 };
 use std::{io, path::PathBuf};
 
@@ -21,7 +22,7 @@ pub enum TokensError {
         path: PathBuf,
     },
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}{}", path.display(), reader_remedy(source))]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -89,6 +89,7 @@ const ROOMS: &[Room] = &[
             "src/files.rs",
             "src/agent/forward/mcp/stdio/",
             "src/bin/dialback/doctor/node.rs",
+            "src/bin/dialback/writable.rs",
         ],
     },
     Room {

@@ -14,6 +14,7 @@ use crate::{
     paths::{self, PathArgs},
     reload::{self, Start},
     trace::{TraceArgs, TraceSettings},
+    writable::is_writable,
 };
 use clap::{Args, builder::BoolishValueParser};
 use dialback::{
@@ -27,7 +28,7 @@ use dialback::{
 };
 use std::{
     cell::{Cell, RefCell},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// `dialback agent`.
@@ -219,6 +220,7 @@ async fn serve(start: Start<Settings>) -> Result<(), Failure> {
     let traces = settings.traces;
     let has_rules = Cell::new(!policy.allow.is_empty());
     let hosted = LiveServices::default().next(hosted)?;
+    renewal.iter().for_each(expect_renewable);
     let audit = audit::open(audited.clone())?;
     credentials::announce(&credentials);
     let current = Current { nodes, overridden: settings.overridden, hosted };
@@ -326,6 +328,20 @@ fn expect_rules(has_rules: bool, next: &AgentPolicy) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Warns if a renewal could not replace its files, which would show only when the certificate is
+/// due.
+fn expect_renewable(renewal: &Renewal) {
+    let dir = renewal.files().cert.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = dir.unwrap_or_else(|| Path::new("."));
+    if !is_writable(dir) {
+        let shown = dir.display();
+        tracing::warn!(
+            directory = %shown,
+            "the certificate cannot be renewed: this user cannot write to {shown}; move its files to a directory of this user, and name them in [tls]"
+        );
+    }
 }
 
 fn joined(nodes: &[NodeAddress]) -> String {

@@ -16,11 +16,14 @@ use dialback::{
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 
+/// The node of callers that name none.
+const DEFAULT_NODE: &str = "localhost:4433";
+
 /// Flags of a command that acts as a caller.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReachArgs {
     /// Address of the node
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:4433")]
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_NODE)]
     pub(crate) node: NodeAddress,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
@@ -80,7 +83,15 @@ async fn connect_and(
     let builder = Caller::builder(credentials).node(node.to_string()).paths(paths);
     let builder = traces.into_iter().fold(builder, CallerBuilder::traces);
     let dialled = builder.connect_timeout(timeout.min(CONNECT_WAIT_MAX)).connect();
-    let caller = signals.unless_stopped(dialled).await??;
+    let caller = signals.unless_stopped(dialled).await?.inspect_err(|_| {
+        if node.to_string() == DEFAULT_NODE {
+            let address = DEFAULT_NODE;
+            tracing::warn!(
+                address,
+                "the node is {address} unless --node or DIALBACK_NODE names another"
+            );
+        }
+    })?;
     let left = timeout.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
     let worked = signals.unless_stopped(work(&caller, left)).await;
     let wait_max = match worked {

@@ -48,6 +48,7 @@ mod token;
 mod trace;
 mod tunnel;
 mod until_valid;
+mod writable;
 
 /// Returns unused memory to the system, unlike glibc's after large messages: decision 0032.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

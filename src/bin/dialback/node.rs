@@ -11,6 +11,7 @@ use crate::{
     reload::{self, Start},
     trace::{TraceArgs, TraceSettings},
     tunnel::{self, TunnelSettings},
+    writable,
 };
 use clap::Args;
 use dialback::{
@@ -155,7 +156,7 @@ impl Settings {
         tracing::info!("{}", count_rules(policy));
         if policy.allow.is_empty() {
             tracing::warn!(
-                "no [[allow]] rule: every remote call is denied; add rules with --config FILE or --policy FILE"
+                "no [[allow]] rule: every remote call is denied; add [[allow]] to the config file (--config), or name a file of rules with --policy"
             );
         }
     }
@@ -163,7 +164,11 @@ impl Settings {
 
 /// Reads all that a node needs, as at its start.
 pub(crate) fn check(args: &NodeFlags) -> Result<(), Failure> {
-    Settings::read(args, &Locator::new(Role::Node)).map(drop)
+    let settings = Settings::read(args, &Locator::new(Role::Node))?;
+    match settings.state.as_deref().and_then(writable::state_fault) {
+        Some([text, remedy]) => Err(Failure::Local(vec![format!("state: {text}; {remedy}")])),
+        None => Ok(()),
+    }
 }
 
 async fn serve(start: Start<Settings>) -> Result<(), Failure> {

@@ -12,7 +12,13 @@ use hyper::{Request, StatusCode, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, error::Error, pin::pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::pin,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -26,9 +32,10 @@ Asks the node or agent whose admin listener is at this address; it needs --admin
 the file of that. No certificate is used.
 Exit codes: 0 it answers; with --ready, 1 if it is not ready.")]
 pub(crate) struct StatusArgs {
-    /// Address of the admin listener: IP:PORT, or unix:/PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9433")]
-    pub(crate) admin: AdminAddress,
+    /// Address of the admin listener: IP:PORT, or unix:/PATH [default: 127.0.0.1:9433, and
+    /// 127.0.0.1:9434 if nothing listens there]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<AdminAddress>,
     /// Print the JSON that the listener answers
     #[arg(long, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -52,17 +59,34 @@ pub(crate) fn run(args: StatusArgs) -> Result<(), Failure> {
     runtime.map_err(|error| Failure::runtime(&error))?.block_on(print_status(&args))
 }
 
+/// Where the packaged settings of a node and of an agent have their admin listeners.
+const USUAL: [SocketAddr; 2] = [SocketAddr::new(LOOPBACK, 9433), SocketAddr::new(LOOPBACK, 9434)];
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The address that was named, or the first of the usual ones where something listens.
+async fn admin_address(args: &StatusArgs) -> AdminAddress {
+    if let Some(named) = &args.admin {
+        return named.clone();
+    }
+    for address in USUAL {
+        if TcpStream::connect(address).await.is_ok() {
+            return AdminAddress::Tcp(address);
+        }
+    }
+    AdminAddress::Tcp(USUAL[0])
+}
+
 async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
+    let admin = &admin_address(args).await;
     if args.ready {
-        return print_readiness(args).await;
+        return print_readiness(admin, args).await;
     }
     loop {
-        let (_, report) = get(&args.admin, "/api/v1/status").await?;
+        let (_, report) = get(admin, "/api/v1/status").await?;
         let printed = match args.json {
             true => print_json_aside(&report).await?,
             false => {
-                let shown =
-                    Report::deserialize(&report).map_err(|fault| unknown(&args.admin, &fault))?;
+                let shown = Report::deserialize(&report).map_err(|fault| unknown(admin, &fault))?;
                 let clear = if args.watch { CLEAR } else { "" };
                 print_aside(format!("{clear}{}", text(&shown))).await?
             }
@@ -77,13 +101,12 @@ async fn print_status(args: &StatusArgs) -> Result<(), Failure> {
     }
 }
 
-async fn print_readiness(args: &StatusArgs) -> Result<(), Failure> {
-    let (status, answer) = get(&args.admin, "/readyz").await?;
+async fn print_readiness(admin: &AdminAddress, args: &StatusArgs) -> Result<(), Failure> {
+    let (status, answer) = get(admin, "/readyz").await?;
     if args.json {
         print_json_aside(&answer).await?;
     } else {
-        let readiness =
-            Readiness::deserialize(&answer).map_err(|fault| unknown(&args.admin, &fault))?;
+        let readiness = Readiness::deserialize(&answer).map_err(|fault| unknown(admin, &fault))?;
         print_aside(readiness_lines(&readiness).join("\n")).await?;
     }
     if status == StatusCode::OK { Ok(()) } else { Err(Failure::Reported(1)) }

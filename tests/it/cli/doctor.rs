@@ -433,7 +433,7 @@ fn a_node_is_examined_before_it_runs_and_while_it_runs() {
     let (_node, at) = dir.node();
     let ended = doctor(&dir, &["node", "--listen", &at]).expect(0, &[]);
     expect(&ended, ["listen", "warning", "a node seems to run here", "--listen"]);
-    expect(&ended, ["policy", "warning", "every remote call is denied", "--policy FILE"]);
+    expect(&ended, ["policy", "warning", "every remote call is denied", "add [[allow]]"]);
 }
 
 #[test]
@@ -476,5 +476,5 @@ fn bad_usage_and_bad_config_files_end_with_2() {
     let empty = WorkDir::empty();
     let ended =
         doctor(&empty, &["caller", "--node", "127.0.0.1:1", "--path", "udp"]).expect(1, &[]);
-    expect(&ended, ["certificate", "failure", "certs does not exist", "make certs"]);
+    expect(&ended, ["certificate", "failure", "certs does not exist", "dialback certs init"]);
 }

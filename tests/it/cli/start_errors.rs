@@ -15,7 +15,7 @@ const CALL: [&str; 3] = ["call", "warehouse", "Demo/Echo"];
 fn without_certificates_every_role_names_the_command_that_creates_them() {
     let dir = WorkDir::empty();
     for command in [&["node"][..], &["agent"], &CALL, &["agents"], &["services", "warehouse"]] {
-        dir.run(command).expect(2, &["error: certs does not exist", "make certs"]);
+        dir.run(command).expect(2, &["error: certs does not exist", "dialback certs init"]);
     }
     fs::create_dir(dir.path("certs")).expect("made");
     dir.run(&CALL).expect(2, &["no certificate of role caller", "dialback certs issue"]);

@@ -14,6 +14,7 @@ use crate::{
     policy::{count_rules, rules_of},
     status,
     tunnel::{self, TunnelSettings},
+    writable,
 };
 use dialback::{
     AdminAddress, AdminError, BindError, CertificateInfo, CredentialFiles, GatewayError,
@@ -152,7 +153,7 @@ fn policy(rules: Result<NodePolicy, Failure>) -> Check {
         Ok(rules) if rules.allow.is_empty() => Check::warning(
             "policy",
             "no [[allow]] rule: every remote call is denied",
-            "add rules with --config FILE or --policy FILE",
+            "add [[allow]] to the config file, or name a file of rules with --policy",
         ),
         Ok(rules) => Check::ok("policy", count_rules(&rules)),
         Err(failure) => Check::of_failure("policy", &failure),
@@ -162,29 +163,11 @@ fn policy(rules: Result<NodePolicy, Failure>) -> Check {
 /// Checks that a node can write to its directory, or create it.
 fn state(dir: &Path) -> Check {
     let shown = show_path(dir);
-    let existing =
-        dir.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-    let existing = existing.into_iter().find(|dir| dir.exists()).unwrap_or(dir);
-    match is_writable(existing) {
-        true if existing == dir => Check::ok("state", format!("{shown} is writable")),
-        true => Check::ok("state", format!("{shown} does not exist, and can be created")),
-        false => Check::failure(
-            "state",
-            format!("{} is not a directory that this user can write to", show_path(existing)),
-            format!("create {shown} for the user of the node, or choose another with --state"),
-        ),
+    match writable::state_fault(dir) {
+        Some([text, remedy]) => Check::failure("state", text, remedy),
+        None if dir.exists() => Check::ok("state", format!("{shown} is writable")),
+        None => Check::ok("state", format!("{shown} does not exist, and can be created")),
     }
-}
-
-#[cfg(unix)]
-fn is_writable(dir: &Path) -> bool {
-    use rustix::fs::{Access, access};
-    dir.is_dir() && access(dir, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-}
-
-#[cfg(not(unix))]
-fn is_writable(dir: &Path) -> bool {
-    fs::metadata(dir).is_ok_and(|found| found.is_dir() && !found.permissions().readonly())
 }
 
 async fn admin_listener(settings: &AdminConfig) -> Check {
