@@ -15,12 +15,12 @@ for file in deploy/*/agent.toml; do "$dialback" config check --text-only --agent
 for script in deploy/debian/{postinst,prerm,postrm}; do sh -n "$script"; done
 
 if command -v systemd-analyze >/dev/null; then
-    for unit in deploy/systemd/*.service; do
+    for unit in deploy/systemd/*.{service,timer}; do
         # A template is verified as an instance, and with a program that exists.
         name=${unit##*/}
         sed "s#/usr/bin/dialback#$dialback#" "$unit" >"$work/${name/@./@x.}"
     done
-    systemd-analyze verify --man=no "$work"/*.service
+    systemd-analyze verify --man=no "$work"/*.{service,timer}
     echo "systemd-analyze verify: the units pass"
 else
     echo "the units were NOT verified: systemd-analyze is not installed"

@@ -17,7 +17,9 @@ mkdir -p "$dist/$name/completions"
 strip -o "$dist/$name/dialback" "$release/dialback"
 cp -r "$release/package/man" "$dist/$name/"
 cp "$release/package/"*dialback* "$dist/$name/completions/"
-cp -r deploy docs README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$dist/$name/"
+cp -r deploy docs ./*.md LICENSE-APACHE LICENSE-MIT "$dist/$name/"
+# Without what their programs leave deeper in these directories.
+cp --parents certs/README.md examples/*.* examples/*/*.* examples/go/*/*.go "$dist/$name/"
 changed=$(git log -1 --format=%ct 2>/dev/null || date +%s)
 tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@${SOURCE_DATE_EPOCH:-$changed}" -c "$name" | gzip -n >"$dist/$name.tar.gz"
 rm -r "${dist:?}/$name"

@@ -34,6 +34,7 @@ First contact:
   dialback node --config examples/first/node.toml
   dialback agent --demo
   dialback call warehouse HelloService/Hello -d '\"hello\"'
+The Debian package has examples/ in /usr/share/doc/dialback.
 
 Exit codes: 0 success; 1 runtime failure; 2 bad usage, config file or local credentials;
 64 + RPC code for a failed call (78 UNAVAILABLE, 80 UNAUTHENTICATED, ...); 130 on Ctrl-C."

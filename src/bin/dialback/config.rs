@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum ConfigCommand {
     /// Check config files with all that they name, and report all errors at once
     #[command(after_help = "\
-Example: dialback config check --node examples/first/node.toml
+Example: dialback config check --node node.toml
 Reads the files as `dialback node` and `dialback agent` do, and then certificates, keys, revocation
 lists, tokens and CAs that they name: what passes can start, unless its address is in use.")]
     Check {

@@ -25,9 +25,8 @@ pub(crate) fn run(args: ManArgs) -> Result<(), Failure> {
     let mut definition = args::definition().disable_help_subcommand(true);
     definition.build();
     let Some(dir) = args.dir else {
-        let mut text = Vec::new();
-        page(definition).render(&mut text).map_err(|error| Failure::runtime(&error))?;
-        return print(String::from_utf8_lossy(&text).trim_end());
+        let text = text(&page(definition)).map_err(|error| Failure::runtime(&error))?;
+        return print(text.trim_end());
     };
     let written = fs::create_dir_all(&dir).and_then(|()| write(&definition, &dir));
     written.map_err(|error| {
@@ -38,7 +37,8 @@ pub(crate) fn run(args: ManArgs) -> Result<(), Failure> {
 /// Writes the pages of a command and of those below it.
 fn write(command: &Command, dir: &Path) -> io::Result<()> {
     command.get_subcommands().try_for_each(|inner| write(inner, dir))?;
-    page(command.clone()).generate_to(dir).map(drop)
+    let page = page(command.clone());
+    fs::write(dir.join(page.get_filename()), text(&page)?)
 }
 
 /// Pages have no date, so that those of one version are equal. An empty one would be left out, and
@@ -46,6 +46,35 @@ fn write(command: &Command, dir: &Path) -> io::Result<()> {
 fn page(command: Command) -> Man {
     Man::new(command).date(" ").source(concat!("dialback ", env!("CARGO_PKG_VERSION")))
 }
+
+/// A page in roff. Examples keep their lines and columns, where roff would fill paragraphs.
+fn text(page: &Man) -> io::Result<String> {
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let Some((before, extra)) = text.split_once(EXTRA) else {
+        return Ok(format!("{text}{FILES}"));
+    };
+    let (extra, after) = extra.split_at(extra.find("\n.SH ").map_or(extra.len(), |at| at + 1));
+    Ok(format!("{before}{EXTRA}.nf\n{extra}.fi\n{after}{FILES}"))
+}
+
+/// The section of what a command says below its flags.
+const EXTRA: &str = ".SH EXTRA\n";
+
+/// Where the rest is written, which the definition of the command line does not say.
+const FILES: &str = "\
+.SH FILES
+.TP
+/usr/share/doc/dialback/docs/operations.md
+Keys of config files, logs, refusals and what to do, as the Debian package installs it.
+.TP
+/usr/share/doc/dialback/docs/from\\-package.md
+The first steps after the installation of the package.
+.TP
+/usr/share/doc/dialback/examples
+Config files and programs of the examples.
+";
 
 #[cfg(test)]
 mod tests {
@@ -77,6 +106,18 @@ mod tests {
         );
         let heading = concat!(r#"" " "dialback "#, env!("CARGO_PKG_VERSION"));
         assert!(page.contains(heading), "{page}");
+    }
+
+    #[test]
+    fn examples_keep_their_lines_and_the_sections_around_them_are_filled() {
+        let command = Command::new("dialback").version("1").after_help("Examples:\n  one\n.two");
+        let page = text(&page(command)).expect("a page");
+        assert!(
+            page.contains(".SH EXTRA\n.nf\nExamples:\n  one\n\\&.two\n.fi\n.SH VERSION"),
+            "{page}"
+        );
+        let without = text(&self::page(Command::new("dialback"))).expect("a page");
+        assert!(!without.contains(".nf") && without.ends_with(FILES), "{without}");
     }
 
     #[test]
