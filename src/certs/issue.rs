@@ -428,7 +428,7 @@ mod tests {
         let find = || Credentials::find_in_dir(dir.path(), Role::Agent);
         let message = find().expect_err("none").to_string();
         assert!(
-            message.contains("make certs") && message.contains("dialback certs issue"),
+            message.contains("dialback certs init") && message.contains("dialback certs issue"),
             "{message}"
         );
         certs.issue(&request_for(Role::Agent, "a", &[]), now).expect("issued");
