@@ -231,7 +231,7 @@ fn dials_forwards_listeners_and_reloads_have_fields() {
     let mut agent = start("json");
     let line = json_line(&mut agent, "expires 2");
     assert_eq!(line["peer"], "agent/warehouse");
-    for (method, address) in [("tcp:db", "127.0.0.1:1"), ("mcp:git", "processes of python3")] {
+    for (method, address) in [("mcp:git", "processes of python3"), ("tcp:db", "127.0.0.1:1")] {
         let line = json_line(&mut agent, &format!("forwarding {method}"));
         assert_eq!((&line["method"], &line["address"]), (&method.into(), &address.into()));
     }
